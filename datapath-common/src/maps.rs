@@ -1,0 +1,28 @@
+//! Every map, a line each. The kernel side gets its statics from this table, the agent its typed handles, the docs their page.
+
+/// Calls `$each!` with the table: `name: kind<key, value>, capacity, "sentence";`.
+///
+/// Kinds are those of aya (`HashMap`, `LruHashMap`, `LruPerCpuHashMap`, `Array`, `LpmTrie`). The capacity is the default; the agent may set
+/// another when it loads. Names are short: the kernel shows 15 characters.
+#[macro_export]
+macro_rules! for_each_map {
+    ($each:ident) => {
+        $each! {
+            EPOCH: Array<u32, u32>, 1, "The epoch: moves when ports, routes or policy change, so that every flow is judged again on its next packet.";
+            GENERATIONS: Array<u32, u32>, 65_536, "The generation of each endpoint number: a flow of an earlier one is dead.";
+            NETWORKS: Array<u32, Network>, 4_096, "Networks by number: gateway, MTU and rules.";
+            ATTACHMENTS: HashMap<u32, Attachment>, 65_536, "What may be said by a veth, by the ifindex of its host end.";
+            ENDPOINTS4: HashMap<EndpointKey<Ipv4>, Endpoint>, 65_536, "Who lives at an IPv4 address of a network.";
+            SUBNETS4: LpmTrie<Ipv4Address, u32>, 4_096, "The network an IPv4 address belongs to, by longest prefix.";
+            LOCAL4: HashMap<Ipv4Address, LocalAddress>, 1_024, "The host's own IPv4 addresses, gateways included.";
+            UPLINKS4: HashMap<u32, Uplink<Ipv4>>, 256, "NICs by ifindex, and the IPv4 address that masqueraded flows leave with.";
+            PUBLISHED4: HashMap<PublishKey<Ipv4>, Publication<Ipv4>>, 65_536, "Published IPv4 ports: who answers at an address and port of the host.";
+            RESERVED: HashMap<ReservationKey, Reservation>, 65_536, "Published ports without their address: what bind() of host processes is refused.";
+            FLOWS4: HashMap<FlowKey<Ipv4>, Flow<Ipv4>>, 131_072, "Answered IPv4 flows, an entry per direction. Never evicts.";
+            OPENING4: LruHashMap<FlowKey<Ipv4>, Flow<Ipv4>>, 32_768, "IPv4 flows that nobody has answered yet. The oldest give way.";
+            FRAGMENTS4: LruHashMap<FragmentKey<Ipv4>, FragmentPorts>, 4_096, "The ports of IPv4 datagrams whose later fragments are awaited.";
+            PEERS4: LruHashMap<SocketPeerKey<Ipv4>, SocketPeer<Ipv4>>, 65_536, "Host sockets that were sent to an endpoint, and the peer they are shown.";
+            DROPS: LruPerCpuHashMap<DropKey, Counter>, 8_192, "Drops by reason, direction and endpoint.";
+        }
+    };
+}

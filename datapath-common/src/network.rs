@@ -1,0 +1,39 @@
+//! Networks as the datapath sees them: a number, a gateway and a few rules.
+
+use crate::{Ipv4Address, Ipv6Address, plain_old_data};
+
+/// The size of `NETWORKS`. Numbers 0 and 1 are the scopes of the world and of the host.
+pub const MAX_NETWORKS: u32 = 4096;
+/// The number of the first network.
+pub const FIRST_NETWORK: u32 = 2;
+
+/// The slot holds a network (an array has no absent entries).
+pub const NETWORK_EXISTS: u32 = 1 << 0;
+/// Endpoints of the network may talk to each other (`icc`).
+pub const NETWORK_ICC: u32 = 1 << 1;
+/// What leaves the host from this network gets an address of the host.
+pub const NETWORK_MASQUERADES: u32 = 1 << 2;
+/// No way out of the network and none in (`--internal`).
+pub const NETWORK_INTERNAL: u32 = 1 << 3;
+
+/// One network.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Network {
+    /// `NETWORK_*` bits.
+    pub flags: u32,
+    /// The MTU of its devices, bytes.
+    pub mtu: u32,
+    /// The gateway's IPv4 address; zero: none.
+    pub gateway4: Ipv4Address,
+    /// The gateway's IPv6 address; zero: none.
+    pub gateway6: Ipv6Address,
+    /// The gateway's MAC: that of the host's end of every veth of the network.
+    pub gateway_mac: [u8; 6],
+    /// Always zero.
+    pub padding: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Network>() == 36);
+
+plain_old_data!(Network);

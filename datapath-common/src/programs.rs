@@ -1,0 +1,25 @@
+//! The programs by name, as the object file, bpffs pins and `bpftool` know them (the kernel shows 15 characters).
+
+/// tcx/clsact ingress of the host's end of every veth.
+pub const FROM_CONTAINER: &str = "from_container";
+/// tcx/clsact ingress of the datapath's end of the host's leg.
+pub const FROM_HOST: &str = "from_host";
+/// tcx/clsact ingress of every NIC.
+pub const FROM_NIC: &str = "from_nic";
+/// tcx/clsact egress of every NIC.
+pub const TO_NIC: &str = "to_nic";
+/// `cgroup/connect4`.
+pub const CONNECT4: &str = "connect4";
+/// `cgroup/sendmsg4`.
+pub const SENDMSG4: &str = "sendmsg4";
+/// `cgroup/recvmsg4`.
+pub const RECVMSG4: &str = "recvmsg4";
+/// `cgroup/getpeername4`.
+pub const GETPEERNAME4: &str = "getpeername4";
+/// `cgroup/bind4`.
+pub const BIND4: &str = "bind4";
+
+/// The classifiers.
+pub const CLASSIFIERS: [&str; 4] = [FROM_CONTAINER, FROM_HOST, FROM_NIC, TO_NIC];
+/// The cgroup socket hooks.
+pub const SOCKET_HOOKS: [&str; 5] = [CONNECT4, SENDMSG4, RECVMSG4, GETPEERNAME4, BIND4];

@@ -1,0 +1,16 @@
+//! The words of the domain and the rules between them, with no I/O.
+#![forbid(unsafe_code)]
+
+pub mod container;
+pub mod endpoint;
+pub mod id;
+pub mod mac;
+pub mod network;
+pub mod port;
+
+pub use container::{Container, ContainerConfig, HostConfig};
+pub use endpoint::{Endpoint, Sandbox};
+pub use id::Id;
+pub use mac::MacAddress;
+pub use network::Network;
+pub use port::{PortBinding, PortSpec, Protocol, PublishedPort};
