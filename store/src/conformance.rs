@@ -1,1 +1,334 @@
 //! What every store must do, as tests that each implementation runs.
+//!
+//! Each function is one test. It is handed a store that may hold other things already and may be used by other tests meanwhile, so it works
+//! below a prefix of its own. [`every_test`] makes tests of them.
+
+use std::task::Poll;
+
+use crate::{Condition, Entry, Event, Revision, Store, StoreError, Transaction, Write};
+
+/// Makes a test of each function of this module. `$store` is an expression that opens a store.
+macro_rules! every_test {
+    ($store:expr) => {
+        $crate::conformance::every_test!($store;
+            what_is_put_is_got,
+            what_is_deleted_is_gone,
+            an_absent_key_is_none,
+            a_later_commit_has_a_greater_revision,
+            an_entry_names_the_revision_that_wrote_it,
+            a_list_is_in_order_and_keeps_to_its_prefix,
+            a_list_tells_the_revision_it_was_read_at,
+            a_broken_condition_is_named_and_nothing_is_written,
+            a_key_is_made_only_once,
+            an_unchanged_condition_fails_after_another_write,
+            of_two_who_want_a_key_one_gets_it,
+            a_watch_tells_what_comes,
+            a_watch_replays_what_happened_after_its_revision,
+            a_watch_hears_only_its_prefix,
+            a_watch_tells_a_commit_at_a_time_in_order,
+            deleting_nothing_is_fine_and_tells_nobody,
+            a_watch_that_falls_behind_is_told_to_list_again,
+            a_value_may_be_empty_or_large,
+        );
+    };
+    ($store:expr; $($name:ident),+ $(,)?) => {
+        $(#[tokio::test]
+        async fn $name() {
+            let store = $store;
+            $crate::conformance::$name(&store).await;
+        })+
+    };
+}
+pub(crate) use every_test;
+
+pub(crate) async fn what_is_put_is_got(store: &dyn Store) {
+    put(store, "/t/got/a", "1").await;
+    assert_eq!(value(store, "/t/got/a").await.as_deref(), Some("1"));
+    put(store, "/t/got/a", "2").await;
+    assert_eq!(value(store, "/t/got/a").await.as_deref(), Some("2"));
+}
+
+pub(crate) async fn what_is_deleted_is_gone(store: &dyn Store) {
+    put(store, "/t/gone/a", "1").await;
+    delete(store, "/t/gone/a").await;
+    assert_eq!(store.get("/t/gone/a").await.unwrap(), None);
+    assert!(store.list("/t/gone/").await.unwrap().0.is_empty());
+}
+
+pub(crate) async fn an_absent_key_is_none(store: &dyn Store) {
+    assert_eq!(store.get("/t/absent/a").await.unwrap(), None);
+}
+
+pub(crate) async fn a_later_commit_has_a_greater_revision(store: &dyn Store) {
+    let first = put(store, "/t/later/a", "1").await;
+    let second = put(store, "/t/later/b", "1").await;
+    assert!(first > 0 && second > first, "{first} {second}");
+}
+
+pub(crate) async fn an_entry_names_the_revision_that_wrote_it(store: &dyn Store) {
+    let first = put(store, "/t/wrote/a", "1").await;
+    put(store, "/t/wrote/b", "1").await;
+    assert_eq!(store.get("/t/wrote/a").await.unwrap().unwrap().modified, first);
+    let second = put(store, "/t/wrote/a", "2").await;
+    assert_eq!(store.get("/t/wrote/a").await.unwrap().unwrap().modified, second);
+}
+
+pub(crate) async fn a_list_is_in_order_and_keeps_to_its_prefix(store: &dyn Store) {
+    for key in [
+        "/t/order/b",
+        "/t/order/a/x",
+        "/t/order/a",
+        "/t/orderly",
+        "/t/orde",
+        "/t/order/ä",
+    ] {
+        put(store, key, key).await;
+    }
+    let (entries, _) = store.list("/t/order/").await.unwrap();
+    let keys: Vec<_> = entries.iter().map(|entry| entry.key.as_str()).collect();
+    assert_eq!(keys, ["/t/order/a", "/t/order/a/x", "/t/order/b", "/t/order/ä"]);
+}
+
+pub(crate) async fn a_list_tells_the_revision_it_was_read_at(store: &dyn Store) {
+    let written = put(store, "/t/at/a", "1").await;
+    let (_, read_at) = store.list("/t/at/").await.unwrap();
+    assert!(read_at >= written);
+    let next = put(store, "/t/at/b", "1").await;
+    assert!(next > read_at || store.list("/t/at/").await.unwrap().0.len() == 2);
+}
+
+pub(crate) async fn a_broken_condition_is_named_and_nothing_is_written(store: &dyn Store) {
+    let condition = Condition::Present("/t/broken/none".to_owned());
+    let transaction = Transaction {
+        conditions: vec![Condition::Absent("/t/broken/a".to_owned()), condition.clone()],
+        writes: vec![Write::Put("/t/broken/a".to_owned(), b"1".to_vec())],
+    };
+    match store.commit(transaction).await {
+        Err(StoreError::Conflict(named)) => assert_eq!(named, condition),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.get("/t/broken/a").await.unwrap(), None);
+}
+
+pub(crate) async fn a_key_is_made_only_once(store: &dyn Store) {
+    assert!(make(store, "/t/once/a", "1").await.is_ok());
+    assert!(matches!(
+        make(store, "/t/once/a", "2").await,
+        Err(StoreError::Conflict(Condition::Absent(_)))
+    ));
+    delete(store, "/t/once/a").await;
+    assert!(make(store, "/t/once/a", "3").await.is_ok());
+}
+
+pub(crate) async fn an_unchanged_condition_fails_after_another_write(store: &dyn Store) {
+    let read = put(store, "/t/unchanged/a", "1").await;
+    let update = |seen: Revision| Transaction {
+        conditions: vec![Condition::Unchanged("/t/unchanged/a".to_owned(), seen)],
+        writes: vec![Write::Put("/t/unchanged/a".to_owned(), b"2".to_vec())],
+    };
+    store.commit(update(read)).await.unwrap();
+    assert!(matches!(
+        store.commit(update(read)).await,
+        Err(StoreError::Conflict(Condition::Unchanged(..)))
+    ));
+}
+
+pub(crate) async fn of_two_who_want_a_key_one_gets_it(store: &dyn Store) {
+    let (one, two) = tokio::join!(make(store, "/t/two/a", "one"), make(store, "/t/two/a", "two"));
+    assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+    let winner = if one.is_ok() { "one" } else { "two" };
+    assert_eq!(value(store, "/t/two/a").await.as_deref(), Some(winner));
+}
+
+pub(crate) async fn a_watch_tells_what_comes(store: &dyn Store) {
+    let (_, now) = store.list("/t/comes/").await.unwrap();
+    let mut watch = store.watch("/t/comes/", now).await.unwrap();
+    let written = put(store, "/t/comes/a", "1").await;
+    let deleted = delete(store, "/t/comes/a").await;
+    assert_eq!(
+        watch.next().await.unwrap().unwrap(),
+        (written, vec![told("/t/comes/a", "1", written)])
+    );
+    let gone = Event::Deleted("/t/comes/a".to_owned(), deleted);
+    assert_eq!(watch.next().await.unwrap().unwrap(), (deleted, vec![gone]));
+}
+
+pub(crate) async fn a_watch_replays_what_happened_after_its_revision(store: &dyn Store) {
+    let before = put(store, "/t/replays/a", "1").await;
+    let after = put(store, "/t/replays/b", "2").await;
+    let mut watch = store.watch("/t/replays/", before).await.unwrap();
+    let later = put(store, "/t/replays/c", "3").await;
+    assert_eq!(
+        watch.next().await.unwrap().unwrap(),
+        (after, vec![told("/t/replays/b", "2", after)])
+    );
+    assert_eq!(
+        watch.next().await.unwrap().unwrap(),
+        (later, vec![told("/t/replays/c", "3", later)])
+    );
+}
+
+pub(crate) async fn a_watch_hears_only_its_prefix(store: &dyn Store) {
+    let now = put(store, "/t/hears/a", "1").await;
+    let mut watch = store.watch("/t/hears/mine/", now).await.unwrap();
+    let both = [("/t/hears/other/a", "x"), ("/t/hears/mine/a", "1")];
+    let writes = both
+        .map(|(key, value)| Write::Put(key.to_owned(), value.into()))
+        .to_vec();
+    put(store, "/t/hears/other/b", "x").await;
+    let revision = store
+        .commit(Transaction {
+            conditions: vec![],
+            writes,
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        watch.next().await.unwrap().unwrap(),
+        (revision, vec![told("/t/hears/mine/a", "1", revision)])
+    );
+}
+
+pub(crate) async fn a_watch_tells_a_commit_at_a_time_in_order(store: &dyn Store) {
+    let now = put(store, "/t/time/a", "0").await;
+    let mut watch = store.watch("/t/time/", now).await.unwrap();
+    let mut expected = Vec::new();
+    for round in 1..=20 {
+        let writes = ["/t/time/a", "/t/time/b"]
+            .map(|key| Write::Put(key.to_owned(), round.to_string().into()))
+            .to_vec();
+        let revision = store
+            .commit(Transaction {
+                conditions: vec![],
+                writes,
+            })
+            .await
+            .unwrap();
+        expected.push((
+            revision,
+            ["/t/time/a", "/t/time/b"]
+                .map(|key| told(key, &round.to_string(), revision))
+                .to_vec(),
+        ));
+    }
+    for change in expected {
+        assert_eq!(watch.next().await.unwrap().unwrap(), change);
+    }
+}
+
+pub(crate) async fn deleting_nothing_is_fine_and_tells_nobody(store: &dyn Store) {
+    let now = put(store, "/t/nothing/a", "1").await;
+    let mut watch = store.watch("/t/nothing/", now).await.unwrap();
+    delete(store, "/t/nothing/none").await;
+    let next = put(store, "/t/nothing/b", "1").await;
+    assert_eq!(watch.next().await.unwrap().unwrap().0, next);
+}
+
+pub(crate) async fn a_watch_that_falls_behind_is_told_to_list_again(store: &dyn Store) {
+    let now = put(store, "/t/behind/a", "0").await;
+    let mut slow = store.watch("/t/behind/", now).await.unwrap();
+    // More than any implementation keeps for one watcher, in batches so that it takes no minutes.
+    for round in 0..40 {
+        let commits = (0..50).map(|n| put_later(store, "/t/behind/a", format!("{round} {n}")));
+        at_once(commits.collect()).await;
+    }
+    let mut last = now;
+    loop {
+        match slow.next().await {
+            Some(Ok((revision, _))) => {
+                assert!(revision > last);
+                last = revision;
+            }
+            Some(Err(StoreError::Compacted(_))) => break,
+            other => panic!("after revision {last}: {other:?}"),
+        }
+    }
+    assert!(matches!(
+        store.watch("/t/behind/", now).await.map(|_| ()),
+        Err(StoreError::Compacted(_))
+    ));
+    let (entries, read_at) = store.list("/t/behind/").await.unwrap();
+    assert_eq!(entries.len(), 1);
+    assert!(store.watch("/t/behind/", read_at).await.is_ok());
+}
+
+pub(crate) async fn a_value_may_be_empty_or_large(store: &dyn Store) {
+    put(store, "/t/size/empty", "").await;
+    let large = "x".repeat(300_000);
+    put(store, "/t/size/large", &large).await;
+    assert_eq!(value(store, "/t/size/empty").await.as_deref(), Some(""));
+    assert_eq!(value(store, "/t/size/large").await, Some(large));
+}
+
+// === words of the tests ===
+
+async fn put(store: &dyn Store, key: &str, value: &str) -> Revision {
+    put_later(store, key, value.to_owned()).await
+}
+
+fn put_later<'a>(store: &'a dyn Store, key: &str, value: String) -> impl Future<Output = Revision> + use<'a> {
+    let writes = vec![Write::Put(key.to_owned(), value.into_bytes())];
+    let commit = store.commit(Transaction {
+        conditions: vec![],
+        writes,
+    });
+    async move { commit.await.unwrap() }
+}
+
+async fn make(store: &dyn Store, key: &str, value: &str) -> Result<Revision, StoreError> {
+    let conditions = vec![Condition::Absent(key.to_owned())];
+    store
+        .commit(Transaction {
+            conditions,
+            writes: vec![Write::Put(key.to_owned(), value.into())],
+        })
+        .await
+}
+
+async fn delete(store: &dyn Store, key: &str) -> Revision {
+    store
+        .commit(Transaction {
+            conditions: vec![],
+            writes: vec![Write::Delete(key.to_owned())],
+        })
+        .await
+        .unwrap()
+}
+
+async fn value(store: &dyn Store, key: &str) -> Option<String> {
+    store
+        .get(key)
+        .await
+        .unwrap()
+        .map(|entry| String::from_utf8(entry.value).unwrap())
+}
+
+fn told(key: &str, value: &str, modified: Revision) -> Event {
+    Event::Put(Entry {
+        key: key.to_owned(),
+        value: value.into(),
+        modified,
+    })
+}
+
+/// What all of them answer, in the order in which they do; all go on at once.
+pub(crate) async fn at_once<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut waiting: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut answers = Vec::new();
+    std::future::poll_fn(|context| {
+        waiting.retain_mut(|future| match future.as_mut().poll(context) {
+            Poll::Ready(answer) => {
+                answers.push(answer);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if waiting.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    answers
+}

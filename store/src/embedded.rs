@@ -1,33 +1,180 @@
 //! The store of a single host: redb, one file.
+//!
+//! Commits go through one thread ([`writer`]), which answers when they are on disk; several that wait share one fsync. Reads see the last durable
+//! commit and wait for nobody. Watches are served from memory ([`feed`]).
 
-use std::path::Path;
+mod feed;
+mod writer;
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{Answer, Entry, Revision, Store, StoreError, Transaction, Watch};
+use feed::Feed;
+use writer::Job;
+
+/// Keys, each with the revision that wrote it and its value.
+const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("entries");
+/// The revision of the last commit.
+const REVISION: TableDefinition<'_, (), u64> = TableDefinition::new("revision");
+
+/// The records of one host are some kilobytes each, and the page cache holds the file too: a small cache of our own is enough.
+const CACHE_BYTES: usize = 1 << 20;
+/// Transactions that may wait for the writer before further callers wait for them.
+const WAITING_COMMITS: usize = 128;
 
 /// A redb file.
-pub struct Embedded;
+pub struct Embedded {
+    database: Arc<Database>,
+    feed: Arc<Feed>,
+    jobs: Option<mpsc::Sender<Job>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+// === impl Embedded ===
 
 impl Embedded {
-    /// Opens the file, or makes it.
-    pub fn open(_path: &Path) -> Result<Self, StoreError> {
-        todo!()
+    /// Opens the file, or makes it. Only one process at a time may have it open.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = Arc::new(open_database(path)?);
+        let revision = make_tables(&database).map_err(|error| failed("make the tables of the store", &error))?;
+        let feed = Arc::new(Feed::beginning_after(revision));
+        let (jobs, waiting) = mpsc::channel(WAITING_COMMITS);
+        let writer = {
+            let (database, feed) = (database.clone(), feed.clone());
+            std::thread::Builder::new()
+                .name("store-writer".to_owned())
+                .stack_size(256 << 10)
+                .spawn(move || writer::run(&database, &feed, waiting))
+                .map_err(|error| failed("start the store's writer", &error))?
+        };
+        Ok(Self {
+            database,
+            feed,
+            jobs: Some(jobs),
+            writer: Some(writer),
+        })
+    }
+}
+
+/// Waits for the writer, so that the file is unlocked when the store is gone.
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.jobs.take();
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has said so already.
+            let _ = writer.join();
+        }
     }
 }
 
 impl Store for Embedded {
-    fn get<'a>(&'a self, _key: &'a str) -> Answer<'a, Option<Entry>> {
-        todo!()
+    /// One descent of the tree through pages in memory: some microseconds, not worth another thread.
+    fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Entry>> {
+        Box::pin(async move { read_one(&self.database, key).map_err(|error| failed(&format!("read {key}"), &error)) })
     }
 
-    fn list<'a>(&'a self, _prefix: &'a str) -> Answer<'a, (Vec<Entry>, Revision)> {
-        todo!()
+    fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, (Vec<Entry>, Revision)> {
+        let (database, prefix) = (self.database.clone(), prefix.to_owned());
+        Box::pin(async move {
+            tokio::task::spawn_blocking(move || {
+                read_all(&database, &prefix).map_err(|error| failed(&format!("list {prefix}"), &error))
+            })
+            .await
+            .map_err(|error| failed("list the store", &error))?
+        })
     }
 
-    fn commit(&self, _transaction: Transaction) -> Answer<'_, Revision> {
-        todo!()
+    /// A transaction that was handed over happens even when nobody waits for its answer any more.
+    fn commit(&self, transaction: Transaction) -> Answer<'_, Revision> {
+        Box::pin(async move {
+            let gone = || StoreError::Failed("cannot commit: the store is closed".to_owned());
+            let (answer, answered) = oneshot::channel();
+            let jobs = self.jobs.as_ref().ok_or_else(gone)?;
+            jobs.send(Job { transaction, answer }).await.map_err(|_| gone())?;
+            answered.await.map_err(|_| gone())?
+        })
     }
 
-    fn watch<'a>(&'a self, _prefix: &'a str, _after: Revision) -> Answer<'a, Watch> {
-        todo!()
+    fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Answer<'a, Watch> {
+        Box::pin(async move { self.feed.watch(prefix, after) })
     }
 }
+
+// === the file ===
+
+fn open_database(path: &Path) -> Result<Database, StoreError> {
+    let directory = path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
+    std::fs::create_dir_all(&directory).map_err(|error| failed(&format!("make {}", directory.display()), &error))?;
+    let database = Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create(path)
+        .map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::Failed(format!(
+                "{} is in use by another process: is another daemon running with this data root?",
+                path.display()
+            )),
+            other => failed(&format!("open {}", path.display()), &other),
+        })?;
+    // The file's name is as durable as its contents only when its directory is.
+    File::open(&directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| failed(&format!("sync {}", directory.display()), &error))?;
+    Ok(database)
+}
+
+/// Makes the tables when they are not there; the revision of the last commit.
+fn make_tables(database: &Database) -> Result<Revision, redb::Error> {
+    let transaction = database.begin_write()?;
+    let revision = {
+        transaction.open_table(ENTRIES)?;
+        let table = transaction.open_table(REVISION)?;
+        redb::ReadableTable::get(&table, ())?.map_or(0, |value| value.value())
+    };
+    transaction.commit()?;
+    Ok(revision)
+}
+
+fn read_one(database: &Database, key: &str) -> Result<Option<Entry>, redb::Error> {
+    let table = database.begin_read()?.open_table(ENTRIES)?;
+    Ok(table.get(key)?.map(|value| entry(key, value.value())))
+}
+
+fn read_all(database: &Database, prefix: &str) -> Result<(Vec<Entry>, Revision), redb::Error> {
+    let transaction = database.begin_read()?;
+    let revision = transaction
+        .open_table(REVISION)?
+        .get(())?
+        .map_or(0, |value| value.value());
+    let mut entries = Vec::new();
+    for found in transaction.open_table(ENTRIES)?.range(prefix..)? {
+        let (key, value) = found?;
+        if !key.value().starts_with(prefix) {
+            break;
+        }
+        entries.push(entry(key.value(), value.value()));
+    }
+    Ok((entries, revision))
+}
+
+fn entry(key: &str, (modified, value): (u64, &[u8])) -> Entry {
+    Entry {
+        key: key.to_owned(),
+        value: value.to_vec(),
+        modified,
+    }
+}
+
+fn failed(tried: &str, error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Failed(format!("cannot {tried}: {error}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! Where the desired state is written and watched.
 //!
 //! Records are versioned serde JSON under keys like `/sluice/v1/endpoints/<id>`. One trait, [`Store`]; here the embedded implementation for one
-//! host ([`embedded::Embedded`]); a cluster's lives in etcd. Both pass the suite in [`conformance`].
+//! host ([`embedded::Embedded`]); a cluster's lives in etcd. Both pass the suite in `conformance`.
 
-pub mod conformance;
+#[cfg(test)]
+mod conformance;
 pub mod embedded;
 pub mod key;
 pub mod record;
