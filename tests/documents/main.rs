@@ -1,0 +1,60 @@
+//! Pages of `docs/` that are written by a machine: the test fails when one differs, and writes it when `UPDATE_DOCS` is set.
+
+use std::fs;
+use std::path::PathBuf;
+
+use sluice_datapath_common::drop::DropReason;
+use sluice_datapath_common::for_each_map;
+
+#[test]
+fn every_reason_for_a_drop_stands_in_the_page_on_drops() {
+    let mut page = String::from(
+        "# Why packets die\n\n`sluice drops` counts every packet that the datapath does not let go, by these reasons. A number, once given, keeps its \
+         meaning.\n\nThis page is written by a test (`UPDATE_DOCS=1 cargo test -p sluice-tests --test documents`).\n\n| | reason | what it means |\n|---|---|---|\n",
+    );
+    for reason in DropReason::ALL {
+        page.push_str(&format!(
+            "| {} | `{}` | {} |\n",
+            *reason as u8,
+            reason.word(),
+            reason.sentence()
+        ));
+    }
+    check("drops.md", &page);
+}
+
+macro_rules! rows {
+    ($($name:ident: $kind:ident<$key:ty, $value:ty>, $capacity:literal, $sentence:literal;)+) => {
+        &[$((stringify!($name), stringify!($kind), stringify!($key), stringify!($value), stringify!($capacity), $sentence)),+]
+    };
+}
+
+#[test]
+fn every_table_stands_in_the_page_on_maps() {
+    let rows: &[(&str, &str, &str, &str, &str, &str)] = for_each_map!(rows);
+    let mut page = String::from(
+        "# The tables in the kernel\n\nPinned under `/sys/fs/bpf/sluice/<instance>`; all that a packet needs is in them. The kernel shows the first 15 characters of a \
+         name. The capacity is the default.\n\nThis page is written by a test (`UPDATE_DOCS=1 cargo test -p sluice-tests --test documents`).\n\n\
+         | table | kind | key → value | capacity | what it holds |\n|---|---|---|---|---|\n",
+    );
+    for (name, kind, key, value, capacity, sentence) in rows {
+        let [key, value] = [key, value].map(|name| name.replace(" < ", "<").replace(" >", ">"));
+        let capacity = capacity.replace('_', "\u{202f}");
+        page.push_str(&format!(
+            "| `{name}` | {kind} | `{key}` → `{value}` | {capacity} | {sentence} |\n"
+        ));
+    }
+    check("maps.md", &page);
+}
+
+fn check(name: &str, page: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, page).unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
+    }
+    let stands = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        stands == page,
+        "docs/{name} is not what the code says; UPDATE_DOCS=1 writes it anew"
+    );
+}

@@ -1,0 +1,143 @@
+//! Images made of what the machine has: nothing is fetched.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::{Ran, files};
+
+/// A root file system with busybox and all its names, as a tar.
+pub fn busybox() -> PathBuf {
+    once("busybox", furnish)
+}
+
+/// The same with nginx from the Debian package, which serves `hello` and logs to its standard output.
+pub fn web() -> PathBuf {
+    once("web", |root| {
+        furnish(root);
+        add_program(root, "nginx");
+        configure_nginx(root);
+    })
+}
+
+/// The same with nginx and these programs of the machine.
+pub fn of_programs(name: &str, programs: &[&str]) -> PathBuf {
+    once(name, |root| {
+        furnish(root);
+        add_program(root, "nginx");
+        configure_nginx(root);
+        programs.iter().for_each(|program| add_program(root, program));
+    })
+}
+
+/// The tar of this name: made the first time, then kept for as long as the program it is made of stays the same.
+fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _alone = MAKING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let directory = files::root().join("images");
+    files::make(&directory);
+    let tar = directory.join(format!("{name}-{}.tar", std::process::id()));
+    if tar.exists() {
+        return tar;
+    }
+    forget_old(&directory);
+    let root = directory.join(format!("{name}-{}", std::process::id()));
+    files::make(&root);
+    make(&root);
+    let mut command = Command::new("tar");
+    command
+        .args(["--numeric-owner", "--owner=0", "--group=0", "-C"])
+        .arg(&root)
+        .arg("-cf")
+        .arg(&tar)
+        .arg(".");
+    Ran::command(&mut command, &[], Duration::from_secs(60)).ok();
+    let _ = fs::remove_dir_all(&root);
+    tar
+}
+
+/// Removes the tars of programs that have ended.
+fn forget_old(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name
+            .trim_end_matches(".tar")
+            .rsplit('-')
+            .next()
+            .map(str::to_owned)
+            .unwrap_or_default();
+        if !Path::new("/proc").join(&pid).exists() {
+            let _ = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path()));
+        }
+    }
+}
+
+fn furnish(root: &Path) {
+    for directory in [
+        "bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/sbin", "var/log", "var/tmp",
+        "home/ada",
+    ] {
+        files::make(root.join(directory));
+    }
+    write(
+        root,
+        "etc/passwd",
+        "root:x:0:0:root:/root:/bin/sh\nada:x:1000:1000:Ada:/home/ada:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+    );
+    write(
+        root,
+        "etc/group",
+        "root:x:0:\nada:x:1000:\nengineers:x:2000:ada\nnogroup:x:65534:\n",
+    );
+    let busybox = files::program("busybox").unwrap_or_else(|| panic!("busybox is not installed (cargo xtask setup)"));
+    copy(&busybox, &root.join("bin/busybox"));
+    let names = Ran::command(Command::new(&busybox).arg("--list"), &[], Duration::from_secs(10)).ok();
+    for name in names.lines().filter(|name| *name != "busybox") {
+        symlink("busybox", root.join("bin").join(name)).unwrap_or_else(|error| panic!("name busybox {name}: {error}"));
+    }
+}
+
+/// Copies a program with the libraries it is linked to.
+fn add_program(root: &Path, name: &str) {
+    let program = files::program(name).unwrap_or_else(|| panic!("{name} is not installed (cargo xtask setup)"));
+    let place = root.join("usr/sbin").join(name);
+    copy(&program, &place);
+    let linked = Ran::command(Command::new("ldd").arg(&program), &[], Duration::from_secs(10)).ok();
+    let libraries: BTreeSet<&str> = linked
+        .lines()
+        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
+        .collect();
+    for library in libraries {
+        let place = root.join(library.trim_start_matches('/'));
+        if !place.exists() {
+            files::make(place.parent().unwrap_or(root));
+            copy(Path::new(library), &place);
+        }
+    }
+}
+
+fn configure_nginx(root: &Path) {
+    for directory in ["etc/nginx", "var/log/nginx", "var/lib/nginx", "usr/share/nginx/html"] {
+        files::make(root.join(directory));
+    }
+    write(root, "usr/share/nginx/html/index.html", "hello\n");
+    write(
+        root,
+        "etc/nginx/nginx.conf",
+        "user root; worker_processes 1; pid /run/nginx.pid; error_log /dev/stderr warn;\n\
+         events { worker_connections 1024; }\n\
+         http { access_log /dev/stdout; server { listen 80 backlog=4096; root /usr/share/nginx/html; } }\n",
+    );
+}
+
+fn write(root: &Path, path: &str, text: &str) {
+    fs::write(root.join(path), text).unwrap_or_else(|error| panic!("write {path}: {error}"));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::copy(from, to).unwrap_or_else(|error| panic!("copy {} to {}: {error}", from.display(), to.display()));
+}
