@@ -7,7 +7,8 @@ use crate::started::start;
 #[test]
 fn run_shows_the_output_and_passes_on_the_exit_code() {
     let lab = Lab::new();
-    let docker = start(&lab, "").docker;
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
     assert_eq!(docker.ok("run --rm busybox echo hello"), "hello");
     docker
         .words(&["run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7"])

@@ -2,19 +2,12 @@
 
 use lab::{Daemon, Docker, Lab};
 
-/// A lab whose host runs the daemon.
-pub struct Started<'a> {
-    pub daemon: Daemon<'a>,
-    pub docker: Docker<'a>,
-}
-
-/// Starts the daemon with these flags and gives it the image `busybox`.
+/// Starts the daemon on the lab's host with these flags and gives it the image `busybox`.
 #[track_caller]
-pub fn start<'a>(lab: &'a Lab, flags: &str) -> Started<'a> {
+pub fn start<'a>(lab: &'a Lab, flags: &str) -> Daemon<'a> {
     let daemon = Daemon::start(&lab.host, flags);
-    let docker = daemon.docker();
-    docker.import(&lab::busybox(), "busybox", &["CMD [\"sh\"]"]);
-    Started { daemon, docker }
+    daemon.docker().import(&lab::busybox(), "busybox", &["CMD [\"sh\"]"]);
+    daemon
 }
 
 /// Gives the daemon the image `web` too: nginx, from Debian.

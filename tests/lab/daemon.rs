@@ -109,13 +109,14 @@ impl<'a> Daemon<'a> {
             Engine::Docker => ("dockerd".into(), String::new()),
         };
         format!(
-            "{program} --data-root {} --exec-root {} --pidfile {}/daemon.pid -H unix://{} --cgroup-parent {}-{} --log-level debug {} {more}",
+            "{program} --data-root {} --exec-root {} --pidfile {}/daemon.pid -H unix://{} --cgroup-parent {}-{} --log-level {} {} {more}",
             self.data_root().display(),
             self.exec_root().display(),
             self.exec_root().display(),
             self.socket().display(),
             self.host.name(),
             self.instance,
+            if self.engine == Engine::Sluice { "debug" } else { "info" },
             self.flags,
         )
     }

@@ -36,6 +36,7 @@ pub fn clippy() -> Outcome {
                 "sluice-datapath-ebpf",
                 "--all-targets",
             ])
+            .args(["--features", "sluice-tests/root"])
             .args(["--", "--deny", "warnings"]),
     )
 }

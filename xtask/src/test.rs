@@ -1,0 +1,77 @@
+//! `cargo xtask test`: everything that can be checked on this machine.
+
+mod binary;
+mod tally;
+
+use std::fs;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::setup::{self, Group};
+use crate::step::{Outcome, say};
+use crate::{build, lint, repository};
+use binary::Binary;
+use tally::Tally;
+
+/// Run all tests, also those that need root (with sudo, when you are not root), and lint.
+#[derive(Args)]
+pub struct Test {
+    /// Only tests with this in their name, or all of the test program of this name (packet, network, docker …); no lint then.
+    filter: Option<String>,
+}
+
+impl Test {
+    /// Runs them; the last line says how many passed and failed.
+    pub fn run(&self) -> ExitCode {
+        let mut tally = Tally::default();
+        if let Err(failure) = self.count(&mut tally) {
+            eprintln!("xtask: {failure}");
+            tally.fail("cargo xtask test came to its end");
+        }
+        tally.conclude()
+    }
+
+    fn count(&self, tally: &mut Tally) -> Outcome {
+        setup::provide(&[Group::Build, Group::Test])?;
+        build::ebpf()?;
+        if self.filter.is_none() {
+            tally.check("the code is formatted", lint::format());
+            tally.check("clippy finds nothing", lint::clippy());
+        }
+        let binaries = binary::build()?;
+        build::binaries(false)?;
+        if !setup::is_root() {
+            say("the tests need root: they are run with sudo");
+        }
+        let skipped = repository::target().join("skipped-tests");
+        let _ = fs::remove_file(&skipped);
+        for binary in self.chosen(&binaries) {
+            binary.run(self.filter_within(binary), &skipped, tally)?;
+        }
+        if self.filter.is_none() {
+            binary::run_documentation(tally)?;
+        }
+        tally.note_skipped(&fs::read_to_string(&skipped).unwrap_or_default());
+        let _ = fs::remove_file(&skipped);
+        Ok(())
+    }
+
+    /// The program that the filter names, or else all.
+    fn chosen<'a>(&self, binaries: &'a [Binary]) -> Vec<&'a Binary> {
+        let named: Vec<&Binary> = binaries
+            .iter()
+            .filter(|binary| Some(&binary.name) == self.filter.as_ref())
+            .collect();
+        if named.is_empty() {
+            binaries.iter().collect()
+        } else {
+            named
+        }
+    }
+
+    /// The filter for tests within the program: none when it is the program that was asked for.
+    fn filter_within(&self, binary: &Binary) -> Option<&str> {
+        self.filter.as_deref().filter(|filter| *filter != binary.name)
+    }
+}

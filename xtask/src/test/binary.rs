@@ -1,0 +1,135 @@
+//! Test programs: cargo builds them all at once, then they run one by one, as root.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::tally::Tally;
+use crate::step::{Doing, Failure, Outcome, say};
+use crate::{repository, setup};
+
+/// A hung test ends after so many seconds, together with its program.
+const LIMIT: &str = "1500";
+
+/// A test program.
+pub struct Binary {
+    /// Of the integration test, or of the crate whose unit tests it holds.
+    pub name: String,
+    path: PathBuf,
+    /// The directory of its package, where cargo would run it.
+    package: PathBuf,
+}
+
+/// Builds all test programs.
+pub fn build() -> Outcome<Vec<Binary>> {
+    say("building the tests");
+    let mut cargo = repository::cargo();
+    cargo
+        .args([
+            "test",
+            "--quiet",
+            "--workspace",
+            "--exclude",
+            "sluice-datapath-ebpf",
+            "--features",
+            "sluice-tests/root",
+        ])
+        .args(["--no-run", "--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit());
+    let messages = cargo
+        .stdin(Stdio::null())
+        .output()
+        .doing(|| "start cargo test".into())?;
+    if !messages.status.success() {
+        return Err(Failure::new("the tests could not be built"));
+    }
+    let lines = String::from_utf8_lossy(&messages.stdout).into_owned();
+    let mut binaries: Vec<Binary> = lines
+        .lines()
+        .filter_map(|line| test_program(&serde_json::from_str(line).ok()?))
+        .collect();
+    // Those of the crates first; what sees the whole comes last.
+    binaries.sort_by_key(|binary| (binary.package.ends_with("tests"), binary.name.clone()));
+    Ok(binaries)
+}
+
+/// The test program in a message of cargo, if it is about one.
+fn test_program(message: &Value) -> Option<Binary> {
+    let is_test = message["reason"] == "compiler-artifact" && message["profile"]["test"] == true;
+    let path = message["executable"].as_str().filter(|_| is_test)?;
+    let name = message["target"]["name"].as_str()?;
+    let manifest = Path::new(message["manifest_path"].as_str()?);
+    Some(Binary {
+        name: name.into(),
+        path: path.into(),
+        package: manifest.parent()?.into(),
+    })
+}
+
+impl Binary {
+    /// Runs its tests, shows their outcomes and counts them.
+    pub fn run(&self, filter: Option<&str>, skipped: &Path, tally: &mut Tally) -> Outcome {
+        let words = ["timeout", LIMIT]
+            .map(Path::new)
+            .into_iter()
+            .chain([self.path.as_path()]);
+        let mut command = setup::as_root(words);
+        command
+            .args(filter)
+            .current_dir(&self.package)
+            .env("SLUICE_SKIPPED", skipped);
+        say(format_args!("tests of {}", self.name));
+        follow(&self.name, &mut command, tally)
+    }
+}
+
+/// Runs the examples in the documentation, which only cargo can.
+pub fn run_documentation(tally: &mut Tally) -> Outcome {
+    say("examples in the documentation");
+    let mut cargo = repository::cargo();
+    cargo.args([
+        "test",
+        "--quiet",
+        "--doc",
+        "--workspace",
+        "--exclude",
+        "sluice-datapath-ebpf",
+        "--exclude",
+        "sluice-tests",
+        "--exclude",
+        "xtask",
+    ]);
+    follow("documentation", &mut cargo, tally)
+}
+
+/// Shows and counts what a test program prints.
+fn follow(name: &str, command: &mut Command, tally: &mut Tally) -> Outcome {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .doing(|| format!("start the tests of {name}"))?;
+    let mut has_sum = false;
+    let mut reader = BufReader::new(child.stdout.take().ok_or_else(|| Failure::new("no output"))?);
+    let mut line = Vec::new();
+    while reader
+        .read_until(b'\n', &mut line)
+        .doing(|| format!("read from {name}"))?
+        > 0
+    {
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        has_sum |= tally.read(name, &text);
+        if !text.is_empty() && !text.starts_with("running ") {
+            println!("  {text}");
+        }
+        line.clear();
+    }
+    let status = child.wait().doing(|| format!("wait for {name}"))?;
+    let had_nothing_to_say = status.success() && name == "documentation";
+    if !has_sum && !had_nothing_to_say {
+        tally.fail(&format!("the tests of {name} came to their end ({status})"));
+    }
+    Ok(())
+}
