@@ -2,14 +2,73 @@
 //!
 //! Everything blocks; callers on an async runtime use a blocking thread. The store survives a kill at any moment: content is written beside and
 //! renamed into place.
+//!
+//! What lies where, under `<data-root>/image`:
+//!
+//! | | |
+//! |---|---|
+//! | `content/<hex>` | configurations, by digest: the digest is the image's id |
+//! | `layers/<hex>/` | unpacked layers, by the digest of their uncompressed archive (`diff_id`) |
+//! | `repositories.json` | names |
+//! | `snapshots/<hex>` | which layers a container stands on, also when its image is gone |
+//! | `staging/` | what is being made; emptied on start |
+//! | `empty/` | the lower layer of images that have none |
 
-use std::{io::Read, path::{Path, PathBuf}};
+mod archive;
+mod atomic;
+mod budget;
+mod changes;
+mod compression;
+mod configuration;
+mod content;
+mod digest;
+mod error;
+mod holes;
+mod import;
+mod layer;
+mod load;
+mod manifest;
+mod overlay;
+mod reference;
+mod remove;
+mod repositories;
+mod snapshot;
+mod staging;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    fs,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+pub use configuration::{Extras, Healthcheck};
+pub use error::ImageError;
+pub use layer::remove_tree;
 use oci_spec::image::ImageConfiguration;
+pub use remove::{ImageUse, Removed};
+pub use snapshot::Snapshot;
+
+use budget::Limits;
+use configuration::Configuration;
+use content::Content;
+use digest::Digest;
+use layer::Layers;
+use reference::{Named, Reference};
+use repositories::Repositories;
+use staging::Staging;
 
 /// All images of one data root (`<data-root>/image`).
 pub struct Images {
-    _root: PathBuf,
+    root: PathBuf,
+    limits: Limits,
+    state: Mutex<State>,
 }
 
 /// An image as it is stored here.
@@ -19,6 +78,8 @@ pub struct Image {
     pub id: String,
     /// The configuration, as the image's author wrote it.
     pub config: ImageConfiguration,
+    /// What Docker adds to it.
+    pub extras: Extras,
     /// Repository and tag of every name it has, `name:tag` in the familiar form (`nginx:latest`).
     pub tags: Vec<String>,
     /// The sum of its layers' uncompressed sizes, bytes.
@@ -27,107 +88,246 @@ pub struct Image {
     pub layers: Vec<String>,
 }
 
-/// What happened to a name or an image on removal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Removed {
-    /// A name was taken off.
-    Untagged(String),
-    /// An image (or layer, by digest) is gone.
-    Deleted(String),
+/// What is known, in memory and on disk alike.
+struct State {
+    content: Content,
+    layers: Layers,
+    repositories: Repositories,
+    images: BTreeMap<Digest, Configuration>,
+    /// Layers somebody is about to use: how many times.
+    pins: HashMap<Digest, usize>,
 }
 
-/// A container's file system: the image's layers below a writable one.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// Where it is mounted (`<data-root>/…/merged`).
-    pub merged: PathBuf,
-    /// The writable layer.
-    pub upper: PathBuf,
-}
-
-/// What went wrong.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// No image of this name or id.
-    #[error("No such image: {0}")]
-    NotFound(String),
-    /// The name is not a valid reference, a digest is malformed, a change instruction is unknown…
-    #[error("{0}")]
-    Invalid(String),
-    /// The archive is damaged or hostile.
-    #[error("{0}")]
-    BadArchive(String),
-    /// In use, or ambiguous.
-    #[error("{0}")]
-    Conflict(String),
-    /// Reading or writing here failed: what, on what, why.
-    #[error("{0}")]
-    Failed(String),
+/// An image that is whole in staging and about to be published.
+struct NewImage {
+    bytes: Vec<u8>,
+    configuration: Configuration,
+    names: Vec<Reference>,
 }
 
 impl Images {
     /// Opens (or makes) the store and removes what a crash left half-made.
-    pub fn open(_data_root: &Path) -> Result<Self, ImageError> {
-        todo!()
+    pub fn open(data_root: &Path) -> Result<Self, ImageError> {
+        Self::open_with_limits(data_root, Limits::default())
     }
 
-    /// Makes an image of one layer from a tar stream (plain, gzip, zstd, xz refused with a sentence), as `docker import` does.
-    /// `changes` are Dockerfile instructions (CMD, ENTRYPOINT, ENV, EXPOSE, WORKDIR, USER, LABEL, VOLUME, STOPSIGNAL, HEALTHCHECK, ONBUILD).
-    pub fn import(&self, _tar: &mut dyn Read, _reference: Option<&str>, _changes: &[String], _message: &str) -> Result<Image, ImageError> {
-        todo!()
-    }
-
-    /// Reads an archive made by `docker save` (old and OCI layout, gzip or not). Returns a line per loaded image as Docker says it
-    /// (`Loaded image: name:tag` / `Loaded image ID: sha256:…`).
-    pub fn load(&self, _tar: &mut dyn Read) -> Result<Vec<String>, ImageError> {
-        todo!()
+    fn open_with_limits(data_root: &Path, limits: Limits) -> Result<Self, ImageError> {
+        let root = data_root.join("image");
+        for name in ["", "content", "layers", "snapshots", "empty"] {
+            make_private(&root.join(name))?;
+        }
+        // the root of a container whose image has no layer: not for root alone
+        let empty = root.join("empty");
+        fs::set_permissions(&empty, fs::Permissions::from_mode(0o755))
+            .map_err(|why| ImageError::failed("cannot set mode of", &empty, why))?;
+        let staging = root.join("staging");
+        remove_tree(&staging)?;
+        make_private(&staging)?;
+        let content = Content::open(root.join("content"));
+        let layers = Layers::open(root.join("layers"))?;
+        let (images, all_readable) = content.images(&layers)?;
+        let repositories = Repositories::open(&root)?;
+        let state = State {
+            content,
+            layers,
+            repositories,
+            images,
+            pins: HashMap::new(),
+        };
+        let images = Self {
+            root,
+            limits,
+            state: Mutex::new(state),
+        };
+        if all_readable {
+            images.sweep()?;
+        }
+        Ok(images)
     }
 
     /// All images, newest first.
     pub fn list(&self) -> Result<Vec<Image>, ImageError> {
-        todo!()
+        let state = self.state();
+        let mut images: Vec<Image> = state.images.keys().filter_map(|id| state.image(id)).collect();
+        images.sort_by_cached_key(|image| {
+            let created = image.config.created().as_deref().unwrap_or_default();
+            Reverse(
+                created
+                    .parse::<jiff::Timestamp>()
+                    .unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+            )
+        });
+        Ok(images)
     }
 
     /// By name (`nginx`, `nginx:tag`, `docker.io/library/nginx`), `name@digest`, id or unambiguous id prefix.
-    pub fn find(&self, _name: &str) -> Result<Image, ImageError> {
-        todo!()
+    pub fn find(&self, name: &str) -> Result<Image, ImageError> {
+        let state = self.state();
+        let id = state.find(name)?;
+        state.image(&id).ok_or_else(|| ImageError::NotFound(name.into()))
     }
 
     /// Gives an image a further name.
-    pub fn tag(&self, _name: &str, _reference: &str) -> Result<(), ImageError> {
-        todo!()
+    pub fn tag(&self, name: &str, reference: &str) -> Result<(), ImageError> {
+        let reference = reference::parse_tag(reference)?;
+        let mut state = self.state();
+        let id = state.find(name)?;
+        state.repositories.change([(reference, Some(id))])
     }
 
-    /// Removes a name, or an image by id. `users` are the ids of images used by containers (with the container's short id and whether it runs).
-    /// Docker's rules and words: a name that is not the last one is only untagged; an id with several names needs `force`; an image used by a
-    /// running container stays.
-    pub fn remove(&self, _name: &str, _force: bool, _users: &[ImageUse]) -> Result<Vec<Removed>, ImageError> {
-        todo!()
+    /// Removes layers that no image and no container stands on. Happens by itself on start and when an image is removed.
+    pub fn sweep(&self) -> Result<(), ImageError> {
+        self.state().sweep(&self.root).map(drop)
     }
 
-    /// Makes the writable layer of a container under `dir`. No mount yet.
-    pub fn prepare(&self, _image: &str, _dir: &Path) -> Result<Snapshot, ImageError> {
-        todo!()
+    /// Makes what is staged part of the store: layers, then configurations, then names, so that whatever is there at any moment is complete.
+    /// Tells for each name that an older image had, which.
+    fn publish(&self, staging: &Staging, images: &[NewImage]) -> Result<Vec<(Reference, Digest)>, ImageError> {
+        if !staging.layers().is_empty() {
+            atomic::sync_file_system(staging.directory())?;
+        }
+        let mut state = self.state();
+        for (diff_id, layer, staged) in staging.layers() {
+            state.layers.publish(diff_id, layer.clone(), staged)?;
+        }
+        let (mut names, mut taken) = (Vec::new(), Vec::new());
+        for NewImage {
+            bytes,
+            configuration,
+            names: new,
+        } in images
+        {
+            let id = Digest::of(bytes);
+            state.content.write(&id, bytes)?;
+            state.images.insert(id.clone(), configuration.clone());
+            for name in new {
+                if let Some(old) = state.repositories.get(name).filter(|old| **old != id) {
+                    taken.push((name.clone(), old.clone()));
+                }
+                names.push((name.clone(), Some(id.clone())));
+            }
+        }
+        state.repositories.change(names)?;
+        Ok(taken)
     }
 
-    /// Mounts it (overlayfs, up to 500 layers). Fine when mounted already.
-    pub fn mount(&self, _image: &str, _dir: &Path) -> Result<Snapshot, ImageError> {
-        todo!()
+    /// A panic of another thread left nothing half-done in memory that is not half-done on disk, where every step is whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Unmounts it. Fine when not mounted.
-    pub fn unmount(&self, _dir: &Path) -> Result<(), ImageError> {
-        todo!()
+    fn stage(&self) -> Result<Staging, ImageError> {
+        Staging::new(&self.root.join("staging"))
     }
 }
 
-/// A container that uses an image.
-#[derive(Clone, Debug)]
-pub struct ImageUse {
-    /// The image's id.
-    pub image: String,
-    /// The container's id.
-    pub container: String,
-    /// Is it running?
-    pub running: bool,
+impl State {
+    fn image(&self, id: &Digest) -> Option<Image> {
+        let configuration = self.images.get(id)?;
+        let sizes = configuration
+            .diff_ids
+            .iter()
+            .filter_map(|layer| self.layers.get(layer))
+            .map(|layer| layer.size);
+        Some(Image {
+            id: id.to_string(),
+            config: configuration.oci.clone(),
+            extras: configuration.extras.clone(),
+            tags: self.repositories.of(id).map(Reference::familiar).collect(),
+            size: sizes.fold(0, u64::saturating_add),
+            layers: configuration.diff_ids.iter().map(Digest::to_string).collect(),
+        })
+    }
+
+    /// Docker's order: a whole id, a name, the beginning of an id. What begins several ids is none of them.
+    fn find(&self, name: &str) -> Result<Digest, ImageError> {
+        let prefix = name.strip_prefix("sha256:").unwrap_or(name);
+        let parsed = match reference::parse(name) {
+            // `sha256:12ab` is a name by the grammar, but nobody means that
+            Err(error) if !name.starts_with("sha256:") => return Err(error),
+            other => other.ok(),
+        };
+        let missing = match &parsed {
+            Some(Named::Tagged(reference)) if !name.starts_with("sha256:") => reference.familiar(),
+            _ => name.to_owned(),
+        };
+        let exact = match parsed {
+            Some(Named::Id(id)) => Some(id),
+            Some(Named::Digested(repository, id)) => {
+                let is_one = self.repositories.of(&id).any(|name| name.repository == repository);
+                is_one.then_some(id)
+            }
+            Some(Named::Tagged(reference)) => self.repositories.get(&reference).cloned(),
+            None => None,
+        };
+        if let Some(id) = exact.filter(|id| self.images.contains_key(id)) {
+            return Ok(id);
+        }
+        let mut matching = self
+            .images
+            .keys()
+            .filter(|id| !prefix.is_empty() && id.hex().starts_with(prefix));
+        match (matching.next(), matching.next()) {
+            (Some(id), None) => Ok(id.clone()),
+            _ => Err(ImageError::NotFound(missing)),
+        }
+    }
+
+    /// Removes unused layers, and tells which.
+    fn sweep(&mut self, root: &Path) -> Result<Vec<Digest>, ImageError> {
+        let mut used = snapshot::layers_in_use(&root.join("snapshots"))?;
+        used.extend(self.images.values().flat_map(|image| image.diff_ids.iter().cloned()));
+        let pins = &self.pins;
+        self.layers
+            .sweep(|layer| used.contains(layer) || pins.contains_key(layer))
+    }
+}
+
+/// Keeps layers from being swept while it lives.
+struct Pin<'a> {
+    images: &'a Images,
+    layers: Vec<Digest>,
+}
+
+impl<'a> Pin<'a> {
+    fn new(images: &'a Images) -> Self {
+        Self {
+            images,
+            layers: Vec::new(),
+        }
+    }
+
+    /// False when the layer is not here.
+    fn hold(&mut self, layer: &Digest) -> bool {
+        let mut state = self.images.state();
+        let here = state.layers.get(layer).is_some();
+        if here {
+            *state.pins.entry(layer.clone()).or_default() += 1;
+            self.layers.push(layer.clone());
+        }
+        here
+    }
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        let mut state = self.images.state();
+        for layer in &self.layers {
+            if let Some(count) = state.pins.get_mut(layer) {
+                *count -= 1;
+                if *count == 0 {
+                    state.pins.remove(layer);
+                }
+            }
+        }
+    }
+}
+
+/// Layers hold set-user programs and devices as the archive wanted them: nobody but root may come by.
+fn make_private(directory: &Path) -> Result<(), ImageError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|why| ImageError::failed("cannot make", directory, why))
 }

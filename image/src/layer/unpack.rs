@@ -1,0 +1,313 @@
+//! Lays the entries of an archive down as a layer: OCI's whiteouts become overlayfs's, the rest is what `tar -x` would do inside a chroot.
+
+use std::{
+    io::Read,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use nix::{fcntl::OFlag, sys::stat::SFlag};
+
+use super::tree::{self, Place, Tree};
+use crate::{
+    archive::{Archive, Entry, Kind},
+    budget::{Budget, Limits},
+    compression,
+    digest::{Digest, DigestReader},
+    error::ImageError,
+    holes,
+};
+
+/// Memory for the times of directories, set when all is unpacked. Directories beyond it keep the time of their unpacking.
+const DIRECTORY_NAMES: usize = 32 << 20;
+/// What an unpacked archive was.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    /// Of the uncompressed archive.
+    pub diff_id: Digest,
+    /// Sum of its files, bytes.
+    pub size: u64,
+    /// Mode, owner and group of the root, when the archive has an entry for it.
+    pub root: Option<(u32, u32, u32)>,
+}
+
+/// Unpacks `archive` (gzip, zstd or plain) into the empty directory `root`; `replaced` is for what entries replace, and may be removed afterwards.
+pub(crate) fn unpack(archive: impl Read, root: &Path, replaced: &Path, limits: Limits) -> Result<Unpacked, ImageError> {
+    let (archive, budget) = Budget::of(archive, limits);
+    let stream = compression::decompress(archive)?;
+    let stream = DigestReader::new(stream, limits.stream).map_err(|error| ImageError::reading(&error))?;
+    let mut unpacking = Unpacking {
+        archive: Archive::new(stream),
+        tree: Tree::open(root, replaced)?,
+        budget,
+        directories: Vec::new(),
+        directory_names: 0,
+        size: 0,
+        has_root: false,
+    };
+    let mut entries = 0;
+    while let Some(entry) = unpacking.archive.next()? {
+        entries += 1;
+        limits.check_entries(entries)?;
+        unpacking.place(&entry)?;
+    }
+    unpacking.set_directory_times();
+    let root = match unpacking.has_root {
+        true => tree::attributes(unpacking.tree.root()).ok(),
+        false => None,
+    };
+    let (diff_id, _) = unpacking
+        .archive
+        .into_inner()
+        .finish()
+        .map_err(|error| ImageError::reading(&error))?;
+    Ok(Unpacked {
+        diff_id,
+        size: unpacking.size,
+        root,
+    })
+}
+
+struct Unpacking<R> {
+    archive: Archive<R>,
+    tree: Tree,
+    budget: Budget,
+    directories: Vec<(Vec<u8>, (i64, u32))>,
+    directory_names: usize,
+    size: u64,
+    has_root: bool,
+}
+
+impl<R: Read> Unpacking<R> {
+    fn place(&mut self, entry: &Entry) -> Result<(), ImageError> {
+        let path = clean(&entry.name)?;
+        if path.is_empty() {
+            return self.place_root(entry);
+        }
+        let (parent, name) = split(&path);
+        let parent = self.tree.directory(parent)?.try_clone_to_owned();
+        let parent = parent.map_err(|why| ImageError::Failed(format!("cannot keep a directory open: {why}")))?;
+        if let Some(hidden) = name.strip_prefix(b".wh.") {
+            return self.place_whiteout(&parent, name, hidden);
+        }
+        let place = Place {
+            parent: parent.as_fd(),
+            name,
+        };
+        let hides_lower = self.make_room(&parent, name, entry)?;
+        match &entry.kind {
+            Kind::Directory => self.place_directory(&place, &path, entry, hides_lower)?,
+            Kind::File => self.place_file(&place, entry)?,
+            Kind::HardLink(target) => self.place_link(&place, target)?,
+            Kind::Symlink(target) => {
+                place.make_symlink(target)?;
+                place.set_metadata(entry, true)?;
+            }
+            Kind::Character(major, minor) => self.place_node(&place, entry, SFlag::S_IFCHR, *major, *minor)?,
+            Kind::Block(major, minor) => self.place_node(&place, entry, SFlag::S_IFBLK, *major, *minor)?,
+            Kind::Fifo => self.place_node(&place, entry, SFlag::S_IFIFO, 0, 0)?,
+        }
+        Ok(())
+    }
+
+    /// The entry `./`.
+    fn place_root(&mut self, entry: &Entry) -> Result<(), ImageError> {
+        if entry.kind != Kind::Directory {
+            return Err(ImageError::BadArchive(
+                "archive wants something else than a directory as its root".into(),
+            ));
+        }
+        self.has_root = true;
+        tree::set_metadata(self.tree.root(), entry)?;
+        self.remember_time(b"", entry);
+        Ok(())
+    }
+
+    /// Takes away what the entry replaces, as Docker does: everything but a directory by a directory. True when that was a whiteout, so that the
+    /// entry has to go on hiding what is below.
+    fn make_room(&mut self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<bool, ImageError> {
+        let place = Place {
+            parent: parent.as_fd(),
+            name,
+        };
+        let Some(there) = place.look()? else { return Ok(false) };
+        if tree::is_directory(&there) && entry.kind == Kind::Directory {
+            return Ok(false);
+        }
+        if let Kind::HardLink(target) = &entry.kind
+            && self.is_same(&there, target)?
+        {
+            return Ok(false);
+        }
+        let parent = parent.try_clone();
+        let parent = parent.map_err(|why| ImageError::Failed(format!("cannot keep a directory open: {why}")))?;
+        self.tree.clear(parent, name)?;
+        Ok(tree::is_whiteout(&there))
+    }
+
+    fn place_directory(
+        &mut self,
+        place: &Place<'_>,
+        path: &[u8],
+        entry: &Entry,
+        hides_lower: bool,
+    ) -> Result<(), ImageError> {
+        if place.look()?.is_none() {
+            place.make_directory()?;
+        }
+        let directory = place.open_directory()?;
+        tree::set_metadata(directory.as_fd(), entry)?;
+        if hides_lower {
+            tree::make_opaque(directory.as_fd()).map_err(|why| place.error("make opaque", why))?;
+        }
+        self.remember_time(path, entry);
+        Ok(())
+    }
+
+    fn place_file(&mut self, place: &Place<'_>, entry: &Entry) -> Result<(), ImageError> {
+        let file = place.make_file()?;
+        let failed = |why: std::io::Error| {
+            let errno = why
+                .raw_os_error()
+                .map_or(nix::errno::Errno::EIO, nix::errno::Errno::from_raw);
+            place.error("write", errno)
+        };
+        let budget = &mut self.budget;
+        self.archive
+            .copy(|offset, data| budget.spend(holes::write(&file, offset, data).map_err(failed)?))?;
+        file.set_len(entry.size).map_err(failed)?;
+        self.size = self.size.saturating_add(entry.size);
+        tree::set_metadata(file.as_fd(), entry)
+    }
+
+    fn place_link(&mut self, place: &Place<'_>, target: &[u8]) -> Result<(), ImageError> {
+        if place.look()?.is_some() {
+            return Ok(()); // the very same file, see `make_room`
+        }
+        let target = clean(target)?;
+        let (parent, name) = split(&target);
+        if name.is_empty() {
+            return Err(place.error("make hard link", nix::errno::Errno::EPERM));
+        }
+        let parent = self
+            .tree
+            .resolve(parent)
+            .map_err(|why| place.error("make hard link", why))?;
+        place.make_link(&Place {
+            parent: parent.as_fd(),
+            name,
+        })
+    }
+
+    fn place_node(
+        &mut self,
+        place: &Place<'_>,
+        entry: &Entry,
+        kind: SFlag,
+        major: u32,
+        minor: u32,
+    ) -> Result<(), ImageError> {
+        place.make_node(kind, major, minor)?;
+        place.set_metadata(entry, false)
+    }
+
+    /// A whiteout hides what lower layers have, never what this one has.
+    fn place_whiteout(&mut self, parent: &OwnedFd, name: &[u8], hidden: &[u8]) -> Result<(), ImageError> {
+        let place = Place {
+            parent: parent.as_fd(),
+            name: hidden,
+        };
+        if hidden == b".wh..opq" {
+            return tree::make_opaque(parent.as_fd()).map_err(|why| place.error("make opaque", why));
+        }
+        if hidden.starts_with(b".wh.") {
+            return Ok(()); // bookkeeping of aufs, `.wh..wh.plnk` and others
+        }
+        if matches!(hidden, b"" | b"." | b"..") {
+            let name = String::from_utf8_lossy(name).into_owned();
+            return Err(ImageError::BadArchive(format!(
+                "archive has a whiteout of an impossible name: {name:?}"
+            )));
+        }
+        match place.look()? {
+            Some(there) if tree::is_directory(&there) => {
+                let directory = place.open_directory()?;
+                tree::make_opaque(directory.as_fd()).map_err(|why| place.error("make opaque", why))
+            }
+            Some(_) => Ok(()),
+            None => place.make_node(SFlag::S_IFCHR, 0, 0),
+        }
+    }
+
+    /// Is `there` the file that the hard link wants to point to?
+    fn is_same(&self, there: &nix::sys::stat::FileStat, target: &[u8]) -> Result<bool, ImageError> {
+        let target = clean(target)?;
+        let (parent, name) = split(&target);
+        let Ok(parent) = self.tree.resolve(parent) else {
+            return Ok(false);
+        };
+        let target = Place {
+            parent: parent.as_fd(),
+            name,
+        };
+        Ok(target
+            .look()?
+            .is_some_and(|target| (target.st_dev, target.st_ino) == (there.st_dev, there.st_ino)))
+    }
+
+    fn remember_time(&mut self, path: &[u8], entry: &Entry) {
+        self.directory_names += path.len() + size_of::<(Vec<u8>, (i64, u32))>();
+        if self.directory_names <= DIRECTORY_NAMES {
+            self.directories.push((path.to_vec(), entry.modified));
+        }
+    }
+
+    /// Last, since every entry in a directory moves its time.
+    fn set_directory_times(&mut self) {
+        for (path, modified) in std::mem::take(&mut self.directories) {
+            // a directory that a later entry replaced has no time to set
+            if let Ok(directory) = self.tree.resolve(&path)
+                && let Ok(readable) = nix::fcntl::openat(
+                    &directory,
+                    ".",
+                    OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+                    nix::sys::stat::Mode::empty(),
+                )
+            {
+                let _ = tree::set_time(readable.as_fd(), modified);
+            }
+        }
+    }
+}
+
+/// The path without `.`, `..` and slashes too many, relative to the root; absolute names are the root's as well. What leaves the root is refused in
+/// words like Docker's.
+fn clean(name: &[u8]) -> Result<Vec<u8>, ImageError> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in name.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                if parts.pop().is_none() {
+                    let name = String::from_utf8_lossy(&name[..name.len().min(256)]).into_owned();
+                    return Err(ImageError::BadArchive(format!(
+                        "invalid path in archive: {name:?} is outside of its root"
+                    )));
+                }
+            }
+            part => parts.push(part),
+        }
+    }
+    Ok(parts.join(&b'/'))
+}
+
+/// Parent and last name of a clean path.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
+#[cfg(test)]
+mod tests;

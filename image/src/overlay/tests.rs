@@ -1,0 +1,196 @@
+//! Real mounts, in the mount namespace of the tests. They need root.
+
+use std::{fs, os::unix::fs::MetadataExt};
+
+use super::*;
+use crate::{
+    Images,
+    testing::{Scratch, Tar},
+};
+
+/// Unmounts what a failed test leaves.
+struct Lab {
+    scratch: Scratch,
+}
+
+impl Lab {
+    fn new(name: &str, layers: usize) -> (Self, Vec<PathBuf>) {
+        let lab = Self {
+            scratch: Scratch::new(name),
+        };
+        let lower: Vec<PathBuf> = (0..layers).map(|number| lab.path(&format!("{:064}", number))).collect();
+        for (number, directory) in lower.iter().enumerate() {
+            fs::create_dir(directory).unwrap();
+            fs::write(directory.join(format!("f{number}")), "").unwrap();
+            fs::write(directory.join("top"), number.to_string()).unwrap();
+        }
+        for name in ["upper", "work", "merged"] {
+            fs::create_dir_all(lab.path(name)).unwrap();
+        }
+        (lab, lower)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn check(&self, layers: usize) {
+        let merged = self.path("merged");
+        assert_eq!(fs::read_dir(&merged).unwrap().count(), layers + 1);
+        assert_eq!(
+            fs::read_to_string(merged.join("top")).unwrap(),
+            "0",
+            "the first is the topmost"
+        );
+        fs::write(merged.join("new"), "").unwrap();
+        assert!(self.path("upper/new").exists());
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        while nix::mount::umount2(&self.path("merged"), nix::mount::MntFlags::MNT_DETACH).is_ok() {}
+    }
+}
+
+#[test]
+fn five_hundred_layers_mount_by_either_road() {
+    for layers in [1, 128, 500] {
+        for old in [false, true] {
+            let (lab, lower) = Lab::new(&format!("layers-{layers}-{old}"), layers);
+            let (upper, work) = (lab.path("upper"), lab.path("work"));
+            let overlay = Overlay {
+                lower: &lower,
+                upper: &upper,
+                work: &work,
+            };
+            match old {
+                false => mount(&overlay, &lab.path("merged")).unwrap(),
+                true => mount_by_options(&overlay, &lab.path("merged")).unwrap(),
+            }
+            lab.check(layers);
+        }
+    }
+}
+
+#[test]
+fn an_error_carries_the_words_of_the_kernel() {
+    let (lab, lower) = Lab::new("words", 501);
+    let (upper, work) = (lab.path("upper"), lab.path("work"));
+    let error = mount(
+        &Overlay {
+            lower: &lower,
+            upper: &upper,
+            work: &work,
+        },
+        &lab.path("merged"),
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("too many lower directories"), "{error}");
+}
+
+#[test]
+fn names_with_colons_and_commas_and_long_ones_are_mounted() {
+    for old in [false, true] {
+        let (lab, _) = Lab::new(&format!("names-{old}"), 0);
+        let odd = lab.path("a:b,c\\d");
+        let long = lab.path(&"l".repeat(250));
+        for (number, directory) in [&odd, &long].iter().enumerate() {
+            fs::create_dir(directory).unwrap();
+            fs::write(directory.join(format!("f{number}")), "").unwrap();
+            fs::write(directory.join("top"), number.to_string()).unwrap();
+        }
+        let (lower, upper, work) = ([odd, long], lab.path("upper"), lab.path("work"));
+        let overlay = Overlay {
+            lower: &lower,
+            upper: &upper,
+            work: &work,
+        };
+        match old {
+            false => mount(&overlay, &lab.path("merged")).unwrap(),
+            true => mount_by_options(&overlay, &lab.path("merged")).unwrap(),
+        }
+        lab.check(2);
+    }
+}
+
+#[test]
+fn a_container_stands_on_its_layers_also_when_its_image_is_gone() {
+    let scratch = Scratch::new("snapshot");
+    let images = Images::open(scratch.path()).unwrap();
+    let archive = Tar::default()
+        .entry("./", b'5', "", b"", |header| header.set_mode(0o750))
+        .file("etc/hostname", "image")
+        .end();
+    let image = images.import(&mut archive.as_slice(), Some("app"), &[], "").unwrap();
+    let dir = scratch.path().join("containers/c1");
+    let snapshot = images.prepare("app", &dir).unwrap();
+    assert!(!snapshot.merged.join("etc").exists(), "no mount yet");
+    images.remove(&image.id, true, &[]).unwrap();
+    for _ in 0..2 {
+        images.mount(&image.id, &dir).unwrap(); // the second time it is mounted already
+    }
+    let images = Images::open(scratch.path()).unwrap();
+    assert_eq!(fs::metadata(&snapshot.merged).unwrap().mode() & 0o7777, 0o750);
+    fs::write(snapshot.merged.join("etc/hostname"), "container").unwrap();
+    images.unmount(&dir).unwrap();
+    images.unmount(&dir).unwrap(); // fine when not mounted
+    assert_eq!(
+        fs::read_to_string(snapshot.upper.join("etc/hostname")).unwrap(),
+        "container"
+    );
+    // a restart of the container finds what it wrote
+    images.mount(&image.id, &dir).unwrap();
+    assert_eq!(
+        fs::read_to_string(snapshot.merged.join("etc/hostname")).unwrap(),
+        "container"
+    );
+    images.discard(&dir).unwrap();
+    assert!(!snapshot.upper.exists());
+    images.sweep().unwrap();
+    assert_eq!(
+        fs::read_dir(scratch.path().join("image/layers")).unwrap().count(),
+        0,
+        "nobody needs the layer now"
+    );
+}
+
+#[test]
+fn a_busy_mount_goes_away_in_the_end() {
+    let scratch = Scratch::new("busy");
+    let images = Images::open(scratch.path()).unwrap();
+    images
+        .import(
+            &mut Tar::default().file("f", "x").end().as_slice(),
+            Some("app"),
+            &[],
+            "",
+        )
+        .unwrap();
+    let dir = scratch.path().join("c");
+    let snapshot = images.mount("app", &dir).unwrap();
+    let held = File::open(snapshot.merged.join("f")).unwrap();
+    images.unmount(&dir).unwrap();
+    assert!(!snapshot.merged.join("f").exists());
+    drop(held);
+    images.discard(&dir).unwrap();
+}
+
+#[test]
+fn an_image_without_layers_has_an_empty_root() {
+    let scratch = Scratch::new("no-layers");
+    let images = Images::open(scratch.path()).unwrap();
+    let config = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
+    let archive = Tar::default()
+        .file("c.json", config)
+        .file(
+            "manifest.json",
+            r#"[{"Config":"c.json","RepoTags":["none"],"Layers":[]}]"#,
+        )
+        .end();
+    images.load(&mut archive.as_slice()).unwrap();
+    let dir = scratch.path().join("c");
+    let snapshot = images.mount("none", &dir).unwrap();
+    fs::write(snapshot.merged.join("f"), "").unwrap();
+    images.discard(&dir).unwrap();
+}

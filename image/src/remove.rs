@@ -1,0 +1,155 @@
+//! Takes names and images away, by Docker's rules and in its words.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    Images, State,
+    digest::{self, Digest},
+    error::ImageError,
+    reference::{self, Named, Reference},
+};
+
+/// What happened to a name or an image on removal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// A name was taken off.
+    Untagged(String),
+    /// An image (or layer, by digest) is gone.
+    Deleted(String),
+}
+
+/// A container that uses an image.
+#[derive(Clone, Debug)]
+pub struct ImageUse {
+    /// The image's id.
+    pub image: String,
+    /// The container's id.
+    pub container: String,
+    /// Is it running?
+    pub running: bool,
+}
+
+impl Images {
+    /// Removes a name, or an image by id. `users` are the ids of images used by containers (with the container's short id and whether it runs).
+    /// Docker's rules and words: a name that is not the last one is only untagged; an id with several names needs `force`; an image used by a
+    /// running container stays.
+    pub fn remove(&self, name: &str, force: bool, users: &[ImageUse]) -> Result<Vec<Removed>, ImageError> {
+        let mut state = self.state();
+        let id = state.find(name)?;
+        let users: Vec<&ImageUse> = users.iter().filter(|user| user.image == id.as_str()).collect();
+        let mut removed = Vec::new();
+        if is_id_prefix(&id, name) {
+            if of_one_repository(&state, &id) {
+                // one repository: its names go with the image, and do not count as a conflict
+                state.check(&id, &users, force, false)?;
+                state.untag_all(&id, &mut removed)?;
+            }
+            state.check(&id, &users, force, true)?;
+        } else {
+            if !force
+                && of_one_repository(&state, &id)
+                && let Some(user) = users.first()
+            {
+                return Err(ImageError::Conflict(format!(
+                    "conflict: unable to remove repository reference {name:?} (must force) - container {} is using its \
+                     referenced image {}",
+                    short(&user.container),
+                    short(id.hex())
+                )));
+            }
+            let reference = named(&state, &id, name)?;
+            state.untag(reference, &mut removed)?;
+            // other names, or a container that still stands on it: the image stays, and that is no error
+            if state.repositories.of(&id).next().is_some() || state.check(&id, &users, force, true).is_err() {
+                return Ok(removed);
+            }
+        }
+        state.delete(&self.root, &id, &mut removed)?;
+        Ok(removed)
+    }
+}
+
+impl State {
+    /// May the image go? `names_count`: are further names a reason to stay?
+    fn check(&self, id: &Digest, users: &[&ImageUse], force: bool, names_count: bool) -> Result<(), ImageError> {
+        let conflict = |how: &str, why: &str| {
+            Err(ImageError::Conflict(format!(
+                "conflict: unable to delete {} ({how}) - {why}",
+                short(id.hex())
+            )))
+        };
+        if let Some(user) = users.iter().find(|user| user.running) {
+            let why = format!("image is being used by running container {}", short(&user.container));
+            return conflict("cannot be forced", &why);
+        }
+        if force {
+            return Ok(());
+        }
+        if names_count && self.repositories.of(id).next().is_some() {
+            return conflict("must be forced", "image is referenced in multiple repositories");
+        }
+        if let Some(user) = users.first() {
+            let why = format!("image is being used by stopped container {}", short(&user.container));
+            return conflict("must be forced", &why);
+        }
+        Ok(())
+    }
+
+    fn untag(&mut self, reference: Reference, removed: &mut Vec<Removed>) -> Result<(), ImageError> {
+        let familiar = reference.familiar();
+        self.repositories.change([(reference, None)])?;
+        removed.push(Removed::Untagged(familiar));
+        Ok(())
+    }
+
+    fn untag_all(&mut self, id: &Digest, removed: &mut Vec<Removed>) -> Result<(), ImageError> {
+        let names: Vec<Reference> = self.repositories.of(id).cloned().collect();
+        self.repositories
+            .change(names.iter().map(|name| (name.clone(), None)))?;
+        removed.extend(names.iter().map(|name| Removed::Untagged(name.familiar())));
+        Ok(())
+    }
+
+    /// Names, then the configuration, then layers: killed in between, the next start sweeps the rest.
+    fn delete(&mut self, root: &std::path::Path, id: &Digest, removed: &mut Vec<Removed>) -> Result<(), ImageError> {
+        self.untag_all(id, removed)?;
+        self.content.remove(id)?;
+        let image = self.images.remove(id);
+        removed.push(Removed::Deleted(id.to_string()));
+        let gone: BTreeSet<Digest> = self.sweep(root)?.into_iter().collect();
+        let layers = image.map(|image| image.diff_ids).unwrap_or_default();
+        let chain = digest::chain_ids(&layers);
+        for (layer, chain_id) in layers.iter().zip(&chain).rev() {
+            if gone.contains(layer) {
+                removed.push(Removed::Deleted(chain_id.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Docker takes a name that begins the image's id for that id.
+fn is_id_prefix(id: &Digest, name: &str) -> bool {
+    id.as_str().starts_with(name) || id.hex().starts_with(name)
+}
+
+fn of_one_repository(state: &State, id: &Digest) -> bool {
+    let repositories: BTreeSet<&str> = state.repositories.of(id).map(|name| name.repository.as_str()).collect();
+    repositories.len() <= 1
+}
+
+fn named(state: &State, id: &Digest, name: &str) -> Result<Reference, ImageError> {
+    match reference::parse(name)? {
+        Named::Tagged(reference) => Ok(reference),
+        Named::Digested(repository, _) => {
+            let mut names = state.repositories.of(id).filter(|name| name.repository == repository);
+            names.next().cloned().ok_or_else(|| ImageError::NotFound(name.into()))
+        }
+        Named::Id(_) => Err(ImageError::NotFound(name.into())),
+    }
+}
+
+/// The first twelve digits, as Docker shows ids.
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}

@@ -1,0 +1,84 @@
+//! Where something grows until it is whole. Whatever happens, nothing stays here: it is published by renaming, or goes away.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use crate::{
+    budget::Limits,
+    digest::Digest,
+    error::ImageError,
+    layer::{self, Layer},
+};
+
+/// A directory of one import or load.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    directory: PathBuf,
+    layers: Vec<(Digest, Layer, PathBuf)>,
+    made: u64,
+}
+
+impl Staging {
+    /// A new one under `parent`.
+    pub fn new(parent: &Path) -> Result<Self, ImageError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let directory = parent.join(name);
+        fs::create_dir(&directory).map_err(|why| ImageError::failed("cannot make", &directory, why))?;
+        Ok(Self {
+            directory,
+            layers: Vec::new(),
+            made: 0,
+        })
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What was unpacked here and is waiting.
+    pub fn layers(&self) -> &[(Digest, Layer, PathBuf)] {
+        &self.layers
+    }
+
+    /// Unpacks an archive as a layer; `expected` is what its digest has to be.
+    pub fn unpack(
+        &mut self,
+        archive: impl std::io::Read,
+        expected: Option<&Digest>,
+        limits: Limits,
+    ) -> Result<Digest, ImageError> {
+        self.made += 1;
+        let staged = self.directory.join(format!("layer-{}", self.made));
+        let replaced = self.directory.join(format!("replaced-{}", self.made));
+        for directory in [&staged, &staged.join("fs"), &replaced] {
+            fs::create_dir(directory).map_err(|why| ImageError::failed("cannot make", directory, why))?;
+        }
+        let unpacked = layer::unpack(archive, &staged.join("fs"), &replaced, limits)?;
+        layer::remove_tree(&replaced)?;
+        if let Some(expected) = expected.filter(|expected| **expected != unpacked.diff_id) {
+            return Err(ImageError::BadArchive(format!(
+                "layer verification failed for digest {expected}: the layer is {}",
+                unpacked.diff_id
+            )));
+        }
+        let layer = Layer {
+            size: unpacked.size,
+            root: unpacked.root,
+        };
+        layer::describe(&staged, &layer)?;
+        self.layers.push((unpacked.diff_id.clone(), layer, staged));
+        Ok(unpacked.diff_id)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Err(error) = layer::remove_tree(&self.directory) {
+            tracing::warn!(%error, "staging directory stays until the next start");
+        }
+    }
+}
