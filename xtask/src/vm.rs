@@ -131,7 +131,7 @@ impl Vm {
             .args(["-append", "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off no5lvl nokaslr audit=0 apparmor=0 cgroup_no_v1=all"])
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
-            .args(["-device", "virtio-serial-pci", "-chardev", "stdio,id=output,signal=off"])
+            .args(["-device", "virtio-serial-pci", "-chardev", "file,id=output,path=/proc/self/fd/1"])
             .args(["-device", "virtserialport,chardev=output,name=output", "-chardev"])
             .arg(format!("file,id=result,path={}", result.display()))
             .args(["-device", "virtserialport,chardev=result,name=result"])
