@@ -1,1 +1,25 @@
-//! x
+//! Speaks Docker's HTTP to the world.
+//!
+//! A request passes the [`door`] (version, faults), the [`router`] (all routes on one page), a function in [`routes`] that turns path, query and
+//! body into words of the engine, and comes back through [`wire`], the only place that knows what Docker's JSON looks like.
+#![forbid(unsafe_code)]
+
+mod body;
+#[cfg(test)]
+mod coverage;
+mod door;
+mod error;
+mod filter;
+mod host;
+mod query;
+mod router;
+mod routes;
+mod serve;
+mod story;
+mod stream;
+mod time;
+mod version;
+mod wire;
+
+pub use router::router;
+pub use serve::{Socket, serve};

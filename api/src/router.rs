@@ -1,0 +1,213 @@
+//! All routes on one page: what we answer, and what we do not yet. `docs/api.md` is written from this table.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    handler::Handler,
+    http::{Method, StatusCode},
+    middleware,
+    routing::{self, MethodFilter, MethodRouter},
+};
+use sluice_engine::Engine;
+
+use crate::{
+    door,
+    error::ApiError,
+    routes::{container, events, exec, image, network, sluice, system},
+};
+
+/// A route.
+#[cfg_attr(not(test), expect(dead_code, reason = "read by the test that writes docs/api.md"))]
+pub(crate) struct Line {
+    pub(crate) method: Method,
+    pub(crate) path: &'static str,
+    /// What it does, or would do.
+    pub(crate) sentence: &'static str,
+    pub(crate) offered: bool,
+    answer: MethodRouter<Arc<Engine>>,
+}
+
+/// Every route, resource by resource.
+#[rustfmt::skip]
+pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
+    use container::{life, look, make, streams};
+    vec![
+        ("System", vec![
+            get("/_ping", system::ping, "Answers `OK`; its headers tell the version (also HEAD)"),
+            get("/version", system::version, "Versions of the daemon, its API and the kernel"),
+            get("/info", system::info, "Counts and facts"),
+            get("/events", events::events, "What happens, a line of JSON each; `since`, `until`, `filters`"),
+            missing(Method::GET, "/system/df", "Disk usage"),
+            missing(Method::POST, "/auth", "Checks a login at a registry"),
+            missing(Method::POST, "/session", "Opens a session of BuildKit"),
+            missing(Method::POST, "/grpc", "Speaks gRPC to BuildKit"),
+        ]),
+        ("Containers", vec![
+            get("/containers/json", look::list, "Lists containers; `all`, `limit`, `size`, `filters`"),
+            post("/containers/create", make::create, "Makes a container"),
+            get("/containers/{id}/json", look::inspect, "All about a container"),
+            get("/containers/{id}/top", look::top, "Its processes"),
+            get("/containers/{id}/logs", streams::logs, "Its log; `follow`, `since`, `until`, `timestamps`, `tail`"),
+            post("/containers/{id}/start", life::start, "Starts it"),
+            post("/containers/{id}/stop", life::stop, "Stops it; `t`, `signal`"),
+            post("/containers/{id}/restart", life::restart, "Stops and starts it; `t`, `signal`"),
+            post("/containers/{id}/kill", life::kill, "Sends it a signal"),
+            post("/containers/{id}/pause", life::pause, "Freezes it"),
+            post("/containers/{id}/unpause", life::unpause, "Thaws it"),
+            post("/containers/{id}/rename", life::rename, "Gives it another name"),
+            post("/containers/{id}/update", life::update, "Changes its restart policy (limits: not yet)"),
+            post("/containers/{id}/resize", life::resize, "Sets the size of its terminal"),
+            post("/containers/{id}/attach", streams::attach, "Connects to its streams; `logs`, `stream`, `stdin`, `stdout`, `stderr`"),
+            post("/containers/{id}/wait", streams::wait, "Waits for its end; `condition`"),
+            delete("/containers/{id}", make::remove, "Removes it; `force`, `v`"),
+            missing(Method::GET, "/containers/{id}/attach/ws", "Connects to its streams by WebSocket"),
+            missing(Method::GET, "/containers/{id}/stats", "What it uses"),
+            missing(Method::GET, "/containers/{id}/changes", "What it changed in its file system"),
+            missing(Method::GET, "/containers/{id}/export", "Its file system as a tar stream"),
+            missing(Method::HEAD, "/containers/{id}/archive", "Facts about a file in it"),
+            missing(Method::GET, "/containers/{id}/archive", "Copies files out of it"),
+            missing(Method::PUT, "/containers/{id}/archive", "Copies files into it"),
+            missing(Method::POST, "/containers/prune", "Removes all that do not run"),
+            missing(Method::POST, "/commit", "Makes an image of a container"),
+        ]),
+        ("Exec", vec![
+            post("/containers/{id}/exec", exec::create, "Prepares a further process"),
+            post("/exec/{id}/start", exec::start, "Starts it and connects to its streams; `Detach`"),
+            post("/exec/{id}/resize", exec::resize, "Sets the size of its terminal"),
+            get("/exec/{id}/json", exec::inspect, "How it is, or how it ended"),
+        ]),
+        ("Images", vec![
+            get("/images/json", image::list, "Lists images; `filters`"),
+            post("/images/create", image::create, "Makes an image of a tar stream (`fromSrc=-`); pulling (`fromImage`) answers 404 with a sentence"),
+            post("/images/load", image::load, "Reads an archive made by `docker save`"),
+            get("/images/{name}/json", image::inspect, "All about an image"),
+            get("/images/{name}/history", image::history, "The steps it was made in"),
+            post("/images/{name}/tag", image::tag, "Gives it a further name"),
+            delete("/images/{name}", image::remove, "Removes a name or an image; `force`"),
+            missing(Method::POST, "/images/{name}/push", "Sends it to a registry"),
+            missing(Method::GET, "/images/{name}/get", "Saves it as an archive"),
+            missing(Method::GET, "/images/get", "Saves several as an archive"),
+            missing(Method::GET, "/images/search", "Searches a registry"),
+            missing(Method::POST, "/images/prune", "Removes those without a use"),
+            missing(Method::POST, "/build", "Builds an image"),
+            missing(Method::POST, "/build/prune", "Empties the builder's cache"),
+            missing(Method::POST, "/build/cancel", "Stops a build"),
+            missing(Method::GET, "/distribution/{name}/json", "Asks a registry about an image"),
+        ]),
+        ("Networks", vec![
+            get("/networks", network::list, "Lists networks; `filters`"),
+            get("/networks/{id}", network::inspect, "All about a network, and who is on it"),
+            missing(Method::DELETE, "/networks/{id}", "Removes it"),
+            missing(Method::POST, "/networks/create", "Makes one"),
+            missing(Method::POST, "/networks/{id}/connect", "Puts a container on it"),
+            missing(Method::POST, "/networks/{id}/disconnect", "Takes a container off it"),
+            missing(Method::POST, "/networks/prune", "Removes those nobody is on"),
+        ]),
+        ("Volumes", vec![
+            missing(Method::GET, "/volumes", "Lists volumes"),
+            missing(Method::POST, "/volumes/create", "Makes one"),
+            missing(Method::GET, "/volumes/{name}", "All about a volume"),
+            missing(Method::PUT, "/volumes/{name}", "Changes it"),
+            missing(Method::DELETE, "/volumes/{name}", "Removes it"),
+            missing(Method::POST, "/volumes/prune", "Removes those without a use"),
+        ]),
+        ("Plugins", vec![
+            missing(Method::GET, "/plugins", "Lists plugins"),
+            missing(Method::GET, "/plugins/{*rest}", "All about a plugin"),
+            missing(Method::POST, "/plugins/{*rest}", "Installs and changes plugins"),
+            missing(Method::DELETE, "/plugins/{*rest}", "Removes a plugin"),
+        ]),
+        ("Swarm", vec![
+            missing(Method::GET, "/swarm", "About the swarm"),
+            missing(Method::GET, "/swarm/{*rest}", "Its unlock key"),
+            missing(Method::POST, "/swarm/{*rest}", "Makes, joins, changes and leaves a swarm"),
+            missing(Method::GET, "/nodes", "Lists nodes"),
+            missing(Method::GET, "/services", "Lists services"),
+            missing(Method::POST, "/services/create", "Makes a service"),
+            missing(Method::GET, "/tasks", "Lists tasks"),
+            missing(Method::GET, "/secrets", "Lists secrets"),
+            missing(Method::POST, "/secrets/create", "Makes a secret"),
+            missing(Method::GET, "/configs", "Lists configs"),
+            missing(Method::POST, "/configs/create", "Makes a config"),
+        ]),
+        ("Sluice's own", vec![
+            get("/sluice/v1/status", sluice::status, "How the datapath is: tables, programs, troubles"),
+            get("/sluice/v1/flows", sluice::flows, "The flow table, with names"),
+            get("/sluice/v1/drops", sluice::drops, "Dropped packets by reason, direction and endpoint"),
+        ]),
+    ]
+}
+
+/// The door and behind it everything in the table; for the rest, Docker's sentences.
+pub fn router(engine: Arc<Engine>) -> Router {
+    let lines = table().into_iter().flat_map(|(_, lines)| lines);
+    let routes = lines
+        .fold(Router::new(), |router, line| router.route(line.path, line.answer))
+        .method_not_allowed_fallback(|method: Method| async move {
+            let message = format!("method {method} is not allowed here");
+            ApiError {
+                status: StatusCode::METHOD_NOT_ALLOWED,
+                message,
+            }
+        })
+        .fallback(|| async {
+            ApiError {
+                status: StatusCode::NOT_FOUND,
+                message: "page not found".to_owned(),
+            }
+        })
+        // Bodies are limited where they are read: JSON to some megabytes, archives not at all.
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .with_state(engine);
+    // The door stands outside of the routing, because it changes the path that is routed.
+    Router::new()
+        .fallback_service(routes)
+        .layer(middleware::from_fn(door::door))
+}
+
+// === words of the table ===
+
+fn get<H: Handler<T, Arc<Engine>>, T: 'static>(path: &'static str, handler: H, sentence: &'static str) -> Line {
+    Line {
+        method: Method::GET,
+        path,
+        sentence,
+        offered: true,
+        answer: routing::get(handler),
+    }
+}
+
+fn post<H: Handler<T, Arc<Engine>>, T: 'static>(path: &'static str, handler: H, sentence: &'static str) -> Line {
+    Line {
+        method: Method::POST,
+        path,
+        sentence,
+        offered: true,
+        answer: routing::post(handler),
+    }
+}
+
+fn delete<H: Handler<T, Arc<Engine>>, T: 'static>(path: &'static str, handler: H, sentence: &'static str) -> Line {
+    Line {
+        method: Method::DELETE,
+        path,
+        sentence,
+        offered: true,
+        answer: routing::delete(handler),
+    }
+}
+
+/// A route of Docker's that is not answered yet: 501 and a sentence that names it.
+fn missing(method: Method, path: &'static str, sentence: &'static str) -> Line {
+    let named = format!("{method} {path}");
+    let refuse = move || async move { ApiError::not_offered(named) };
+    let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::GET);
+    Line {
+        method,
+        path,
+        sentence,
+        offered: false,
+        answer: routing::on(filter, refuse),
+    }
+}

@@ -1,0 +1,118 @@
+//! Led through their lives.
+
+use axum::{extract::Path, http::StatusCode};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    body::Json,
+    error::{Answer, ApiError},
+    query::Query,
+    routes::State,
+    story,
+    wire::container::host_config::Restart,
+};
+
+/// `POST /containers/{id}/start`
+pub(crate) async fn start(state: State, Path(name): Path<String>) -> Answer<StatusCode> {
+    let started = story::to_its_end(async move { state.start_container(&name).await }).await?;
+    Ok(done_or_already(started))
+}
+
+/// `POST /containers/{id}/stop?t=&signal=`
+pub(crate) async fn stop(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
+    let (timeout, signal) = patience(&query)?;
+    let stopped =
+        story::to_its_end(async move { state.stop_container(&name, timeout, signal.as_deref()).await }).await?;
+    Ok(done_or_already(stopped))
+}
+
+/// `POST /containers/{id}/restart?t=&signal=`
+pub(crate) async fn restart(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
+    let (timeout, signal) = patience(&query)?;
+    story::to_its_end(async move { state.restart_container(&name, timeout, signal.as_deref()).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/kill?signal=`
+pub(crate) async fn kill(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
+    let signal = query.text("signal").unwrap_or_default().to_owned();
+    story::to_its_end(async move { state.kill_container(&name, &signal).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/pause`
+pub(crate) async fn pause(state: State, Path(name): Path<String>) -> Answer<StatusCode> {
+    story::to_its_end(async move { state.pause_container(&name).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/unpause`
+pub(crate) async fn unpause(state: State, Path(name): Path<String>) -> Answer<StatusCode> {
+    story::to_its_end(async move { state.unpause_container(&name).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/rename?name=`
+pub(crate) async fn rename(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
+    let new_name = query
+        .text("name")
+        .ok_or_else(|| ApiError::invalid("Neither old nor new names may be empty"))?;
+    let new_name = new_name.trim_start_matches('/').to_owned();
+    story::to_its_end(async move { state.rename_container(&name, &new_name).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What `POST /containers/{id}/update` brings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Update {
+    restart_policy: Option<Restart>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// `POST /containers/{id}/update`: the restart policy; limits are not changed by this version.
+pub(crate) async fn update(
+    state: State,
+    Path(name): Path<String>,
+    Json(update): Json<Update>,
+) -> Answer<axum::Json<Value>> {
+    let asks =
+        |value: &Value| !matches!(value, Value::Bool(false)) && *value != 0 && *value != "" && *value != json!([]);
+    if let Some((member, _)) = update.rest.iter().find(|(_, value)| asks(value)) {
+        return Err(ApiError::not_offered(format!("updating {member} of a container")));
+    }
+    if let Some(policy) = update.restart_policy {
+        let policy = policy.into_model()?;
+        story::to_its_end(async move { state.update_restart_policy(&name, policy).await }).await?;
+    } else {
+        state.inspect_container(&name, false).await?;
+    }
+    Ok(axum::Json(json!({ "Warnings": [] })))
+}
+
+/// `POST /containers/{id}/resize?h=&w=`
+pub(crate) async fn resize(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
+    let (rows, columns) = size(&query)?;
+    state.resize_container(&name, rows, columns).await?;
+    Ok(StatusCode::OK)
+}
+
+/// Rows and columns of a terminal.
+pub(crate) fn size(query: &Query) -> Answer<(u16, u16)> {
+    Ok((query.number("h")?.unwrap_or(0), query.number("w")?.unwrap_or(0)))
+}
+
+/// How long `stop` waits, and what it says first.
+fn patience(query: &Query) -> Answer<(Option<i64>, Option<String>)> {
+    Ok((query.number("t")?, query.text("signal").map(str::to_owned)))
+}
+
+fn done_or_already(done: bool) -> StatusCode {
+    if done {
+        StatusCode::NO_CONTENT
+    } else {
+        StatusCode::NOT_MODIFIED
+    }
+}

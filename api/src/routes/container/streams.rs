@@ -1,0 +1,99 @@
+//! Listened to and spoken to.
+
+use axum::{
+    body::Body,
+    extract::{Path, Request},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use serde_json::json;
+use sluice_engine::{LogOptions, WaitCondition};
+
+use crate::{
+    error::{Answer, ApiError},
+    query::Query,
+    routes::State,
+    stream::{self, Framing, Wanted},
+    version::Version,
+};
+
+/// `GET /containers/{id}/logs?follow=&stdout=&stderr=&since=&until=&timestamps=&tail=`
+pub(crate) async fn logs(state: State, Path(name): Path<String>, version: Version, query: Query) -> Answer<Response> {
+    let options = LogOptions {
+        follow: query.flag("follow"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        since: query.time("since")?,
+        until: query.time("until")?,
+        timestamps: query.flag("timestamps"),
+        // `all`, and whatever else is no number.
+        tail: query.text("tail").and_then(|tail| tail.parse().ok()),
+    };
+    if !options.stdout && !options.stderr {
+        return Err(ApiError::invalid("Bad parameters: you must choose at least one stream"));
+    }
+    let tty = state.inspect_container(&name, false).await?.container.config.tty;
+    let output = state.logs(&name, options).await?;
+    Ok(stream::log(output, Framing::of_terminal(tty), version))
+}
+
+/// `POST /containers/{id}/attach?stream=&stdin=&stdout=&stderr=&logs=`
+pub(crate) async fn attach(
+    state: State,
+    Path(name): Path<String>,
+    version: Version,
+    query: Query,
+    request: Request,
+) -> Answer<Response> {
+    let wanted = Wanted {
+        stdin: query.flag("stdin"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+    };
+    let config = state.inspect_container(&name, false).await?.container.config;
+    let process = if query.flag("stream") {
+        Some(state.attach_container(&name).await?)
+    } else {
+        None
+    };
+    let past = if query.flag("logs") {
+        let options = LogOptions {
+            stdout: wanted.stdout,
+            stderr: wanted.stderr,
+            ..LogOptions::default()
+        };
+        Some(state.logs(&name, options).await?)
+    } else {
+        None
+    };
+    Ok(stream::connect(
+        request,
+        process,
+        past,
+        wanted,
+        Framing::of_terminal(config.tty),
+        version,
+    ))
+}
+
+/// `POST /containers/{id}/wait?condition=`. The headers go out at once, so that a client knows that we wait before it starts the container; the
+/// body comes when there is something to say.
+pub(crate) async fn wait(state: State, Path(name): Path<String>, query: Query) -> Answer<Response> {
+    let condition = match query.text("condition").unwrap_or("not-running") {
+        "not-running" => WaitCondition::NotRunning,
+        "next-exit" => WaitCondition::NextExit,
+        "removed" => WaitCondition::Removed,
+        other => return Err(ApiError::invalid(format!("invalid condition: {other:?}"))),
+    };
+    let ended = state.wait_container(&name, condition).await?;
+    let body = futures_util::stream::once(async move {
+        let document = match ended.await {
+            Ok(Ok(code)) => json!({ "StatusCode": code }),
+            Ok(Err(error)) => json!({ "StatusCode": -1, "Error": { "Message": error.message } }),
+            Err(_) => json!({ "StatusCode": -1, "Error": { "Message": "the daemon is ending" } }),
+        };
+        Ok::<_, std::convert::Infallible>(Bytes::from(format!("{document}\n")))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response())
+}

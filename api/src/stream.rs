@@ -1,0 +1,305 @@
+//! Output of containers on the wire: frames, bodies, hijacked connections.
+//!
+//! Without a terminal, output is multiplexed: each chunk has a header of eight bytes, the stream (1 stdout, 2 stderr), three zeros, and the
+//! length as a big-endian u32. With a terminal it is raw.
+
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use hyper_util::rt::TokioIo;
+use sluice_engine::{EngineError, Output};
+use sluice_runtime::{Attachment, Stream};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
+};
+
+use crate::version::Version;
+
+/// Since this version the type of a multiplexed stream says that it is one.
+const NAMES_MULTIPLEXED: Version = Version(42);
+
+/// How chunks stand on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Framing {
+    /// As they are.
+    Raw,
+    /// Each with a header.
+    Multiplexed,
+}
+
+/// What a client who attached wants to hear and say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+}
+
+// === impl Framing ===
+
+impl Framing {
+    /// A terminal has one stream only.
+    pub(crate) fn of_terminal(tty: bool) -> Self {
+        if tty { Self::Raw } else { Self::Multiplexed }
+    }
+
+    /// The media type of a stream framed so.
+    pub(crate) fn media_type(self, version: Version) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Multiplexed if version >= NAMES_MULTIPLEXED => "application/vnd.docker.multiplexed-stream",
+            _ => "application/vnd.docker.raw-stream",
+        })
+    }
+
+    /// Writes a chunk as it stands on the wire.
+    fn frame(self, stream: Stream, chunk: &[u8], wire: &mut BytesMut) {
+        if self == Self::Multiplexed {
+            let number = match stream {
+                Stream::Stdout => 1,
+                Stream::Stderr => 2,
+            };
+            // Chunks are what a pipe gives in one read, far below 4 GiB.
+            wire.put_slice(&[number, 0, 0, 0]);
+            wire.put_u32(chunk.len() as u32);
+        }
+        wire.put_slice(chunk);
+    }
+
+    fn framed(self, stream: Stream, chunk: &[u8]) -> Bytes {
+        let mut wire = BytesMut::with_capacity(chunk.len() + 8);
+        self.frame(stream, chunk, &mut wire);
+        wire.freeze()
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    fn hears(self, stream: Stream) -> bool {
+        match stream {
+            Stream::Stdout => self.stdout,
+            Stream::Stderr => self.stderr,
+        }
+    }
+}
+
+/// A log as the body of an answer.
+pub(crate) fn log(output: Output, framing: Framing, version: Version) -> Response {
+    let body = Body::from_stream(chunks(output).map_ok(move |(stream, chunk)| framing.framed(stream, &chunk)));
+    ([(header::CONTENT_TYPE, framing.media_type(version))], body).into_response()
+}
+
+/// JSON documents, a line each, as they come.
+pub(crate) fn lines<T: Send + 'static>(
+    items: mpsc::Receiver<T>,
+    line: impl Fn(T) -> Bytes + Send + 'static,
+) -> Response {
+    let items = stream::unfold(items, |mut items| async move {
+        items.recv().await.map(|item| (item, items))
+    });
+    let body = Body::from_stream(items.map(move |item| Ok::<_, std::convert::Infallible>(line(item))));
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn chunks(output: Output) -> impl futures_util::Stream<Item = Result<(Stream, Bytes), EngineError>> {
+    stream::unfold(output, |mut output| async move {
+        output.recv().await.map(|item| (item, output))
+    })
+}
+
+/// Connects a client with a process: `past` first, then what comes. The connection stops being HTTP (101); a client that does not ask for that
+/// gets a plain answer (200) that goes on until the process ends, and what it sends as its body is stdin.
+///
+/// The request's JSON, if it has one, must have been read before.
+pub(crate) fn connect(
+    mut request: Request,
+    process: Option<Attachment>,
+    past: Option<Output>,
+    wanted: Wanted,
+    framing: Framing,
+    version: Version,
+) -> Response {
+    let media_type = framing.media_type(version);
+    if !request.headers().contains_key(header::UPGRADE) {
+        return plain(request, process, past, wanted, framing);
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(connection) => {
+                let (reader, writer) = tokio::io::split(TokioIo::new(connection));
+                converse(reader, writer, process, past, wanted, framing).await;
+            }
+            Err(error) => tracing::debug!(%error, "a client went away before its connection was taken over"),
+        }
+    });
+    let headers = [
+        (header::CONTENT_TYPE, media_type),
+        (header::CONNECTION, HeaderValue::from_static("Upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("tcp")),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// Answers within HTTP. Version 1.0 has no chunks: what follows the headers is the stream itself, as such clients expect.
+fn plain(
+    request: Request,
+    process: Option<Attachment>,
+    past: Option<Output>,
+    wanted: Wanted,
+    framing: Framing,
+) -> Response {
+    let (ours, theirs) = tokio::io::duplex(64 << 10);
+    let body = request.into_body().into_data_stream().map_err(std::io::Error::other);
+    tokio::spawn(async move {
+        let reader = BodyReader {
+            body: Box::pin(body),
+            rest: Bytes::new(),
+        };
+        converse(reader, ours, process, past, wanted, framing).await;
+    });
+    let output = stream::unfold(theirs, |mut theirs| async move {
+        let mut buffer = BytesMut::with_capacity(16 << 10);
+        match theirs.read_buf(&mut buffer).await {
+            Ok(0) => None,
+            Ok(_) => Some((Ok(buffer.freeze()), theirs)),
+            Err(error) => Some((Err(error), theirs)),
+        }
+    });
+    let media_type = HeaderValue::from_static("application/vnd.docker.raw-stream");
+    let mut response = ([(header::CONTENT_TYPE, media_type)], Body::from_stream(output)).into_response();
+    *response.version_mut() = axum::http::Version::HTTP_10;
+    response
+}
+
+/// Both directions until the process has said all, or the client is gone.
+async fn converse(
+    reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
+    process: Option<Attachment>,
+    past: Option<Output>,
+    wanted: Wanted,
+    framing: Framing,
+) {
+    let (stdin, output) = match process {
+        Some(process) => (process.stdin, Some(process.output)),
+        None => (None, None),
+    };
+    let hearing = async {
+        if let Some(past) = past {
+            replay(past, &mut writer, framing).await?;
+        }
+        if let Some(output) = output {
+            hear(output, &mut writer, wanted, framing).await?;
+        }
+        writer.shutdown().await
+    };
+    let saying = async {
+        match stdin {
+            Some(stdin) if wanted.stdin => say(reader, stdin).await,
+            // Kept, not closed: another client may be the one who speaks.
+            other => {
+                let _kept = other;
+                std::future::pending::<()>().await;
+            }
+        }
+        // The end of what the client says is not the end of what it hears.
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = hearing => if let Err(error) = ended {
+            tracing::debug!(%error, "an attached client is gone");
+        },
+        () = saying => {}
+    }
+}
+
+async fn replay(mut past: Output, writer: &mut (impl AsyncWrite + Unpin), framing: Framing) -> std::io::Result<()> {
+    while let Some(Ok((stream, chunk))) = past.recv().await {
+        writer.write_all(&framing.framed(stream, &chunk)).await?;
+    }
+    Ok(())
+}
+
+async fn hear(
+    mut output: mpsc::Receiver<(Stream, Vec<u8>)>,
+    writer: &mut (impl AsyncWrite + Unpin),
+    wanted: Wanted,
+    framing: Framing,
+) -> std::io::Result<()> {
+    let mut wire = BytesMut::new();
+    while let Some((stream, chunk)) = output.recv().await {
+        if wanted.hears(stream) {
+            wire.clear();
+            framing.frame(stream, &chunk, &mut wire);
+            writer.write_all(&wire).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The end of what the client says is the end of stdin.
+async fn say(mut reader: impl AsyncRead + Unpin, mut stdin: Box<dyn AsyncWrite + Send + Unpin>) {
+    if let Err(error) = tokio::io::copy(&mut reader, &mut stdin).await {
+        tracing::debug!(%error, "stdin of a process or its client is gone");
+    }
+    let _ = stdin.shutdown().await;
+}
+
+/// A request's body as something to read from.
+struct BodyReader<S> {
+    body: std::pin::Pin<Box<S>>,
+    rest: Bytes,
+}
+
+impl<S: futures_util::Stream<Item = std::io::Result<Bytes>>> AsyncRead for BodyReader<S> {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        while self.rest.is_empty() {
+            match std::task::ready!(self.body.as_mut().poll_next(context)) {
+                Some(chunk) => self.rest = chunk?,
+                None => return std::task::Poll::Ready(Ok(())),
+            }
+        }
+        let length = self.rest.len().min(buffer.remaining());
+        buffer.put_slice(&self.rest.split_to(length));
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_without_terminal_bears_its_stream_and_length() {
+        let frame = Framing::Multiplexed.framed(Stream::Stderr, b"oops\n");
+        assert_eq!(&frame[..], b"\x02\0\0\0\0\0\0\x05oops\n");
+        assert_eq!(&Framing::Raw.framed(Stream::Stdout, b"\x1b[1m")[..], b"\x1b[1m");
+    }
+
+    #[test]
+    fn the_media_type_says_multiplexed_since_1_42() {
+        assert_eq!(
+            Framing::Multiplexed.media_type(Version(41)),
+            "application/vnd.docker.raw-stream"
+        );
+        assert_eq!(
+            Framing::Multiplexed.media_type(Version(42)),
+            "application/vnd.docker.multiplexed-stream"
+        );
+        assert_eq!(
+            Framing::Raw.media_type(Version(50)),
+            "application/vnd.docker.raw-stream"
+        );
+    }
+}

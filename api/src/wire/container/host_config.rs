@@ -1,0 +1,269 @@
+//! `HostConfig`: the part of a container's wish that concerns this host, in both directions.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use sluice_model::{
+    HostConfig,
+    container::{NetworkMode, RestartPolicy},
+};
+
+use super::ports::{self, Bindings};
+use crate::{
+    error::{Answer, ApiError},
+    wire::null_if_empty,
+};
+
+mod bind;
+mod unhandled;
+
+pub(crate) use bind::mode as bind_mode;
+
+/// What a client sends. What stands in `rest` is acted on by nobody, see [`unhandled`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Wish {
+    binds: Vec<String>,
+    mounts: Vec<bind::Mount>,
+    network_mode: String,
+    port_bindings: Bindings,
+    publish_all_ports: bool,
+    auto_remove: bool,
+    restart_policy: Restart,
+    dns: Vec<String>,
+    dns_search: Vec<String>,
+    dns_options: Vec<String>,
+    extra_hosts: Vec<String>,
+    cap_add: Vec<String>,
+    cap_drop: Vec<String>,
+    privileged: bool,
+    readonly_rootfs: bool,
+    tmpfs: BTreeMap<String, String>,
+    shm_size: i64,
+    security_opt: Vec<String>,
+    sysctls: BTreeMap<String, String>,
+    memory: i64,
+    memory_swap: i64,
+    nano_cpus: i64,
+    cpu_shares: i64,
+    cpuset_cpus: String,
+    pids_limit: i64,
+    log_config: LogConfig,
+    init: bool,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// `RestartPolicy`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Restart {
+    name: String,
+    maximum_retry_count: i64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct LogConfig {
+    r#type: String,
+    config: BTreeMap<String, String>,
+}
+
+// === impl Wish ===
+
+impl Wish {
+    /// As the engine takes it, and what the user should be warned of.
+    pub(crate) fn into_model(self) -> Answer<(HostConfig, Vec<String>)> {
+        let mut rest = unhandled::sift(self.rest)?;
+        let log_driver = log_driver(&self.log_config)?;
+        if !self.log_config.config.is_empty() {
+            rest.insert("LogConfig".to_owned(), json!(self.log_config.config));
+        }
+        let restart_policy = self.restart_policy.into_model()?;
+        if self.auto_remove && !matches!(restart_policy.name.as_str(), "" | "no") {
+            return Err(ApiError::invalid(
+                "can't create 'AutoRemove' container with restart policy",
+            ));
+        }
+        let (binds, tmpfs) = bind::all(&self.binds, self.mounts, self.tmpfs)?;
+        let host_config = HostConfig {
+            binds,
+            network_mode: network_mode_of(&self.network_mode)?,
+            port_bindings: ports::bindings(&self.port_bindings)?,
+            publish_all_ports: self.publish_all_ports,
+            auto_remove: self.auto_remove,
+            restart_policy,
+            dns: self
+                .dns
+                .iter()
+                .map(|server| dns_server(server))
+                .collect::<Answer<_>>()?,
+            dns_search: self.dns_search,
+            dns_options: self.dns_options,
+            extra_hosts: self.extra_hosts.into_iter().map(extra_host).collect::<Answer<_>>()?,
+            cap_add: self.cap_add,
+            cap_drop: self.cap_drop,
+            privileged: self.privileged,
+            read_only_rootfs: self.readonly_rootfs,
+            tmpfs,
+            shm_size: self.shm_size,
+            security_opt: self.security_opt,
+            sysctls: self.sysctls,
+            memory: self.memory,
+            memory_swap: self.memory_swap,
+            nano_cpus: self.nano_cpus,
+            cpu_shares: self.cpu_shares,
+            cpuset_cpus: self.cpuset_cpus,
+            pids_limit: self.pids_limit,
+            log_driver,
+            init: self.init,
+            unhandled: if rest.is_empty() {
+                String::new()
+            } else {
+                Value::Object(rest.clone()).to_string()
+            },
+        };
+        Ok((host_config, unhandled::warnings(&rest)))
+    }
+}
+
+// === impl Restart ===
+
+impl Restart {
+    /// Docker's rules and words.
+    pub(crate) fn into_model(self) -> Answer<RestartPolicy> {
+        let name = self.name.as_str();
+        if !matches!(name, "" | "no" | "always" | "unless-stopped" | "on-failure") {
+            return Err(ApiError::invalid(format!(
+                "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+            )));
+        }
+        if self.maximum_retry_count < 0 {
+            return Err(ApiError::invalid(
+                "invalid restart policy: maximum retry count cannot be negative",
+            ));
+        }
+        if self.maximum_retry_count != 0 && name != "on-failure" {
+            return Err(ApiError::invalid(
+                "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+            ));
+        }
+        Ok(RestartPolicy {
+            name: self.name,
+            maximum_retry_count: self.maximum_retry_count,
+        })
+    }
+}
+
+fn network_mode_of(text: &str) -> Answer<NetworkMode> {
+    match text {
+        "" | "default" | "bridge" => Ok(NetworkMode::Default),
+        "host" => Ok(NetworkMode::Host),
+        "none" => Ok(NetworkMode::None),
+        shared if shared.starts_with("container:") => Err(ApiError::not_offered(format!("network mode {shared}"))),
+        name => Ok(NetworkMode::Network(name.to_owned())),
+    }
+}
+
+fn log_driver(config: &LogConfig) -> Answer<String> {
+    match config.r#type.as_str() {
+        "" | "json-file" => Ok("json-file".to_owned()),
+        "none" => Ok("none".to_owned()),
+        other => Err(ApiError::invalid(format!(
+            "logger: no log driver named '{other}' is registered"
+        ))),
+    }
+}
+
+fn dns_server(text: &str) -> Answer<IpAddr> {
+    text.parse()
+        .map_err(|_| ApiError::invalid(format!("{text} is not an ip address")))
+}
+
+/// `name:address`, or `name:host-gateway`.
+fn extra_host(text: String) -> Answer<String> {
+    let Some((name, address)) = text.split_once(':').filter(|(name, _)| !name.is_empty()) else {
+        return Err(ApiError::invalid(format!("bad format for add-host: {text:?}")));
+    };
+    let bare = address
+        .strip_prefix('[')
+        .and_then(|address| address.strip_suffix(']'))
+        .unwrap_or(address);
+    if bare != "host-gateway" && bare.parse::<IpAddr>().is_err() {
+        return Err(ApiError::invalid(format!(
+            "invalid IP address in add-host: {address:?}"
+        )));
+    }
+    Ok(format!("{name}:{bare}"))
+}
+
+// === outwards ===
+
+/// A network mode by the name clients know.
+pub(crate) fn network_mode(mode: &NetworkMode) -> &str {
+    match mode {
+        NetworkMode::Default => "bridge",
+        NetworkMode::Host => "host",
+        NetworkMode::None => "none",
+        NetworkMode::Network(name) => name,
+    }
+}
+
+/// The whole document. What a client sent and nobody acted on is in it too.
+pub(crate) fn document(config: &HostConfig) -> Value {
+    let mut document = unhandled::defaults();
+    let mut rest: Map<String, Value> = serde_json::from_str(&config.unhandled).unwrap_or_default();
+    let log_options = rest.remove("LogConfig").unwrap_or_else(|| json!({}));
+    document.extend(rest);
+    document.extend(members(json!({
+        "Binds": null_if_empty(&config.binds.iter().map(bind::text).collect::<Vec<_>>()),
+        "NetworkMode": network_mode(&config.network_mode),
+        "PortBindings": ports::bindings_document(&config.port_bindings),
+        "PublishAllPorts": config.publish_all_ports,
+        "AutoRemove": config.auto_remove,
+        "RestartPolicy": {
+            "Name": if config.restart_policy.name.is_empty() { "no" } else { &config.restart_policy.name },
+            "MaximumRetryCount": config.restart_policy.maximum_retry_count,
+        },
+        "LogConfig": {
+            "Type": if config.log_driver.is_empty() { "json-file" } else { &config.log_driver },
+            "Config": log_options,
+        },
+    })));
+    document.extend(members(json!({
+        "Dns": config.dns,
+        "DnsSearch": config.dns_search,
+        "DnsOptions": config.dns_options,
+        "ExtraHosts": null_if_empty(&config.extra_hosts),
+        "CapAdd": null_if_empty(&config.cap_add),
+        "CapDrop": null_if_empty(&config.cap_drop),
+        "Privileged": config.privileged,
+        "ReadonlyRootfs": config.read_only_rootfs,
+        "SecurityOpt": null_if_empty(&config.security_opt),
+        "ShmSize": if config.shm_size == 0 { 64 << 20 } else { config.shm_size },
+        "Memory": config.memory,
+        "MemorySwap": config.memory_swap,
+        "NanoCpus": config.nano_cpus,
+        "CpuShares": config.cpu_shares,
+        "CpusetCpus": config.cpuset_cpus,
+        "PidsLimit": if config.pids_limit == 0 { Value::Null } else { json!(config.pids_limit) },
+    })));
+    if config.init {
+        document.insert("Init".to_owned(), json!(true));
+    }
+    if !config.tmpfs.is_empty() {
+        document.insert("Tmpfs".to_owned(), json!(config.tmpfs));
+    }
+    if !config.sysctls.is_empty() {
+        document.insert("Sysctls".to_owned(), json!(config.sysctls));
+    }
+    Value::Object(document)
+}
+
+fn members(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
+}

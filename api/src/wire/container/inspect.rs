@@ -1,0 +1,151 @@
+//! A container as `inspect` shows it.
+
+use serde_json::{Map, Value, json};
+use sluice_engine::ContainerView;
+use sluice_model::{
+    ContainerConfig,
+    container::{ContainerState, Phase},
+};
+
+use super::{host_config, networks};
+use crate::{time, wire::null_if_empty};
+
+/// The whole document.
+pub(crate) fn document(view: &ContainerView) -> Value {
+    let container = &view.container;
+    let (path, arguments) = command_line(&container.config);
+    let mut document = json!({
+        "Id": container.id.as_str(),
+        "Created": time::text(container.created),
+        "Path": path,
+        "Args": arguments,
+        "State": state(&container.state),
+        "Image": container.image_id,
+        "ResolvConfPath": view.resolv_conf_path.display().to_string(),
+        "HostnamePath": view.hostname_path.display().to_string(),
+        "HostsPath": view.hosts_path.display().to_string(),
+        "LogPath": view.log_path.display().to_string(),
+        "Name": format!("/{}", container.name),
+        "RestartCount": container.state.restart_count,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": null_if_empty(&view.exec_ids),
+        "HostConfig": host_config::document(&container.host_config),
+        "GraphDriver": { "Name": "overlay2", "Data": graph(view) },
+        "Mounts": mounts(view),
+        "Config": config(container.id.short(), &container.config),
+        "NetworkSettings": networks::settings(view),
+    });
+    if let Some((written, all)) = view.size {
+        document["SizeRw"] = json!(written);
+        document["SizeRootFs"] = json!(all);
+    }
+    document
+}
+
+/// What is executed: the first word of entrypoint and command, and the others.
+pub(crate) fn command_line(config: &ContainerConfig) -> (&str, Vec<String>) {
+    let mut words = config.entrypoint.iter().flatten().chain(&config.cmd);
+    (words.next().map_or("", String::as_str), words.cloned().collect())
+}
+
+/// A phase by the name clients know.
+pub(crate) fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Created => "created",
+        Phase::Running => "running",
+        Phase::Paused => "paused",
+        Phase::Exited => "exited",
+        Phase::Removing => "removing",
+        Phase::Dead => "dead",
+    }
+}
+
+/// `Mounts`: binds and memory.
+pub(crate) fn mounts(view: &ContainerView) -> Value {
+    let host_config = &view.container.host_config;
+    let binds = host_config.binds.iter().map(|bind| {
+        json!({
+            "Type": "bind",
+            "Source": bind.source,
+            "Destination": bind.target,
+            "Mode": host_config::bind_mode(bind),
+            "RW": !bind.read_only,
+            "Propagation": if bind.propagation.is_empty() { "rprivate" } else { &bind.propagation },
+        })
+    });
+    let memory = host_config.tmpfs.keys().map(|target| {
+        json!({ "Type": "tmpfs", "Source": "", "Destination": target, "Mode": "", "RW": true, "Propagation": "" })
+    });
+    binds.chain(memory).collect()
+}
+
+fn state(state: &ContainerState) -> Value {
+    json!({
+        "Status": phase(state.phase),
+        "Running": state.is_alive(),
+        "Paused": state.phase == Phase::Paused,
+        "Restarting": false,
+        "OOMKilled": state.oom_killed,
+        "Dead": state.phase == Phase::Dead,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": time::text_or_never(state.started_at),
+        "FinishedAt": time::text_or_never(state.finished_at),
+    })
+}
+
+fn graph(view: &ContainerView) -> Value {
+    Value::Object(
+        view.graph
+            .iter()
+            .map(|(key, value)| (key.clone(), json!(value)))
+            .collect(),
+    )
+}
+
+fn config(short_id: &str, config: &ContainerConfig) -> Value {
+    let mut document = json!({
+        "Hostname": config.hostname.as_deref().unwrap_or(short_id),
+        "Domainname": config.domainname.as_deref().unwrap_or_default(),
+        "User": config.user,
+        "AttachStdin": config.attach_stdin,
+        "AttachStdout": config.attach_stdout,
+        "AttachStderr": config.attach_stderr,
+        "Tty": config.tty,
+        "OpenStdin": config.open_stdin,
+        "StdinOnce": config.stdin_once,
+        "Env": config.env,
+        "Cmd": null_if_empty(&config.cmd),
+        "Image": config.image,
+        "Volumes": null_if_no_members(config.volumes.iter()),
+        "WorkingDir": config.working_dir,
+        "Entrypoint": config.entrypoint,
+        "OnBuild": null,
+        "Labels": config.labels,
+    });
+    if !config.exposed_ports.is_empty() {
+        document["ExposedPorts"] = null_if_no_members(config.exposed_ports.iter());
+    }
+    if let Some(signal) = &config.stop_signal {
+        document["StopSignal"] = json!(signal);
+    }
+    if let Some(timeout) = config.stop_timeout {
+        document["StopTimeout"] = json!(timeout);
+    }
+    document
+}
+
+/// A set as Docker writes it: an object of empty objects.
+fn null_if_no_members<T: ToString>(members: impl Iterator<Item = T>) -> Value {
+    let set: Map<String, Value> = members.map(|member| (member.to_string(), json!({}))).collect();
+    if set.is_empty() {
+        Value::Null
+    } else {
+        Value::Object(set)
+    }
+}

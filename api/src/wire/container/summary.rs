@@ -1,0 +1,69 @@
+//! Containers as `ps` lists them.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sluice_engine::ContainerView;
+use sluice_model::container::{ContainerState, Phase};
+
+use super::{host_config, inspect, networks, ports};
+use crate::time;
+
+/// A line of `ps`.
+pub(crate) fn document(view: &ContainerView, now: Timestamp) -> Value {
+    let container = &view.container;
+    let alive = container.state.is_alive();
+    let (exposed, published) = if alive {
+        (&container.config.exposed_ports[..], &view.ports[..])
+    } else {
+        (&[][..], &[][..])
+    };
+    let mut document = json!({
+        "Id": container.id.as_str(),
+        "Names": [format!("/{}", container.name)],
+        "Image": view.image_name,
+        "ImageID": container.image_id,
+        "Command": command(view),
+        "Created": container.created.as_second(),
+        "Ports": ports::summary_document(exposed, published),
+        "Labels": container.config.labels,
+        "State": inspect::phase(container.state.phase),
+        "Status": status(&container.state, now),
+        "HostConfig": { "NetworkMode": host_config::network_mode(&container.host_config.network_mode) },
+        "NetworkSettings": { "Networks": networks::networks(view) },
+        "Mounts": inspect::mounts(view),
+    });
+    if let Some((written, all)) = view.size {
+        document["SizeRw"] = json!(written);
+        document["SizeRootFs"] = json!(all);
+    }
+    document
+}
+
+/// The command line as people read it: arguments with spaces in quotes.
+fn command(view: &ContainerView) -> String {
+    let (path, arguments) = inspect::command_line(&view.container.config);
+    let quoted = arguments.iter().map(|word| {
+        if word.contains(' ') {
+            format!("'{word}'")
+        } else {
+            word.clone()
+        }
+    });
+    std::iter::once(path.to_owned())
+        .chain(quoted)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// `Up 3 seconds`, `Exited (0) 2 minutes ago`, `Created`.
+pub(crate) fn status(state: &ContainerState, now: Timestamp) -> String {
+    let since = |time: Option<Timestamp>| time::in_words(now.duration_since(time.unwrap_or(now)));
+    match state.phase {
+        Phase::Created => "Created".to_owned(),
+        Phase::Running => format!("Up {}", since(state.started_at)),
+        Phase::Paused => format!("Up {} (Paused)", since(state.started_at)),
+        Phase::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished_at)),
+        Phase::Removing => "Removal In Progress".to_owned(),
+        Phase::Dead => "Dead".to_owned(),
+    }
+}

@@ -1,0 +1,234 @@
+//! Images.
+
+use serde_json::{Map, Value, json};
+use sluice_image::{Image, Removed};
+
+use crate::{
+    error::Answer,
+    filter::{Filters, label_agrees, pattern_agrees},
+    time,
+    version::Version,
+};
+
+/// Up to this version images have a `VirtualSize`, the same as their size.
+const LAST_WITH_VIRTUAL_SIZE: Version = Version(43);
+/// Up to this version an image without a name is called `<none>:<none>`.
+const LAST_WITH_NAME_FOR_NONE: Version = Version(42);
+
+/// A line of `images`.
+pub(crate) fn summary(image: &Image, version: Version) -> Value {
+    let nameless = image.tags.is_empty() && version <= LAST_WITH_NAME_FOR_NONE;
+    let mut document = json!({
+        "Id": image.id,
+        "ParentId": "",
+        "RepoTags": if nameless { json!(["<none>:<none>"]) } else { json!(image.tags) },
+        "RepoDigests": if nameless { json!(["<none>@<none>"]) } else { json!([]) },
+        "Created": created(image).map_or(0, jiff::Timestamp::as_second),
+        "Size": image.size,
+        "SharedSize": -1,
+        "Labels": labels(image),
+        "Containers": -1,
+    });
+    if version <= LAST_WITH_VIRTUAL_SIZE {
+        document["VirtualSize"] = json!(image.size);
+    }
+    document
+}
+
+/// An image as `inspect` shows it.
+pub(crate) fn document(image: &Image, version: Version) -> Value {
+    let config = &image.config;
+    let mut document = json!({
+        "Id": image.id,
+        "RepoTags": image.tags,
+        "RepoDigests": [],
+        "Parent": "",
+        "Comment": config.history().iter().flatten().last().and_then(|step| step.comment().clone()).unwrap_or_default(),
+        "Created": config.created().as_deref().unwrap_or(time::NEVER),
+        "DockerVersion": "",
+        "Author": config.author().as_deref().unwrap_or_default(),
+        "Config": container_config(image),
+        "Architecture": config.architecture().to_string(),
+        "Os": config.os().to_string(),
+        "Size": image.size,
+        "GraphDriver": { "Name": "overlay2", "Data": {} },
+        "RootFS": { "Type": "layers", "Layers": image.layers },
+        "Metadata": { "LastTagTime": time::NEVER },
+    });
+    if version <= LAST_WITH_VIRTUAL_SIZE {
+        document["VirtualSize"] = json!(image.size);
+    }
+    document
+}
+
+/// Its steps, the last first.
+pub(crate) fn history(image: &Image) -> Value {
+    let steps = image.config.history().iter().flatten().rev().enumerate();
+    let step = |(position, step): (usize, &oci_spec::image::History)| {
+        json!({
+            "Id": if position == 0 { image.id.as_str() } else { "<missing>" },
+            "Created": step.created().as_deref().and_then(seconds).unwrap_or(0),
+            "CreatedBy": step.created_by().as_deref().unwrap_or_default(),
+            "Tags": if position == 0 && !image.tags.is_empty() { json!(image.tags) } else { Value::Null },
+            "Size": 0,
+            "Comment": step.comment().as_deref().unwrap_or_default(),
+        })
+    };
+    steps.map(step).collect()
+}
+
+/// What became of names and images.
+pub(crate) fn removed(removed: &[Removed]) -> Value {
+    let line = |removed: &Removed| match removed {
+        Removed::Untagged(name) => json!({ "Untagged": name }),
+        Removed::Deleted(id) => json!({ "Deleted": id }),
+    };
+    removed.iter().map(line).collect()
+}
+
+/// Chooses images by the filters of `images`, which may compare them with each other.
+pub(crate) fn choose(images: Vec<Image>, filters: &Filters) -> Answer<Vec<Image>> {
+    filters.only(&["reference", "dangling", "label", "before", "since", "until"])?;
+    let dangling = filters.flag("dangling")?;
+    let age_of = |name: &str| images.iter().find(|image| is_named(image, name)).and_then(created);
+    let agrees = |image: &Image| {
+        filters.any("reference", |pattern| {
+            image.tags.iter().any(|tag| reference_agrees(pattern, tag))
+        }) && filters.all("label", |label| label_agrees(label, &labels(image)))
+            && filters.all("before", |name| {
+                age_of(name).is_some_and(|other| created(image) < Some(other))
+            })
+            && filters.all("since", |name| {
+                age_of(name).is_some_and(|other| created(image) > Some(other))
+            })
+            && filters.all("until", |text| {
+                time::parse(text)
+                    .ok()
+                    .flatten()
+                    .is_some_and(|until| created(image) < Some(until))
+            })
+            && dangling.is_none_or(|dangling| dangling == image.tags.is_empty())
+    };
+    let chosen: Vec<bool> = images.iter().map(agrees).collect();
+    Ok(images
+        .into_iter()
+        .zip(chosen)
+        .filter_map(|(image, chosen)| chosen.then_some(image))
+        .collect())
+}
+
+/// `nginx`, `nginx:*`, `*/web`: a pattern of the repository, or of repository and tag.
+fn reference_agrees(pattern: &str, tag: &str) -> bool {
+    let repository = tag.rsplit_once(':').map_or(tag, |(repository, _)| repository);
+    pattern_agrees(pattern, tag) || pattern_agrees(pattern, repository)
+}
+
+fn is_named(image: &Image, name: &str) -> bool {
+    let bare = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
+    image.id.starts_with(name)
+        || bare.starts_with(name)
+        || image
+            .tags
+            .iter()
+            .any(|tag| tag == name || *tag == format!("{name}:latest"))
+}
+
+fn created(image: &Image) -> Option<jiff::Timestamp> {
+    image.config.created().as_deref()?.parse().ok()
+}
+
+fn seconds(text: &str) -> Option<i64> {
+    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
+}
+
+fn labels(image: &Image) -> std::collections::BTreeMap<String, String> {
+    let labels = image
+        .config
+        .config()
+        .as_ref()
+        .and_then(|config| config.labels().clone());
+    labels.into_iter().flatten().collect()
+}
+
+/// `Config`: what the image's author wrote, and the members that clients expect to be there.
+fn container_config(image: &Image) -> Value {
+    let mut config = json!({ "Env": null, "Cmd": null, "Entrypoint": null, "Volumes": null, "WorkingDir": "", "User": "", "OnBuild": null, "Labels": {} });
+    let written = image
+        .config
+        .config()
+        .as_ref()
+        .and_then(|written| serde_json::to_value(written).ok());
+    if let (Value::Object(config), Some(Value::Object(written))) = (&mut config, written) {
+        let said = written.into_iter().filter(|(_, value)| !value.is_null());
+        config.extend(said.collect::<Map<_, _>>());
+    }
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(tags: &[&str], created: &str) -> Image {
+        let config = json!({
+            "created": created, "architecture": "amd64", "os": "linux",
+            "config": {"Cmd": ["sh"], "Env": ["A=b"], "ExposedPorts": {"80/tcp": {}}, "Labels": {"a": "b"}},
+            "rootfs": {"type": "layers", "diff_ids": ["sha256:11"]},
+            "history": [{"created": created, "created_by": "a"}, {"created": created, "created_by": "b", "comment": "c"}],
+        });
+        Image {
+            id: format!("sha256:{}", "cd".repeat(32)),
+            config: serde_json::from_value(config).unwrap(),
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            size: 77,
+            layers: vec!["sha256:11".to_owned()],
+        }
+    }
+
+    #[test]
+    fn an_image_is_shown_as_dockers_specification_says() {
+        let document = document(&image(&["web:1"], "2026-01-01T00:00:00Z"), Version(50));
+        assert_eq!(document["Config"]["ExposedPorts"], json!({"80/tcp": {}}));
+        assert_eq!(document["Config"]["Volumes"], Value::Null);
+        assert_eq!(document["Comment"], "c");
+        assert_eq!(document.get("VirtualSize"), None);
+        let read: bollard_stubs::models::ImageInspect = serde_json::from_value(document).unwrap();
+        assert_eq!(read.config.unwrap().cmd.unwrap(), ["sh"]);
+    }
+
+    #[test]
+    fn older_clients_get_a_virtual_size_and_a_name_for_none() {
+        let summary = |version| summary(&image(&[], "2026-01-01T00:00:00Z"), version);
+        assert_eq!(summary(Version(42))["RepoTags"], json!(["<none>:<none>"]));
+        assert_eq!(summary(Version(43))["RepoTags"], json!([]));
+        assert_eq!(summary(Version(43))["VirtualSize"], 77);
+        assert_eq!(summary(Version(44)).get("VirtualSize"), None);
+        let _: bollard_stubs::models::ImageSummary = serde_json::from_value(summary(Version(50))).unwrap();
+    }
+
+    #[test]
+    fn the_last_step_of_the_history_comes_first_and_bears_the_names() {
+        let history = history(&image(&["web:1"], "2026-01-01T00:00:00Z"));
+        assert_eq!(history[0]["CreatedBy"], "b");
+        assert_eq!(history[0]["Tags"], json!(["web:1"]));
+        assert_eq!(history[1]["Id"], "<missing>");
+    }
+
+    #[test]
+    fn filters_choose_images() {
+        let chosen = |filters: &str| {
+            let images = vec![
+                image(&["web:2", "r:5000/team/web:2"], "2026-02-01T00:00:00Z"),
+                image(&[], "2026-01-01T00:00:00Z"),
+            ];
+            choose(images, &Filters::parse(filters).unwrap()).unwrap().len()
+        };
+        assert_eq!(chosen(r#"{"reference":["web"]}"#), 1);
+        assert_eq!(chosen(r#"{"reference":["*/team/web"]}"#), 1);
+        assert_eq!(chosen(r#"{"reference":["web:1"]}"#), 0);
+        assert_eq!(chosen(r#"{"dangling":["true"]}"#), 1);
+        assert_eq!(chosen(r#"{"before":["web:2"]}"#), 1);
+        assert_eq!(chosen(r#"{"since":["web:2"]}"#), 0);
+        assert_eq!(chosen(r#"{"label":["a"]}"#), 2);
+    }
+}
