@@ -2,4 +2,3 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod running;
-mod started;

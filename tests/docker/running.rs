@@ -1,8 +1,6 @@
 //! `docker run` and its flags.
 
-use lab::Lab;
-
-use crate::started::start;
+use lab::{Lab, start};
 
 #[test]
 fn run_shows_the_output_and_passes_on_the_exit_code() {

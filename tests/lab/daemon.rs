@@ -30,21 +30,21 @@ impl Engine {
 }
 
 /// A running daemon.
-pub struct Daemon<'a> {
-    host: &'a Host,
+pub struct Daemon {
+    host: Host,
     engine: Engine,
     instance: String,
     flags: String,
     program: Option<Background>,
 }
 
-impl<'a> Daemon<'a> {
+impl Daemon {
     /// Starts the daemon of the default instance and waits until it answers.
     ///
     /// # Panics
     /// If it does not.
     #[track_caller]
-    pub fn start(host: &'a Host, flags: &str) -> Self {
+    pub fn start(host: &Host, flags: &str) -> Self {
         Self::start_instance(host, "default", flags)
     }
 
@@ -53,7 +53,7 @@ impl<'a> Daemon<'a> {
     /// # Panics
     /// If it does not answer.
     #[track_caller]
-    pub fn start_instance(host: &'a Host, instance: &str, flags: &str) -> Self {
+    pub fn start_instance(host: &Host, instance: &str, flags: &str) -> Self {
         Self::start_engine(host, Engine::under_test(), instance, flags)
     }
 
@@ -62,9 +62,9 @@ impl<'a> Daemon<'a> {
     /// # Panics
     /// If it does not answer.
     #[track_caller]
-    pub fn start_engine(host: &'a Host, engine: Engine, instance: &str, flags: &str) -> Self {
+    pub fn start_engine(host: &Host, engine: Engine, instance: &str, flags: &str) -> Self {
         let mut daemon = Self {
-            host,
+            host: host.clone(),
             engine,
             instance: instance.into(),
             flags: flags.into(),
@@ -75,8 +75,8 @@ impl<'a> Daemon<'a> {
     }
 
     /// The host it runs in.
-    pub fn host(&self) -> &'a Host {
-        self.host
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Starts it (again) and waits until it answers.
@@ -151,8 +151,8 @@ impl<'a> Daemon<'a> {
     }
 
     /// The stock CLI, speaking to it.
-    pub fn docker(&self) -> Docker<'a> {
-        Docker::new(self.host, &format!("unix://{}", self.socket().display()))
+    pub fn docker(&self) -> Docker {
+        Docker::new(&self.host, &format!("unix://{}", self.socket().display()))
     }
 
     /// Our own CLI, speaking to it: the line after `sluice`.

@@ -7,17 +7,17 @@ use crate::{Host, Ran, patience};
 
 /// `docker`, speaking to one daemon.
 #[derive(Clone)]
-pub struct Docker<'a> {
-    host: &'a Host,
+pub struct Docker {
+    host: Host,
     address: String,
     version: Option<String>,
 }
 
-impl<'a> Docker<'a> {
+impl Docker {
     /// For the daemon at this address (`DOCKER_HOST`).
-    pub fn new(host: &'a Host, address: &str) -> Self {
+    pub fn new(host: &Host, address: &str) -> Self {
         Self {
-            host,
+            host: host.clone(),
             address: address.into(),
             version: None,
         }

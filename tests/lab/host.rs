@@ -13,12 +13,19 @@ use nix::fcntl::Flock;
 use crate::namespaces::Namespaces;
 use crate::{Ran, cgroup, files, leftovers, patience};
 
-/// A machine made of namespaces.
+/// A machine made of namespaces. A clone is the same machine; it goes with the last of them.
+#[derive(Clone)]
 pub struct Host {
+    machine: Arc<Machine>,
+}
+
+/// What the clones share.
+struct Machine {
     name: String,
     directory: PathBuf,
-    namespaces: Arc<Namespaces>,
-    door: Arc<File>,
+    namespaces: Namespaces,
+    /// By writing to it a process joins the cgroup.
+    door: File,
     _lock: Flock<File>,
 }
 
@@ -31,12 +38,16 @@ impl Host {
         let directory = files::root().join(&name);
         files::make(&directory);
         let lock = leftovers::claim(&directory);
+        let namespaces = Namespaces::make(&name);
+        let door = cgroup::make(&name);
         let host = Self {
-            namespaces: Arc::new(Namespaces::make(&name)),
-            door: Arc::new(cgroup::make(&name)),
-            directory,
-            name,
-            _lock: lock,
+            machine: Arc::new(Machine {
+                name,
+                directory,
+                namespaces,
+                door,
+                _lock: lock,
+            }),
         };
         host.run("ip link set lo up");
         host
@@ -44,29 +55,29 @@ impl Host {
 
     /// Its name, also of its cgroups and its directory.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.machine.name
     }
 
     /// A directory on a real file system, which goes with the host.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        &self.machine.directory
     }
 
     /// A program in the host, not yet started. It ends with the host at the latest.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        let (namespaces, door) = (self.namespaces.clone(), self.door.clone());
+        let machine = self.machine.clone();
         let enter = move || {
-            (&*door).write_all(b"0")?;
-            namespaces.enter()?;
+            (&machine.door).write_all(b"0")?;
+            machine.namespaces.enter()?;
             Ok(())
         };
         // SAFETY: between fork and exec only write(2) and setns(2) are called, on what was opened before; nothing is allocated.
         unsafe { command.pre_exec(enter) };
         command
             .current_dir("/")
-            .env("HOME", &self.directory)
-            .env("DOCKER_CONFIG", self.directory.join("docker-config"));
+            .env("HOME", &self.machine.directory)
+            .env("DOCKER_CONFIG", self.machine.directory.join("docker-config"));
         command
     }
 
@@ -83,7 +94,7 @@ impl Host {
 
     /// Starts a line of shell in the background; its output goes to `<directory>/<log>`.
     pub fn spawn(&self, log: &str, script: &str) -> Background {
-        let path = self.directory.join(log);
+        let path = self.machine.directory.join(log);
         let output = File::create(&path).unwrap_or_else(|error| panic!("create {}: {error}", path.display()));
         let errors = output
             .try_clone()
@@ -104,12 +115,17 @@ impl Host {
 
     /// Runs the closure in the host's namespaces, on a thread of its own (for many connections, for `/run` as the host sees it).
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        self.namespaces.inside(work)
+        self.machine.namespaces.inside(work)
+    }
+
+    /// Runs the closure in the network namespace of a process (of a container), on a thread of its own.
+    pub fn within<T: Send>(&self, pid: u32, work: impl FnOnce() -> T + Send) -> T {
+        Namespaces::within(pid, work)
     }
 
     /// Joins this host and another by a cable between two devices.
     pub fn connect(&self, device: &str, other: &Host, others_device: &str) {
-        let there = other.namespaces.net_path();
+        let there = other.machine.namespaces.net_path();
         self.run(&format!(
             "ip link add {device} type veth peer name {others_device} netns {there}"
         ));
@@ -119,7 +135,7 @@ impl Host {
 
     /// The processes of the host, containers included, by number and command line.
     pub fn processes(&self) -> Vec<(u32, String)> {
-        let groups = cgroup::all(&self.name)
+        let groups = cgroup::all(&self.machine.name)
             .into_iter()
             .filter(|group| group.starts_with(cgroup::unified()));
         let pids = groups.flat_map(|group| cgroup::processes(&group));
@@ -135,7 +151,7 @@ impl Host {
 
     /// The cgroups at the top of each hierarchy that belong to the host.
     pub fn cgroups(&self) -> Vec<PathBuf> {
-        cgroup::all(&self.name)
+        cgroup::all(&self.machine.name)
     }
 }
 
@@ -145,7 +161,7 @@ impl Default for Host {
     }
 }
 
-impl Drop for Host {
+impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.tell();
@@ -157,7 +173,7 @@ impl Drop for Host {
     }
 }
 
-impl Host {
+impl Machine {
     /// Shows the ends of the logs of a test that failed.
     fn tell(&self) {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();

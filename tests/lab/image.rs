@@ -24,16 +24,6 @@ pub fn web() -> PathBuf {
     })
 }
 
-/// The same with nginx and these programs of the machine.
-pub fn of_programs(name: &str, programs: &[&str]) -> PathBuf {
-    once(name, |root| {
-        furnish(root);
-        add_program(root, "nginx");
-        configure_nginx(root);
-        programs.iter().for_each(|program| add_program(root, program));
-    })
-}
-
 /// The tar of this name: made the first time, then kept for as long as the program it is made of stays the same.
 fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     static MAKING: Mutex<()> = Mutex::new(());

@@ -14,15 +14,17 @@ mod namespaces;
 mod network;
 mod patience;
 mod ran;
+mod ready;
 mod snapshot;
 
 pub use daemon::{Daemon, Engine};
 pub use docker::Docker;
 pub use host::{Background, Host};
-pub use image::{busybox, of_programs, web};
+pub use image::{busybox, web};
 pub use network::{HOST, INTERNET, LAN, Lab, SECOND};
 pub use patience::{eventually, patience};
 pub use ran::Ran;
+pub use ready::start;
 pub use snapshot::Snapshot;
 
 /// Says that the test cannot run here and why; `cargo xtask test` counts it as skipped, not as passed.

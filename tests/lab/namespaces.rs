@@ -37,17 +37,23 @@ impl Namespaces {
 
     /// Runs the closure in the host, on a thread of its own.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let done = thread::scope(|scope| {
-            let name = thread::current().name().unwrap_or("inside").to_owned();
-            let inside = thread::Builder::new().name(name).spawn_scoped(scope, || {
-                unshare(CloneFlags::CLONE_FS)
-                    .and_then(|()| self.enter())
-                    .unwrap_or_else(|error| panic!("enter a host: {error}"));
-                work()
-            });
-            inside.unwrap_or_else(|error| panic!("start a thread: {error}")).join()
-        });
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        on_a_thread(|| {
+            unshare(CloneFlags::CLONE_FS)
+                .and_then(|()| self.enter())
+                .unwrap_or_else(|error| panic!("enter a host: {error}"));
+            work()
+        })
+    }
+
+    /// Runs the closure in the network namespace of a process, on a thread of its own.
+    pub fn within<T: Send>(pid: u32, work: impl FnOnce() -> T + Send) -> T {
+        on_a_thread(move || {
+            let namespace = File::open(format!("/proc/{pid}/ns/net"))
+                .unwrap_or_else(|error| panic!("the network of process {pid}: {error}"));
+            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)
+                .unwrap_or_else(|error| panic!("enter the network of {pid}: {error}"));
+            work()
+        })
     }
 
     /// The network namespace as a path that `ip link … netns PATH` takes.
@@ -55,6 +61,16 @@ impl Namespaces {
         use std::os::fd::AsRawFd;
         format!("/proc/{}/fd/{}", std::process::id(), self.net.as_raw_fd())
     }
+}
+
+/// A thread of its own, under the name of this one (which is the test's); a panic there is one here.
+fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let name = thread::current().name().unwrap_or("inside").to_owned();
+    let done = thread::scope(|scope| {
+        let thread = thread::Builder::new().name(name).spawn_scoped(scope, work);
+        thread.unwrap_or_else(|error| panic!("start a thread: {error}")).join()
+    });
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 const NOTHING: Option<&str> = None;
