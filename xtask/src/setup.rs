@@ -13,7 +13,7 @@ use crate::step::{self, Failure, Outcome, say};
 use crate::toolchain::Toolchain;
 use need::Need;
 
-pub use debian::{as_root, is_root};
+pub use debian::{again_as_root, as_root, is_root};
 pub use need::Group;
 
 /// Install what is missing to build and test; say what is done, do nothing when nothing is missing.

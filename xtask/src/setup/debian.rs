@@ -66,6 +66,14 @@ pub fn as_root<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     command
 }
 
+/// Runs this very command again with sudo, and says so.
+pub fn again_as_root() -> Outcome {
+    say("this needs root: going on with sudo");
+    let own = std::env::current_exe().doing(|| "find this program".into())?;
+    let path = format!("PATH={}", std::env::var("PATH").unwrap_or_default());
+    step::run(as_root(["env", &path]).arg(own).args(std::env::args_os().skip(1)))
+}
+
 /// Are we root?
 pub fn is_root() -> bool {
     step::output(Command::new("id").arg("-u")).is_ok_and(|id| id == "0")
