@@ -1,0 +1,303 @@
+//! `cargo xtask bench`: Sluice beside its peers and a bare veth pair, all in one run, interleaved.
+//!
+//! Everything happens in namespaces: each engine has a host of its own, so no other engine of this machine is touched, and what a run made goes
+//! with it, also when it is interrupted.
+
+mod engine;
+mod figure;
+mod image;
+mod interrupt;
+mod launch;
+mod machine;
+mod memory;
+mod path;
+mod place;
+mod profile;
+mod report;
+mod sample;
+mod site;
+mod table;
+mod workshop;
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::build;
+use crate::repository;
+use crate::setup::{self, Group};
+use crate::step::{self, Doing, Failure, Outcome, say};
+use engine::Kind;
+use figure::Figure;
+use image::Image;
+use machine::Machine;
+use memory::Memory;
+use path::Path;
+use report::Report;
+use sample::Samples;
+use site::Site;
+use workshop::Workshop;
+
+/// A load average from which on the user is warned.
+const BUSY: f64 = 0.7;
+
+/// Measure Sluice, its peers and a bare veth pair, interleaved in one run (as root, or with sudo).
+#[derive(Args)]
+pub struct Bench {
+    /// How often each engine is measured on each path.
+    #[arg(long, default_value_t = 8)]
+    rounds: u32,
+    /// For how long at a time. Where the machine has other things to do, many short samples find a quiet moment.
+    #[arg(long, default_value_t = 1)]
+    seconds: u32,
+    /// One short round, to see that everything works; not for figures.
+    #[arg(long)]
+    quick: bool,
+    /// Write the figures to docs/benchmarks.md.
+    #[arg(long)]
+    write: bool,
+    /// Only these: engines (docker, docker-no-proxy, sluice), paths (container-to-container, lan-to-published, host-to-published,
+    /// container-to-lan), figures (stream, rtt, conn, udp), start, memory. May be given several times; the bare veth pair is always there.
+    #[arg(long, num_args = 1.., value_parser = Choice::read)]
+    only: Vec<Choice>,
+    /// Instead of measuring, profile this path (the figures chosen by --only) with perf, beside the bare veth pair.
+    #[arg(long, value_parser = of_path, value_name = "PATH")]
+    profile: Option<Path>,
+    /// The binaries are here; build nothing.
+    #[arg(long, hide = true)]
+    binaries: Option<PathBuf>,
+}
+
+/// A word after `--only`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    Engine(Kind),
+    Path(Path),
+    Figure(Figure),
+    Start,
+    Memory,
+}
+
+impl Choice {
+    fn read(word: &str) -> Result<Self, String> {
+        let engines = Kind::ALL.map(|kind| (kind.key(), Self::Engine(kind)));
+        let paths = Path::ALL.map(|path| (path.key(), Self::Path(path)));
+        let figures = Figure::ALL.map(|figure| (figure.key(), Self::Figure(figure)));
+        engines
+            .into_iter()
+            .chain(paths)
+            .chain(figures)
+            .chain([("start", Self::Start), ("memory", Self::Memory)])
+            .find_map(|(key, choice)| (key == word).then_some(choice))
+            .ok_or_else(|| String::from("no engine, path or figure of this name"))
+    }
+}
+
+fn of_path(word: &str) -> Result<Path, String> {
+    Path::ALL
+        .into_iter()
+        .find(|path| path.key() == word)
+        .ok_or_else(|| format!("one of {}", Path::ALL.map(Path::key).join(", ")))
+}
+
+impl Bench {
+    /// Builds, measures, shows.
+    pub fn run(&self) -> Outcome {
+        let binaries = match &self.binaries {
+            Some(binaries) => binaries.clone(),
+            None => self.build()?,
+        };
+        if !setup::is_root() {
+            return self.run_as_root(&binaries);
+        }
+        interrupt::watch()?;
+        let workshop = Workshop::open()?;
+        let image = Image::make(workshop.path())?;
+        let mut site = Site::open(&self.kinds(), &workshop, &binaries)?;
+        let memory = self.first_steps(&mut site, &image)?;
+        site.populate(&image)?;
+        if let Some(path) = self.profile {
+            return self.show_profile(&site, path);
+        }
+        let report = self.measure(&site, memory)?;
+        drop(site);
+        println!("{}", report.text());
+        self.keep(&report)
+    }
+
+    fn build(&self) -> Outcome<PathBuf> {
+        setup::provide(&[Group::Build, Group::Test, Group::Bench])?;
+        if !self.kinds().contains(&Kind::Sluice) {
+            return Ok(repository::target().join("release"));
+        }
+        build::ebpf()?;
+        build::binaries(true)
+    }
+
+    fn run_as_root(&self, binaries: &std::path::Path) -> Outcome {
+        say("namespaces and eBPF need root: going on with sudo");
+        let own = env::current_exe().doing(|| String::from("find this program"))?;
+        let path = format!("PATH={}", env::var("PATH").unwrap_or_default());
+        step::run(
+            setup::as_root(["env", &path])
+                .arg(own)
+                .args(env::args_os().skip(1))
+                .arg("--binaries")
+                .arg(binaries),
+        )
+    }
+
+    /// What has to be done before there are containers: memory, and the image.
+    fn first_steps(&self, site: &mut Site, image: &Image) -> Outcome<Vec<(Kind, Memory)>> {
+        let wanted = self.profile.is_none() && self.wants_other(Choice::Memory);
+        if wanted {
+            say("the engines come to rest, for their memory");
+            thread::sleep(Duration::from_secs(3));
+        }
+        let mut measured = Vec::new();
+        for engine in &site.engines {
+            interrupt::check()?;
+            let idle = memory::idle(engine);
+            engine.import(image.archive())?;
+            if wanted {
+                measured.push((engine.kind, memory::measure(engine, idle)?));
+            }
+        }
+        Ok(measured)
+    }
+
+    fn measure(&self, site: &Site, memory: Vec<(Kind, Memory)>) -> Outcome<Report> {
+        let busy = machine::load();
+        if busy > BUSY {
+            say(format_args!(
+                "load average {busy:.1}: this machine has other things to do, the figures will suffer"
+            ));
+        }
+        let mut report = Report {
+            machine: Machine::look(),
+            rounds: self.rounds(),
+            seconds: self.seconds,
+            load: (busy, 0.0),
+            samples: Samples::default(),
+            launches: Vec::new(),
+            memory,
+            failures: Vec::new(),
+        };
+        let kinds = site.kinds();
+        let wanted = self.wanted();
+        for round in 0..if wanted.is_empty() { 0 } else { self.rounds() } {
+            say(format_args!("round {} of {}", round + 1, self.rounds()));
+            for &(path, figure) in &wanted {
+                // Nobody is always first.
+                let turn = round as usize % kinds.len();
+                for &kind in kinds[turn..].iter().chain(&kinds[..turn]) {
+                    interrupt::check()?;
+                    match self.sample(site, path, figure, kind) {
+                        Ok(value) => report.samples.add(round, path, figure, kind, value),
+                        Err(failure) => {
+                            interrupt::check()?;
+                            report
+                                .failures
+                                .push(format!("{path}, {figure}, {kind}, round {}: {failure}", round + 1));
+                        }
+                    }
+                }
+            }
+        }
+        report.load.1 = machine::load();
+        if self.wants_other(Choice::Start) {
+            say("docker run --rm IMAGE true");
+            match launch::measure(&site.engines, if self.quick { 4 } else { 12 }) {
+                Ok(launches) => report.launches = launches,
+                Err(failure) => report.failures.push(failure.to_string()),
+            }
+            interrupt::check()?;
+        }
+        Ok(report)
+    }
+
+    /// One sample; a second try when a tool stumbled, as iperf3 does while its server still says goodbye to the client before.
+    fn sample(&self, site: &Site, path: Path, figure: Figure, kind: Kind) -> Outcome<f64> {
+        site.measure(path, figure, kind, self.seconds).or_else(|_| {
+            thread::sleep(Duration::from_millis(500));
+            interrupt::check()?;
+            site.measure(path, figure, kind, self.seconds)
+        })
+    }
+
+    fn keep(&self, report: &Report) -> Outcome {
+        let json = repository::root().join("target/bench.json");
+        fs::create_dir_all(repository::root().join("target"))
+            .and_then(|()| fs::write(&json, format!("{:#}\n", report.json())))
+            .doing(|| format!("write {}", json.display()))?;
+        say(format_args!("all samples are in {}", json.display()));
+        if self.write {
+            let page = repository::root().join("docs/benchmarks.md");
+            fs::write(&page, report.markdown()).doing(|| format!("write {}", page.display()))?;
+            say(format_args!("{} is written", page.display()));
+        }
+        Ok(())
+    }
+
+    fn show_profile(&self, site: &Site, path: Path) -> Outcome {
+        if !machine::has_perf() {
+            return Err(Failure::new("perf is missing (in Debian: apt-get install linux-perf)"));
+        }
+        let kind = self
+            .kinds()
+            .into_iter()
+            .rev()
+            .find(|kind| site.engine(*kind).is_some())
+            .ok_or_else(|| Failure::new("no engine to profile"))?;
+        let directory = repository::root().join("target");
+        for (_, figure) in self.wanted().into_iter().filter(|(other, _)| *other == path) {
+            interrupt::check()?;
+            println!(
+                "{}",
+                profile::compare(site, path, figure, kind, self.seconds, &directory)?.text()
+            );
+        }
+        Ok(())
+    }
+
+    fn rounds(&self) -> u32 {
+        if self.quick { 1 } else { self.rounds.max(1) }
+    }
+
+    /// The engines, the bare veth pair included.
+    fn kinds(&self) -> Vec<Kind> {
+        let is_chosen = |kind: Kind| self.only.contains(&Choice::Engine(kind));
+        let all = !Kind::ALL.into_iter().any(is_chosen);
+        Kind::ALL
+            .into_iter()
+            .filter(|kind| all || *kind == Kind::Bare || is_chosen(*kind))
+            .collect()
+    }
+
+    /// The figures on the paths.
+    fn wanted(&self) -> Vec<(Path, Figure)> {
+        let is_path = |path: Path| self.only.contains(&Choice::Path(path));
+        let is_figure = |figure: Figure| self.only.contains(&Choice::Figure(figure));
+        let only_other = self.only.contains(&Choice::Start) || self.only.contains(&Choice::Memory);
+        let all_paths = !Path::ALL.into_iter().any(is_path);
+        let all_figures = !Figure::ALL.into_iter().any(is_figure);
+        if only_other && all_paths && all_figures {
+            return Vec::new();
+        }
+        Path::ALL
+            .into_iter()
+            .filter(|path| all_paths || is_path(*path))
+            .flat_map(|path| path.figures().iter().map(move |figure| (path, *figure)))
+            .filter(|(_, figure)| all_figures || is_figure(*figure))
+            .collect()
+    }
+
+    /// Start or memory: named, or nothing but engines is named.
+    fn wants_other(&self, choice: Choice) -> bool {
+        self.only.contains(&choice) || self.only.iter().all(|choice| matches!(choice, Choice::Engine(_)))
+    }
+}
