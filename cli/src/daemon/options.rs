@@ -1,0 +1,231 @@
+//! Options: flags, and the same names as keys of a TOML file.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{ArgAction, Args, Parser};
+use serde::Deserialize;
+
+use crate::value::{Bip, Host, Instance, LogLevel, boolean, server};
+
+/// Runs containers on an eBPF network; speaks Docker's API.
+#[derive(Debug, Parser)]
+#[command(name = "sluiced", version, about, max_term_width = 120)]
+pub(crate) struct Flags {
+    /// The file with options (/etc/sluice/sluiced.toml when it exists); flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config_file: Option<PathBuf>,
+
+    /// Remove all containers and everything else of this instance from the machine (devices, programs, mounts, cgroups), and end. Images stay
+    #[arg(long)]
+    pub(crate) cleanup: bool,
+
+    /// With --cleanup: remove the data root's content too, images among it
+    #[arg(long, requires = "cleanup")]
+    pub(crate) all: bool,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// What can be said in both places.
+#[derive(Clone, Debug, Default, PartialEq, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Options {
+    /// Where clients come in: unix:///path or tcp://address:port; may be said more than once [default: unix://<exec-root>/sluice.sock]
+    #[arg(short = 'H', long = "host", value_name = "HOST")]
+    pub(crate) host: Vec<Host>,
+
+    /// Allow tcp:// hosts that are not loopback. Whoever reaches them is root on this machine
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean)]
+    pub(crate) allow_insecure_tcp: Option<bool>,
+
+    /// Where images, containers and records are kept [default: /var/lib/sluice]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) data_root: Option<PathBuf>,
+
+    /// Where the state of running things is kept [default: /run/sluice]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) exec_root: Option<PathBuf>,
+
+    /// The file that holds the daemon's process id [default: <exec-root>/sluiced.pid]
+    #[arg(short = 'p', long, value_name = "FILE")]
+    pub(crate) pidfile: Option<PathBuf>,
+
+    /// Tells several daemons on one machine apart: part of the names of devices and directories [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) instance: Option<Instance>,
+
+    /// Address and prefix of the default network's gateway [default: 172.17.0.1/16, or another private range when that is in use]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) bip: Option<Bip>,
+
+    /// May containers of the default network talk to each other? [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub(crate) icc: Option<bool>,
+
+    /// Where published ports are bound when the user names no address [default: 0.0.0.0]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ip: Option<IpAddr>,
+
+    /// May containers reach the world? [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub(crate) ip_forward: Option<bool>,
+
+    /// Does what containers send to the world bear an address of the host? [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub(crate) ip_masq: Option<bool>,
+
+    /// Accepted for the sake of old command lines; there are no iptables rules to manage
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub(crate) iptables: Option<bool>,
+
+    /// MTU of networks [default: that of the default route's device]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) mtu: Option<u32>,
+
+    /// Server of names for containers; may be said more than once [default: the host's]
+    #[arg(long, value_name = "ADDRESS", value_parser = server)]
+    pub(crate) dns: Vec<IpAddr>,
+
+    /// Search domain for containers; may be said more than once
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) dns_search: Vec<String>,
+
+    /// Resolver option for containers; may be said more than once
+    #[arg(long, value_name = "OPTION", visible_alias = "dns-opt")]
+    pub(crate) dns_option: Vec<String>,
+
+    /// cgroup below which containers live [default: sluice]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cgroup_parent: Option<String>,
+
+    /// The program that watches over a container [default: sluice-shim beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) shim: Option<PathBuf>,
+
+    /// How much is logged: debug, info, warn, error [default: info]
+    #[arg(short = 'l', long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LogLevel>,
+
+    /// The same as --log-level debug
+    #[arg(short = 'D', long, action = ArgAction::SetTrue)]
+    pub(crate) debug: bool,
+}
+
+impl Options {
+    /// These, and what only `below` says. A list is taken whole from one of both.
+    pub(crate) fn over(self, below: Self) -> Self {
+        let list = |above: Vec<_>, below| if above.is_empty() { below } else { above };
+        Self {
+            host: if self.host.is_empty() { below.host } else { self.host },
+            allow_insecure_tcp: self.allow_insecure_tcp.or(below.allow_insecure_tcp),
+            data_root: self.data_root.or(below.data_root),
+            exec_root: self.exec_root.or(below.exec_root),
+            pidfile: self.pidfile.or(below.pidfile),
+            instance: self.instance.or(below.instance),
+            bip: self.bip.or(below.bip),
+            icc: self.icc.or(below.icc),
+            ip: self.ip.or(below.ip),
+            ip_forward: self.ip_forward.or(below.ip_forward),
+            ip_masq: self.ip_masq.or(below.ip_masq),
+            iptables: self.iptables.or(below.iptables),
+            mtu: self.mtu.or(below.mtu),
+            dns: if self.dns.is_empty() { below.dns } else { self.dns },
+            dns_search: list(self.dns_search, below.dns_search),
+            dns_option: list(self.dns_option, below.dns_option),
+            cgroup_parent: self.cgroup_parent.or(below.cgroup_parent),
+            shim: self.shim.or(below.shim),
+            log_level: self.log_level.or(if self.debug { None } else { below.log_level }),
+            debug: self.debug || below.debug,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(line: &str) -> Result<Flags, String> {
+        Flags::try_parse_from(line.split(' ')).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn booleans_come_in_dockers_forms() {
+        let options = flags("sluiced --icc=false --ip-masq --iptables=0").unwrap().options;
+        assert_eq!(
+            (options.icc, options.ip_masq, options.iptables, options.ip_forward),
+            (Some(false), Some(true), Some(false), None)
+        );
+        assert!(
+            flags("sluiced --icc=maybe")
+                .unwrap_err()
+                .contains("true or false is wanted")
+        );
+    }
+
+    #[test]
+    fn hosts_may_be_said_more_than_once() {
+        assert_eq!(
+            flags("sluiced -H unix:///a -H unix:///b --host=tcp://127.0.0.1:1")
+                .unwrap()
+                .options
+                .host
+                .len(),
+            3
+        );
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_what_is_wanted() {
+        let error = flags("sluiced --bip 172.17.0.1").unwrap_err();
+        assert!(
+            error.contains("172.17.0.1") && error.contains("--bip") && error.contains("as in 172.17.0.1/16"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file: Options =
+            toml::from_str("icc = false\nmtu = 1400\ndns = ['9.9.9.9', '1.1.1.1']\nbip = '10.1.0.1/24'").unwrap();
+        let options = flags("sluiced --mtu 9000 --dns 8.8.8.8").unwrap().options.over(file);
+        assert_eq!(
+            (options.icc, options.mtu, options.dns.len()),
+            (Some(false), Some(9000), 1)
+        );
+        assert_eq!(options.bip, Some("10.1.0.1/24".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_unknown_key_of_the_file_is_named() {
+        let error = toml::from_str::<Options>("colour = 'red'").unwrap_err().to_string();
+        assert!(error.contains("colour"), "{error}");
+        let error = toml::from_str::<Options>("bip = '10.1.0.1'").unwrap_err().to_string();
+        assert!(
+            error.contains("10.1.0.1") && error.contains("as in 172.17.0.1/16"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_example_in_dist_says_the_defaults() {
+        let text = include_str!("../../../dist/sluiced.toml");
+        assert_eq!(
+            toml::from_str::<Options>(text).unwrap(),
+            Options::default(),
+            "everything in it is commented out"
+        );
+        let uncommented: String = text
+            .lines()
+            .map(|line| {
+                line.strip_prefix("#")
+                    .filter(|line| line.contains(" = "))
+                    .unwrap_or(line)
+                    .to_owned()
+                    + "\n"
+            })
+            .collect();
+        let options: Options = toml::from_str(&uncommented).unwrap();
+        assert_eq!((options.icc, options.bip.is_some()), (Some(true), true));
+    }
+}

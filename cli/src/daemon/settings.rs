@@ -1,0 +1,225 @@
+//! What the daemon was told, checked and made whole.
+
+use std::{
+    env,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    Trouble,
+    options::{Flags, Options},
+    value::{Host, LogLevel},
+};
+
+/// Read when it is there and no other file is named.
+const DEFAULT_FILE: &str = "/etc/sluice/sluiced.toml";
+/// Where bpffs is, or will be mounted.
+const BPFFS: &str = "/sys/fs/bpf";
+/// Where packages put programs that are not for users.
+const LIBEXEC: &[&str] = &["/usr/libexec/sluice", "/usr/lib/sluice", "/usr/local/libexec/sluice"];
+
+/// Everything that is needed to start the rooms.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) pidfile: PathBuf,
+    pub(crate) log_level: LogLevel,
+    pub(crate) instance: String,
+    pub(crate) says_iptables: bool,
+    pub(crate) engine: sluice_engine::Config,
+    pub(crate) agent: sluice_agent::Config,
+    pub(crate) runtime: sluice_runtime::Config,
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// Flags, over the file, over the defaults.
+    pub(crate) fn new(flags: Flags) -> Result<Self, Trouble> {
+        let file = read_file(flags.config_file.as_deref())?;
+        Self::of(flags.options.over(file))
+    }
+
+    fn of(options: Options) -> Result<Self, Trouble> {
+        let instance = options
+            .instance
+            .map_or_else(|| "default".to_owned(), |instance| instance.0);
+        // Instances keep out of each other's way unless they are told to share.
+        let named = |name: &str| {
+            if instance == "default" {
+                name.to_owned()
+            } else {
+                format!("{name}-{instance}")
+            }
+        };
+        let data_root = absolute(
+            "--data-root",
+            options.data_root.unwrap_or_else(|| named("/var/lib/sluice").into()),
+        )?;
+        let exec_root = absolute(
+            "--exec-root",
+            options.exec_root.unwrap_or_else(|| named("/run/sluice").into()),
+        )?;
+        let cgroup_parent = cgroup(options.cgroup_parent.unwrap_or_else(|| named("sluice")))?;
+        if let Some(mtu) = options.mtu.filter(|mtu| !(68..=65535).contains(mtu)) {
+            return Err(Trouble(format!("invalid --mtu {mtu}: 68 to 65535 bytes are wanted")));
+        }
+        let hosts = if options.host.is_empty() {
+            vec![Host::Unix(exec_root.join("sluice.sock"))]
+        } else {
+            options.host
+        };
+        check_reach(&hosts, options.allow_insecure_tcp.unwrap_or(false))?;
+        let log_level = options.log_level.unwrap_or(LogLevel(match options.debug {
+            true => tracing::level_filters::LevelFilter::DEBUG,
+            false => tracing::level_filters::LevelFilter::INFO,
+        }));
+        Ok(Self {
+            hosts,
+            pidfile: options.pidfile.unwrap_or_else(|| exec_root.join("sluiced.pid")),
+            log_level,
+            says_iptables: options.iptables.is_some(),
+            agent: sluice_agent::Config {
+                instance: instance.clone(),
+                bpffs: BPFFS.into(),
+                netns_dir: exec_root.join("netns"),
+                ip_forward: options.ip_forward.unwrap_or(true),
+            },
+            runtime: sluice_runtime::Config {
+                state_root: exec_root.join("containers"),
+                shim: shim(options.shim)?,
+                cgroup_parent: cgroup_parent.clone(),
+            },
+            engine: sluice_engine::Config {
+                data_root,
+                exec_root,
+                bip: options.bip.map(|bip| bip.0),
+                icc: options.icc.unwrap_or(true),
+                default_binding: options.ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                mtu: options.mtu,
+                masquerade: options.ip_masq.unwrap_or(true),
+                dns: options.dns,
+                dns_search: options.dns_search,
+                dns_options: options.dns_option,
+                cgroup_parent,
+            },
+            instance,
+        })
+    }
+}
+
+fn read_file(named: Option<&Path>) -> Result<Options, Trouble> {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+    match std::fs::read_to_string(path) {
+        Ok(text) => toml::from_str(&text).map_err(|why| Trouble(format!("{} makes no sense: {why}", path.display()))),
+        Err(why) if named.is_none() && why.kind() == std::io::ErrorKind::NotFound => Ok(Options::default()),
+        Err(why) => Err(Trouble::new(format_args!("read {}", path.display()), why)),
+    }
+}
+
+fn absolute(flag: &str, path: PathBuf) -> Result<PathBuf, Trouble> {
+    std::path::absolute(&path).map_err(|why| Trouble(format!("invalid {flag} {}: {why}", path.display())))
+}
+
+/// A name below each hierarchy's root. Docker's users also write it with a slash before it.
+fn cgroup(given: String) -> Result<String, Trouble> {
+    let name = given.trim_matches('/');
+    if name.is_empty() || name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(Trouble(format!(
+            "invalid --cgroup-parent '{given}': a name such as sluice is wanted"
+        )));
+    }
+    Ok(name.to_owned())
+}
+
+/// There is no login on this API: who reaches it is root.
+fn check_reach(hosts: &[Host], allowed: bool) -> Result<(), Trouble> {
+    for host in hosts {
+        if let Host::Tcp(address) = host
+            && !address.ip().is_loopback()
+            && !allowed
+        {
+            return Err(Trouble(format!(
+                "tcp://{address} can be reached from other machines, and whoever reaches it is root here: \
+                 use a loopback address, or say --allow-insecure-tcp"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Beside this program, where packages put it, or in PATH.
+fn shim(named: Option<PathBuf>) -> Result<PathBuf, Trouble> {
+    if let Some(path) = named {
+        let path = absolute("--shim", path)?;
+        return if path.is_file() {
+            Ok(path)
+        } else {
+            Err(Trouble(format!("--shim {}: there is no such file", path.display())))
+        };
+    }
+    let beside = env::current_exe()
+        .ok()
+        .and_then(|own| own.parent().map(Path::to_path_buf));
+    let libexec = LIBEXEC.iter().map(PathBuf::from);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = beside.into_iter().chain(libexec).chain(env::split_paths(&path));
+    directories
+        .map(|directory| directory.join("sluice-shim"))
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            Trouble(
+                "cannot find sluice-shim beside this program, in /usr/libexec/sluice or in PATH: name it with --shim"
+                    .to_owned(),
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, String> {
+        let mut options: Options = toml::from_str(text).unwrap();
+        options.shim = env::current_exe().ok();
+        Settings::of(options).map_err(|trouble| trouble.to_string())
+    }
+
+    #[test]
+    fn nothing_said_is_the_default_instance() {
+        let settings = settings("").unwrap();
+        assert_eq!(settings.hosts, ["unix:///run/sluice/sluice.sock".parse().unwrap()]);
+        assert_eq!(settings.engine.data_root, Path::new("/var/lib/sluice"));
+        assert_eq!(settings.runtime.state_root, Path::new("/run/sluice/containers"));
+        assert_eq!(settings.agent.netns_dir, Path::new("/run/sluice/netns"));
+        assert!(settings.engine.icc && settings.engine.masquerade && settings.agent.ip_forward);
+    }
+
+    #[test]
+    fn another_instance_keeps_to_itself() {
+        let settings = settings("instance = 'blue'").unwrap();
+        assert_eq!(settings.engine.data_root, Path::new("/var/lib/sluice-blue"));
+        assert_eq!(settings.engine.exec_root, Path::new("/run/sluice-blue"));
+        assert_eq!(settings.engine.cgroup_parent, "sluice-blue");
+    }
+
+    #[test]
+    fn a_port_that_others_reach_has_to_be_asked_for() {
+        assert!(settings("host = ['tcp://127.0.0.1:2375', 'tcp://[::1]:2375']").is_ok());
+        let refused = settings("host = ['tcp://0.0.0.0:2375']").unwrap_err();
+        assert!(refused.contains("--allow-insecure-tcp"), "{refused}");
+        assert!(settings("host = ['tcp://0.0.0.0:2375']\nallow-insecure-tcp = true").is_ok());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        assert!(settings("mtu = 12").unwrap_err().contains("--mtu 12"));
+        assert!(
+            settings("cgroup-parent = '../x'")
+                .unwrap_err()
+                .contains("--cgroup-parent '../x'")
+        );
+        assert_eq!(settings("cgroup-parent = '/x'").unwrap().engine.cgroup_parent, "x");
+    }
+}
