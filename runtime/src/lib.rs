@@ -4,12 +4,43 @@
 //! Each container has one shim, a small process that outlives the daemon; everything a [`Runtime`] knows it reads from the shims' directories,
 //! so a restarted daemon finds all of them again.
 
-use std::{path::PathBuf, time::SystemTime};
+mod attach;
+mod cgroup;
+mod connection;
+mod create;
+mod delete;
+mod error;
+mod exec;
+mod namespaces;
+mod pause;
+mod plan;
+mod process;
+mod rootfs;
+mod security;
+mod signal;
+pub mod spec;
+mod start;
+mod state;
+mod syscall;
+mod user;
+mod wait;
+mod wire;
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
-};
+use std::{fs, os::fd::OwnedFd, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc};
+
+pub use attach::{Attachment, Stream};
+pub use create::Create;
+pub use error::RuntimeError;
+pub use exec::Exec;
+pub use state::{State, Status};
+pub use user::{User, resolve_user};
+pub use wait::Exit;
+
+/// The shim's side; its binary is nothing but a call of this.
+#[doc(hidden)]
+pub mod shim {
+    pub use crate::process::shim::main;
+}
 
 /// Where the runtime keeps things and what it starts.
 #[derive(Clone, Debug)]
@@ -24,181 +55,96 @@ pub struct Config {
 
 /// Containers of one instance.
 pub struct Runtime {
-    _config: Config,
-}
-
-/// A container to be made.
-#[derive(Clone, Debug)]
-pub struct Create {
-    /// The container's id (64 hex digits); names its directory, cgroup and shim.
-    pub id: String,
-    /// The bundle: holds `config.json`; `root.path` of it is mounted already.
-    pub bundle: PathBuf,
-    /// Keep stdin open for attached clients (`-i`); else it is /dev/null.
-    pub stdin: bool,
-    /// After the first attached client's stdin ends, close the container's.
-    pub stdin_once: bool,
-    /// Write stdout and stderr there in Docker's json-file format, one object a line: `{"log":"…\n","stream":"stdout","time":"RFC 3339 ns"}`.
-    pub log: Option<PathBuf>,
-}
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exit {
-    /// The exit code; 128 + signal when a signal ended it.
-    pub code: i32,
-    /// The kernel's OOM killer took a process of the container.
-    pub oom_killed: bool,
-    /// When the shim saw it.
-    pub at: SystemTime,
-}
-
-/// What a container is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// Made, waiting for `start`.
-    Created,
-    /// Running.
-    Running,
-    /// Frozen.
-    Paused,
-    /// Ended; the shim may be gone.
-    Stopped,
-}
-
-/// What is known of a container.
-#[derive(Clone, Copy, Debug)]
-pub struct State {
-    /// What it is doing.
-    pub status: Status,
-    /// The host's pid of its first process, while there is one.
-    pub pid: Option<u32>,
-    /// How it ended.
-    pub exit: Option<Exit>,
-}
-
-/// A further process in a running container.
-#[derive(Clone, Debug)]
-pub struct Exec {
-    /// The container.
-    pub id: String,
-    /// Names the process: 64 hex digits.
-    pub exec_id: String,
-    /// What to run (args, env, cwd, user, terminal); it gets the container's own seccomp filter, capabilities, no_new_privs and cgroups.
-    pub process: oci_spec::runtime::Process,
-    /// Is stdin wanted? Else it is /dev/null.
-    pub stdin: bool,
-}
-
-/// Which output a chunk came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output; all of it with a terminal.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-/// A live connection to a process's standard streams.
-pub struct Attachment {
-    /// Towards its stdin; shutting it down is the end of stdin. None: it has none.
-    pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    /// What it says from now on, in order; the channel ends when both outputs have ended. A slow reader slows the process down, never
-    /// loses data, and can't take more memory than the channel holds.
-    pub output: mpsc::Receiver<(Stream, Vec<u8>)>,
-    _reader: Option<Box<dyn AsyncRead + Send + Unpin>>,
-}
-
-/// What went wrong.
-#[derive(Debug, thiserror::Error)]
-pub enum RuntimeError {
-    /// There is no container of this id.
-    #[error("no container {0} in the runtime's directory")]
-    NoSuchContainer(String),
-    /// The program to run was not found in the container (Docker's exit code 127).
-    #[error("{0}")]
-    CommandNotFound(String),
-    /// The program could not be executed (Docker's exit code 126).
-    #[error("{0}")]
-    CommandNotExecutable(String),
-    /// Anything else: what was tried, on what, why it failed.
-    #[error("{0}")]
-    Failed(String),
+    config: Config,
+    hierarchies: Arc<cgroup::Hierarchies>,
+    filters: Arc<security::seccomp::Cache>,
+    /// A sealed copy of the shim: what a container could ever reach of it, it can't change.
+    shim: Arc<OwnedFd>,
 }
 
 impl Runtime {
     /// Opens the directory, finds out how cgroups are mounted.
-    pub fn open(_config: Config) -> Result<Self, RuntimeError> {
-        todo!()
+    pub fn open(config: Config) -> Result<Self, RuntimeError> {
+        let failed = |error| RuntimeError::Failed(format!("make {}: {error}", config.state_root.display()));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&config.state_root)
+            .map_err(failed)?;
+        let beside = config.state_root.parent().unwrap_or(&config.state_root);
+        let filters = security::seccomp::Cache::new(beside.join("seccomp"));
+        let hierarchies = cgroup::Hierarchies::find()?;
+        let shim = create::seal(&config.shim)?;
+        Ok(Self {
+            hierarchies: Arc::new(hierarchies),
+            filters: Arc::new(filters),
+            shim: Arc::new(shim),
+            config,
+        })
     }
 
-    /// Starts a shim, which makes the process; the process waits before it executes anything. Returns the host's pid of the process.
-    pub async fn create(&self, _create: &Create) -> Result<u32, RuntimeError> {
-        todo!()
-    }
-
-    /// Lets the process run. Errors of the execve itself come back here.
-    pub async fn start(&self, _id: &str) -> Result<(), RuntimeError> {
-        todo!()
-    }
-
-    /// Connects to the streams of the container's first process. May be called between `create` and `start`, so that nothing is missed.
-    pub async fn attach(&self, _id: &str) -> Result<Attachment, RuntimeError> {
-        todo!()
-    }
-
-    /// Sets the size of the container's terminal (`exec_id` none) or that of an exec'd process.
-    pub async fn resize(&self, _id: &str, _exec_id: Option<&str>, _rows: u16, _columns: u16) -> Result<(), RuntimeError> {
-        todo!()
-    }
-
-    /// Sends a signal to the first process.
-    pub async fn signal(&self, _id: &str, _signal: i32) -> Result<(), RuntimeError> {
-        todo!()
-    }
-
-    /// Freezes all processes.
-    pub async fn pause(&self, _id: &str) -> Result<(), RuntimeError> {
-        todo!()
-    }
-
-    /// Thaws them.
-    pub async fn resume(&self, _id: &str) -> Result<(), RuntimeError> {
-        todo!()
-    }
-
-    /// What is known of the container, also when its shim is gone.
-    pub async fn state(&self, _id: &str) -> Result<State, RuntimeError> {
-        todo!()
-    }
-
-    /// Waits for the end of the first process. Works across restarts of the daemon.
-    pub async fn wait(&self, _id: &str) -> Result<Exit, RuntimeError> {
-        todo!()
-    }
-
-    /// Starts a further process, attached.
-    pub async fn exec(&self, _exec: &Exec) -> Result<(u32, Attachment), RuntimeError> {
-        todo!()
-    }
-
-    /// Waits for the end of an exec'd process.
-    pub async fn wait_exec(&self, _id: &str, _exec_id: &str) -> Result<i32, RuntimeError> {
-        todo!()
-    }
-
-    /// The pids (of the host) of all processes in the container.
-    pub async fn pids(&self, _id: &str) -> Result<Vec<u32>, RuntimeError> {
-        todo!()
-    }
-
-    /// Kills what is left, removes cgroups (children first), the shim and its directory. Fine when already gone.
-    pub async fn delete(&self, _id: &str) -> Result<(), RuntimeError> {
-        todo!()
+    /// Makes the next [`create`](Self::create) faster on machines with v1 cgroups, by taking a wait for the kernel (up to 15 ms) now, on
+    /// a thread of its own. The effect lasts a few milliseconds: call it when a start begins, before the network is set up.
+    pub fn warm(&self) {
+        let hierarchies = self.hierarchies.clone();
+        std::thread::spawn(move || hierarchies.warm());
     }
 
     /// The ids of all containers that have a directory here.
     pub fn list(&self) -> Result<Vec<String>, RuntimeError> {
-        todo!()
+        let failed = |error| RuntimeError::Failed(format!("list {}: {error}", self.config.state_root.display()));
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.config.state_root).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_type().map_err(failed)?.is_dir() {
+                ids.extend(entry.file_name().into_string().ok());
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids)
     }
+
+    /// Removes what all containers share: the parent cgroups and the cache of filters. Does nothing while containers are there.
+    pub fn clean_up(&self) {
+        if self.list().is_ok_and(|ids| ids.is_empty()) {
+            self.hierarchies.remove_parent(&self.config.cgroup_parent);
+            self.filters.remove();
+        }
+    }
+
+    /// The directory of a container, if there is one.
+    fn directory(&self, id: &str) -> Result<PathBuf, RuntimeError> {
+        let directory = self.path_of(id)?;
+        if directory.is_dir() {
+            Ok(directory)
+        } else {
+            Err(RuntimeError::NoSuchContainer(id.to_owned()))
+        }
+    }
+
+    fn path_of(&self, id: &str) -> Result<PathBuf, RuntimeError> {
+        let is_plain = !id.is_empty()
+            && id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        if is_plain {
+            Ok(self.config.state_root.join(id))
+        } else {
+            Err(RuntimeError::NoSuchContainer(id.to_owned()))
+        }
+    }
+
+    fn cgroups(&self, id: &str) -> cgroup::Cgroups {
+        self.hierarchies
+            .cgroups(&std::path::Path::new(self.config.cgroup_parent.trim_matches('/')).join(id))
+    }
+}
+
+/// Runs work that waits for the kernel where it holds nobody up.
+async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(RuntimeError::Failed(format!("the work was cut short: {error}"))))
 }

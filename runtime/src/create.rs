@@ -1,0 +1,208 @@
+//! Making a container: its cgroups, its filter, its shim, and by that its first process.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::unix::{fs::DirBuilderExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use oci_spec::runtime::Spec;
+
+use crate::{
+    Config, Runtime, RuntimeError,
+    cgroup::Hierarchies,
+    off_the_loop,
+    plan::{Plan, file},
+    process::shim::Orders,
+    security::seccomp,
+    syscall,
+    wire::{self, Kind},
+};
+
+/// A container to be made.
+#[derive(Clone, Debug)]
+pub struct Create {
+    /// The container's id (64 hex digits); names its directory, cgroup and shim.
+    pub id: String,
+    /// The bundle: holds `config.json`; `root.path` of it is mounted already.
+    pub bundle: PathBuf,
+    /// Keep stdin open for attached clients (`-i`); else it is /dev/null.
+    pub stdin: bool,
+    /// When an attached client shuts its stdin down, close the container's. A client that only goes away closes nothing.
+    pub stdin_once: bool,
+    /// Write stdout and stderr there in Docker's json-file format, one object a line: `{"log":"…\n","stream":"stdout","time":"RFC 3339 ns"}`.
+    pub log: Option<PathBuf>,
+}
+
+impl Runtime {
+    /// Starts a shim, which makes the process; the process waits before it executes anything. Returns the host's pid of the process.
+    pub async fn create(&self, create: &Create) -> Result<u32, RuntimeError> {
+        let directory = self.path_of(&create.id)?;
+        self.warm();
+        let maker = Maker {
+            config: self.config.clone(),
+            hierarchies: self.hierarchies.clone(),
+            filters: self.filters.clone(),
+            shim: self.shim.clone(),
+            create: create.clone(),
+            directory,
+        };
+        off_the_loop(move || maker.make()).await
+    }
+}
+
+struct Maker {
+    config: Config,
+    hierarchies: Arc<Hierarchies>,
+    filters: Arc<seccomp::Cache>,
+    shim: Arc<OwnedFd>,
+    create: Create,
+    directory: PathBuf,
+}
+
+impl Maker {
+    fn make(&self) -> Result<u32, RuntimeError> {
+        let directory = &self.directory;
+        match fs::DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(RuntimeError::Failed(format!(
+                    "container {} has been made before",
+                    self.create.id
+                )));
+            }
+            other => {
+                other.map_err(|error| RuntimeError::Failed(format!("make {}: {error}", directory.display())))?;
+            }
+        }
+        self.fill().inspect_err(|_| {
+            let place = Path::new(self.config.cgroup_parent.trim_matches('/')).join(&self.create.id);
+            let cgroups = self.hierarchies.cgroups(&place);
+            cgroups.kill();
+            if let Err(error) = cgroups.remove() {
+                tracing::warn!(id = self.create.id, %error, "a container that could not be made leaves something behind");
+            }
+            if let Err(error) = fs::remove_dir_all(directory) {
+                tracing::warn!(id = self.create.id, %error, "a container that could not be made leaves its directory behind");
+            }
+        })
+    }
+
+    fn fill(&self) -> Result<u32, RuntimeError> {
+        let Create { id, bundle, .. } = &self.create;
+        let parent = &self.config.cgroup_parent;
+        let mut spec = read_spec(&bundle.join("config.json"))?;
+        let profile = spec.linux_mut().as_mut().and_then(|linux| {
+            let profile = linux.seccomp().clone();
+            linux.set_seccomp(None);
+            profile
+        });
+        if let Some(profile) = &profile {
+            let filter = self.filters.filter(profile)?;
+            fs::write(self.directory.join(file::FILTER), &filter[..])
+                .map_err(|error| RuntimeError::Failed(format!("write the seccomp filter of {id}: {error}")))?;
+        }
+        let cgroups = self.hierarchies.create(parent, id)?;
+        if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
+            self.hierarchies.limit(parent, id, resources)?;
+        }
+        let terminal = spec
+            .process()
+            .as_ref()
+            .and_then(|process| process.terminal())
+            .unwrap_or(false);
+        let root = spec.root().as_ref().map(|root| bundle.join(root.path()));
+        let plan = Plan {
+            id: id.clone(),
+            bundle: bundle.clone(),
+            root: root.ok_or_else(|| RuntimeError::Failed("the spec names no root".to_owned()))?,
+            cgroup2: cgroups.unified.clone(),
+            cgroup1: cgroups.v1,
+            seccomp_flags: profile.as_ref().map(seccomp::load_flags),
+            spec,
+        };
+        plan.write(&self.directory)
+            .map_err(|error| RuntimeError::Failed(format!("write the plan of {id}: {error}")))?;
+        let flags = [(self.create.stdin, 'i'), (self.create.stdin_once, 'o'), (terminal, 't')];
+        let orders = Orders {
+            directory: self.directory.clone(),
+            shims: self.hierarchies.shims(parent)?,
+            cgroup: cgroups.unified,
+            oom_counter: self.hierarchies.oom_counter(parent, id),
+            log: self.create.log.clone().unwrap_or_default(),
+            flags: flags
+                .into_iter()
+                .filter_map(|(wanted, flag)| wanted.then_some(flag))
+                .collect(),
+        };
+        start_shim(&self.shim, &orders)
+    }
+}
+
+fn read_spec(path: &Path) -> Result<Spec, RuntimeError> {
+    let bytes = fs::read(path).map_err(|error| RuntimeError::Failed(format!("read {}: {error}", path.display())))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| RuntimeError::Failed(format!("understand {}: {error}", path.display())))
+}
+
+/// Starts a shim and waits for its word. It leaves us at once, so there is nothing to reap later.
+fn start_shim(shim: &OwnedFd, orders: &Orders) -> Result<u32, RuntimeError> {
+    let failed = |what: &'static str| move |error: io::Error| RuntimeError::Failed(format!("{what}: {error}"));
+    let mut child = Command::new(format!("/proc/self/fd/{}", shim.as_raw_fd()))
+        .arg0("sluice-shim")
+        .args(orders.arguments())
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed("start the shim"))?;
+    let report = child.stdout.take();
+    let status = child.wait().map_err(failed("wait for the shim to detach"))?;
+    let mut report = report.ok_or_else(|| RuntimeError::Failed("the shim has no line to report on".to_owned()))?;
+    let mut header = [0; wire::HEADER];
+    let mut payload = Vec::new();
+    let said = report.read_exact(&mut header).and_then(|()| {
+        let (kind, length) = wire::peek(&header).unwrap_or_default();
+        payload.resize(length.min(wire::PIECE), 0);
+        report.read_exact(&mut payload)?;
+        Ok(kind)
+    });
+    match said.map(Kind::from_byte) {
+        Ok(Some(Kind::Done)) => Ok(payload.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))),
+        Ok(Some(Kind::Failed)) => Err(RuntimeError::decode(&payload)),
+        _ => Err(RuntimeError::Failed(format!(
+            "the shim said nothing and ended ({status})"
+        ))),
+    }
+}
+
+/// A copy of the shim in memory that nobody can change any more.
+///
+/// A process that enters a container could be made to execute itself (`/proc/self/exe`) there, and the container could then open the
+/// file it came from: were that the one on disk, the next shim would be the container's.
+pub(crate) fn seal(path: &Path) -> Result<OwnedFd, RuntimeError> {
+    let sealed = || -> io::Result<OwnedFd> {
+        let mut file = File::open(path)?;
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+        // SAFETY: the name is static and NUL-terminated.
+        let made = unsafe { libc::memfd_create(c"sluice-shim".as_ptr(), flags | libc::MFD_EXEC) };
+        let made = syscall::result(made).or_else(|error| match error.raw_os_error() {
+            // Before Linux 6.3 there is no such flag, and no need for it.
+            // SAFETY: as above.
+            Some(libc::EINVAL) => syscall::result(unsafe { libc::memfd_create(c"sluice-shim".as_ptr(), flags) }),
+            _ => Err(error),
+        })?;
+        // SAFETY: the kernel just gave it to us.
+        let mut copy = File::from(unsafe { OwnedFd::from_raw_fd(made) });
+        io::copy(&mut file, &mut copy)?;
+        let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+        // SAFETY: takes no pointers.
+        syscall::result(unsafe { libc::fcntl(copy.as_fd().as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+        Ok(copy.into())
+    };
+    sealed().map_err(|error| RuntimeError::Failed(format!("load the shim {}: {error}", path.display())))
+}

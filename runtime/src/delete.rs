@@ -1,0 +1,83 @@
+//! The end of a container: nothing of it is left.
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Runtime, RuntimeError,
+    cgroup::Cgroups,
+    connection::{self, Connection},
+    off_the_loop, syscall,
+    wire::Kind,
+};
+
+/// How long a killed process may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Runtime {
+    /// Kills what is left, removes cgroups (children first), the shim and its directory. Fine when already gone.
+    pub async fn delete(&self, id: &str) -> Result<(), RuntimeError> {
+        let directory = self.path_of(id)?;
+        if let Some(connection) = Connection::open(&directory).await? {
+            // Its answer is the end of the connection.
+            connection.ask(Kind::Shutdown, &[]).await.ok();
+        }
+        let cgroups = self.cgroups(id);
+        off_the_loop(move || sweep(directory, &cgroups)).await
+    }
+}
+
+fn sweep(directory: PathBuf, cgroups: &Cgroups) -> Result<(), RuntimeError> {
+    cgroups.kill();
+    let (shim, _) = connection::live_pids(&directory);
+    if let Some(shim) = shim {
+        end(shim);
+    }
+    cgroups.remove()?;
+    match fs::remove_dir_all(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(RuntimeError::Failed(format!("remove {}: {error}", directory.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Waits for the shim to end; one that does not is killed.
+fn end(shim: i32) {
+    let Ok(process) = syscall::pidfd_open(shim) else { return };
+    if !has_ended(&process, PATIENCE) {
+        // SAFETY: takes no pointers; the descriptor can't mean another process.
+        unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                std::os::fd::AsRawFd::as_raw_fd(&process),
+                libc::SIGKILL,
+                std::ptr::null::<u8>(),
+                0,
+            )
+        };
+        has_ended(&process, PATIENCE);
+    }
+}
+
+fn has_ended(process: &impl std::os::fd::AsRawFd, patience: Duration) -> bool {
+    let since = Instant::now();
+    let mut polled = libc::pollfd {
+        fd: process.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    loop {
+        let left = patience.saturating_sub(since.elapsed()).as_millis() as libc::c_int;
+        // SAFETY: one entry, as said.
+        match unsafe { libc::poll(&mut polled, 1, left) } {
+            0 => return false,
+            ready if ready > 0 => return true,
+            _ if left == 0 => return false,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The last steps of every process of a container: streams, limits, user, capabilities, filter, and the program itself.
+
+use std::{
+    convert::Infallible,
+    ffi::{CString, OsStr},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::{PosixRlimitType, Process};
+
+use super::{channel, stdio, tty};
+use crate::{
+    RuntimeError,
+    rootfs::resolve::{self, Wanted},
+    security::capabilities::Sets,
+    syscall,
+};
+
+/// What a process will be.
+pub(crate) struct Identity<'a> {
+    /// Program, arguments, environment, directory, user.
+    pub process: &'a Process,
+    /// Capabilities, no_new_privs, limits: those of the container, whoever asks for the process.
+    pub container: &'a Process,
+    /// The compiled seccomp filter and the flags to load it with.
+    pub filter: Option<(Vec<u8>, u64)>,
+}
+
+/// Where its streams go.
+pub(crate) enum Streams {
+    Pipes(stdio::Ends),
+    Terminal { master: OwnedFd, slave: OwnedFd },
+}
+
+fn failed(what: &str) -> impl FnOnce(io::Error) -> RuntimeError {
+    move |error| RuntimeError::Failed(format!("{what}: {error}"))
+}
+
+/// Becomes the process. Waits for the shim's word just before the program is looked for.
+pub(crate) fn become_process(
+    identity: &Identity<'_>,
+    streams: Streams,
+    channel: BorrowedFd<'_>,
+) -> Result<Infallible, RuntimeError> {
+    let user = identity.process.user();
+    let master = take_streams(streams, identity.process)?;
+    let entered = enter_directory(identity.process.cwd());
+    set_limits(identity.container)?;
+    // SAFETY: takes no pointers.
+    syscall::result(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) }).map_err(failed("keep capabilities"))?;
+    let capabilities = identity
+        .container
+        .capabilities()
+        .as_ref()
+        .map(Sets::from)
+        .unwrap_or_default();
+    capabilities.limit()?;
+    become_user(
+        user.uid(),
+        user.gid(),
+        user.additional_gids().as_deref().unwrap_or_default(),
+    )?;
+    capabilities.apply_but_keep_admin()?;
+    // SAFETY: takes no pointers.
+    syscall::result(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0) })
+        .map_err(failed("unkeep capabilities"))?;
+    // A directory that only the user may enter (a network file system, say) is tried again as that user.
+    if entered.is_err() {
+        enter_directory(identity.process.cwd())?;
+    }
+    // SAFETY: takes no pointers.
+    unsafe { libc::umask(user.umask().unwrap_or(0o022)) };
+    channel::send_ready(channel, master.as_ref().map(AsFd::as_fd)).map_err(failed("report to the shim"))?;
+    drop(master);
+
+    channel::wait_for_go(channel)?;
+    let arguments = identity.process.args().as_deref().unwrap_or_default();
+    let environment = identity.process.env().as_deref().unwrap_or_default();
+    let program = find_program(arguments, environment)?;
+    let arguments = c_strings(arguments)?;
+    let environment = c_strings(environment)?;
+    let c_program = syscall::c_path(&program).map_err(failed("name the program"))?;
+    let arguments = pointers(&arguments);
+    let environment = pointers(&environment);
+    syscall::close_from_on_exec(3).map_err(failed("mark descriptors close-on-exec"))?;
+    let load = |filter: &Option<(Vec<u8>, u64)>| match filter {
+        Some((filter, flags)) => syscall::load_seccomp(filter, *flags).map_err(failed("load the seccomp filter")),
+        None => Ok(()),
+    };
+    if identity.container.no_new_privileges().unwrap_or(false) {
+        capabilities.apply()?;
+        // SAFETY: takes no pointers.
+        syscall::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
+            .map_err(failed("set no_new_privs"))?;
+        load(&identity.filter)?;
+    } else {
+        // Without no_new_privs the kernel takes a filter from SYS_ADMIN only, so that goes after it.
+        load(&identity.filter)?;
+        capabilities.apply()?;
+    }
+    // SAFETY: program and both arrays are NUL-terminated, the arrays end with a null pointer, all outlive the call.
+    unsafe { libc::execve(c_program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    Err(exec_error(&program, &io::Error::last_os_error()))
+}
+
+/// Puts the streams at 0, 1, 2. Gives the terminal's master, for the shim.
+fn take_streams(streams: Streams, process: &Process) -> Result<Option<OwnedFd>, RuntimeError> {
+    let uid = process.user().uid();
+    match streams {
+        Streams::Pipes(ends) => {
+            stdio::take([&ends.stdin, &ends.stdout, &ends.stderr], uid).map_err(failed("take the standard streams"))?;
+            Ok(None)
+        }
+        Streams::Terminal { master, slave } => {
+            stdio::take([&slave, &slave, &slave], uid).map_err(failed("take the terminal as standard streams"))?;
+            tty::control().map_err(failed("make the terminal the session's"))?;
+            if let Some(size) = process.console_size() {
+                tty::resize(master.as_fd(), size.height() as u16, size.width() as u16)
+                    .map_err(failed("size the terminal"))?;
+            }
+            Ok(Some(master))
+        }
+    }
+}
+
+/// Goes to the working directory, made if it is missing, and makes sure it is within the root.
+fn enter_directory(cwd: &Path) -> Result<(), RuntimeError> {
+    let cwd = if cwd.as_os_str().is_empty() {
+        Path::new("/")
+    } else {
+        cwd
+    };
+    let failed =
+        |error: io::Error| RuntimeError::Failed(format!("enter the working directory {}: {error}", cwd.display()));
+    let path = syscall::c_path(cwd).map_err(failed)?;
+    // SAFETY: path is NUL-terminated and outlives the call.
+    let entered = syscall::result(unsafe { libc::chdir(path.as_ptr()) });
+    if let Err(error) = entered {
+        if error.kind() != io::ErrorKind::NotFound {
+            return Err(failed(error));
+        }
+        let root = syscall::open(Path::new("/"), libc::O_PATH).map_err(failed)?;
+        resolve::ensure(root.as_fd(), cwd, Wanted::Directory).map_err(failed)?;
+        // SAFETY: as above.
+        syscall::result(unsafe { libc::chdir(path.as_ptr()) }).map_err(failed)?;
+    }
+    // A directory reached through a leaked descriptor lies outside the root; the kernel then says "(unreachable)".
+    let mut buffer = [0u8; libc::PATH_MAX as usize];
+    // SAFETY: the buffer is ours and of the length given. The system call itself, as the library would hide the answer.
+    let length = unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) };
+    syscall::result(length as i32).map_err(failed)?;
+    if buffer[0] != b'/' {
+        return Err(RuntimeError::Failed(format!(
+            "the working directory {} is outside the root",
+            cwd.display()
+        )));
+    }
+    Ok(())
+}
+
+fn set_limits(process: &Process) -> Result<(), RuntimeError> {
+    for limit in process.rlimits().iter().flatten() {
+        let resource = match limit.typ() {
+            PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
+            PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
+            PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
+            PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
+            PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
+            PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
+            PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
+            PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
+            PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+            PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
+            PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
+            PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+            PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+            PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
+            PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
+            PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
+        };
+        let value = libc::rlimit {
+            rlim_cur: limit.soft(),
+            rlim_max: limit.hard(),
+        };
+        // SAFETY: the struct outlives the call.
+        syscall::result(unsafe { libc::setrlimit(resource, &value) }).map_err(|error| {
+            RuntimeError::Failed(format!(
+                "set {} to {}/{}: {error}",
+                limit.typ(),
+                limit.soft(),
+                limit.hard()
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), RuntimeError> {
+    // SAFETY: the pointer and the length belong together.
+    syscall::result(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }).map_err(failed("set the groups"))?;
+    // SAFETY: takes no pointers.
+    syscall::result(unsafe { libc::setresgid(gid, gid, gid) }).map_err(failed("become the group"))?;
+    // SAFETY: takes no pointers.
+    syscall::result(unsafe { libc::setresuid(uid, uid, uid) }).map_err(failed("become the user"))?;
+    Ok(())
+}
+
+/// Finds the program as a shell would; the words are those Docker's users know.
+fn find_program(arguments: &[String], environment: &[String]) -> Result<PathBuf, RuntimeError> {
+    let Some(name) = arguments.first().filter(|name| !name.is_empty()) else {
+        return Err(RuntimeError::CommandNotFound("no command specified".to_owned()));
+    };
+    if name.contains('/') {
+        let path = PathBuf::from(name);
+        return match executable(&path) {
+            Ok(()) => Ok(path),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOTDIR) => Err(RuntimeError::CommandNotFound(format!(
+                    "exec: {name:?}: stat {name}: {}",
+                    if error.raw_os_error() == Some(libc::ENOENT) {
+                        "no such file or directory"
+                    } else {
+                        "not a directory"
+                    }
+                ))),
+                Some(libc::EISDIR) => Err(RuntimeError::CommandNotExecutable(format!(
+                    "exec: {name:?}: is a directory"
+                ))),
+                _ => Err(RuntimeError::CommandNotExecutable(format!(
+                    "exec: {name:?}: permission denied"
+                ))),
+            },
+        };
+    }
+    let path = environment
+        .iter()
+        .rev()
+        .find_map(|variable| variable.strip_prefix("PATH="))
+        .unwrap_or_default();
+    path.split(':')
+        .filter(|directory| !directory.is_empty())
+        .map(|directory| Path::new(OsStr::from_bytes(directory.as_bytes())).join(name))
+        .find(|candidate| executable(candidate).is_ok())
+        .ok_or_else(|| RuntimeError::CommandNotFound(format!("exec: {name:?}: executable file not found in $PATH")))
+}
+
+fn executable(path: &Path) -> io::Result<()> {
+    let status = std::fs::metadata(path)?;
+    if status.is_dir() {
+        return Err(io::Error::from_raw_os_error(libc::EISDIR));
+    }
+    let path = syscall::c_path(path)?;
+    // SAFETY: path is NUL-terminated and outlives the call.
+    syscall::result(unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) })?;
+    // Somebody with DAC_OVERRIDE passes the check if any execute bit is set, which is right.
+    Ok(())
+}
+
+fn exec_error(program: &Path, error: &io::Error) -> RuntimeError {
+    let program = program.display();
+    match error.raw_os_error() {
+        // The file is there: it is its interpreter or loader that is not.
+        Some(libc::ENOENT) => RuntimeError::CommandNotFound(format!("exec {program}: no such file or directory")),
+        Some(libc::ENOEXEC) => RuntimeError::CommandNotExecutable(format!("exec {program}: exec format error")),
+        Some(libc::EACCES) => RuntimeError::CommandNotExecutable(format!("exec {program}: permission denied")),
+        _ => RuntimeError::CommandNotExecutable(format!("exec {program}: {error}")),
+    }
+}
+
+fn c_strings(strings: &[String]) -> Result<Vec<CString>, RuntimeError> {
+    strings
+        .iter()
+        .map(|string| syscall::c_string(string).map_err(failed("pass arguments and environment")))
+        .collect()
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings
+        .iter()
+        .map(|string| string.as_ptr())
+        .chain(std::iter::once(std::ptr::null()))
+        .collect()
+}

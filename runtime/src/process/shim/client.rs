@@ -1,0 +1,134 @@
+//! A connection of the daemon to the shim.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use crate::{
+    RuntimeError, syscall,
+    wire::{self, Kind},
+};
+
+/// Most read ahead of a client whose frames have to wait.
+const MOST_READ_AHEAD: usize = 64 << 10;
+
+/// The connection.
+pub(crate) struct Client {
+    pub socket: OwnedFd,
+    /// What it said and has not been dealt with.
+    pub inbox: Vec<u8>,
+    /// Answers on their way to it.
+    outbox: Vec<u8>,
+    /// Gets the output of this process.
+    pub attached: Option<String>,
+    /// How much of that process's present piece it has.
+    pub has_of_piece: usize,
+    /// It has been told that the output has ended.
+    pub told_end: bool,
+    /// Wants to know of the end of this process.
+    pub waits_for: Option<String>,
+    /// Wants to know when this process's own program runs.
+    pub awaits_start: Option<String>,
+    /// It has closed its end, or broken the rules.
+    pub gone: bool,
+}
+
+impl Client {
+    pub fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            inbox: Vec::new(),
+            outbox: Vec::new(),
+            attached: None,
+            has_of_piece: 0,
+            told_end: false,
+            waits_for: None,
+            awaits_start: None,
+            gone: false,
+        }
+    }
+
+    pub fn answer(&mut self, kind: Kind, payload: &[u8]) {
+        wire::push(&mut self.outbox, kind, payload);
+        self.flush();
+    }
+
+    pub fn refuse(&mut self, error: &RuntimeError) {
+        self.answer(Kind::Failed, &error.encode());
+    }
+
+    pub fn has_answers_waiting(&self) -> bool {
+        !self.gone && !self.outbox.is_empty()
+    }
+
+    /// May more be read from it? Not while it has much to say that has to wait; a frame begun may be completed.
+    pub fn may_speak(&self) -> bool {
+        let wanted = wire::peek(&self.inbox).map_or(0, |(_, length)| wire::HEADER + length);
+        !self.gone && self.inbox.len() < wanted.max(MOST_READ_AHEAD)
+    }
+
+    /// Reads what it has said. False: there is nothing more now.
+    pub fn listen(&mut self) -> bool {
+        let before = self.inbox.len();
+        self.inbox.resize(before + (16 << 10), 0);
+        let read = syscall::read(self.socket.as_fd(), &mut self.inbox[before..]);
+        self.inbox.truncate(before + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(0) => {
+                self.gone = true;
+                false
+            }
+            Ok(_) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(_) => {
+                self.gone = true;
+                false
+            }
+        }
+    }
+
+    /// Sends answers that wait.
+    pub fn flush(&mut self) {
+        while !self.outbox.is_empty() && !self.gone {
+            match send(&self.socket, &self.outbox) {
+                Ok(sent) => {
+                    self.outbox.drain(..sent);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.gone = true,
+            }
+        }
+        self.outbox.shrink_to(0);
+    }
+
+    /// Sends what it lacks of a piece. Answers go first: they were given first.
+    pub fn send_piece(&mut self, piece: &[u8]) {
+        self.flush();
+        while self.outbox.is_empty() && self.has_of_piece < piece.len() && !self.gone {
+            match send(&self.socket, &piece[self.has_of_piece..]) {
+                Ok(sent) => self.has_of_piece += sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.gone = true,
+            }
+        }
+    }
+}
+
+fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the bytes are ours and of the length given.
+        let sent = unsafe {
+            libc::send(
+                socket.as_raw_fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+            )
+        };
+        match syscall::result(sent as i32) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => return other.map(|sent| sent as usize),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The mounts of a spec: each made detached, with all its attributes, and only then put in place.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::Mount;
+
+use super::{
+    options::Options,
+    resolve::{self, Wanted},
+};
+use crate::{
+    RuntimeError,
+    plan::Plan,
+    syscall::{self, FsContext, MountAttr, mount_attr},
+};
+
+/// Puts every mount of the plan below `root`.
+pub(crate) fn all(root: BorrowedFd<'_>, plan: &Plan) -> Result<(), RuntimeError> {
+    for mount in plan.spec.mounts().iter().flatten() {
+        one(root, mount, plan).map_err(|error| {
+            let kind = mount.typ().as_deref().unwrap_or("bind");
+            RuntimeError::Failed(match mount.source() {
+                Some(source) => {
+                    format!(
+                        "mount {} ({kind}) at {}: {error}",
+                        source.display(),
+                        mount.destination().display()
+                    )
+                }
+                None => format!("mount {kind} at {}: {error}", mount.destination().display()),
+            })
+        })?;
+    }
+    Ok(())
+}
+
+fn one(root: BorrowedFd<'_>, mount: &Mount, plan: &Plan) -> io::Result<()> {
+    let options = Options::parse(mount.options().iter().flatten().map(String::as_str));
+    let kind = mount.typ().as_deref().unwrap_or("none");
+    let destination = mount.destination();
+    if destination.components().count() < 2 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the root itself can't be mounted over",
+        ));
+    }
+    if options.bind.is_some() || kind == "bind" {
+        return bind(root, mount, &options, plan);
+    }
+    match kind {
+        "cgroup" if plan.cgroup1.is_empty() => cgroup2(root, destination, &options),
+        "cgroup" => cgroup1(root, destination, &options, plan),
+        _ => {
+            // A link in place of /proc or /sys would let the image choose where they end up.
+            let onto = if matches!(kind, "proc" | "sysfs") {
+                plain_directory(root, destination)?
+            } else {
+                resolve::ensure(root, destination, Wanted::Directory)?
+            };
+            let detached = fresh(kind, mount.source().as_deref(), &options)?;
+            attach(detached, onto, &options)
+        }
+    }
+}
+
+/// A new instance of a file system, not yet anywhere.
+fn fresh(kind: &str, source: Option<&Path>, options: &Options) -> io::Result<OwnedFd> {
+    let context = FsContext::open(kind)?;
+    if let Some(source) = source.and_then(Path::to_str) {
+        context.set("source", Some(source))?;
+    }
+    for (key, value) in &options.data {
+        context.set(key, value.as_deref())?;
+    }
+    context.mount(options.attributes.set | options.recursive_attributes.set)
+}
+
+fn attach(detached: OwnedFd, onto: OwnedFd, options: &Options) -> io::Result<()> {
+    syscall::attach_mount(detached.as_fd(), onto.as_fd())?;
+    propagate(detached.as_fd(), options)
+}
+
+fn propagate(mount: BorrowedFd<'_>, options: &Options) -> io::Result<()> {
+    let Some((propagation, recursive)) = options.propagation else {
+        return Ok(());
+    };
+    syscall::mount_setattr(
+        mount,
+        recursive,
+        &MountAttr {
+            propagation,
+            ..MountAttr::default()
+        },
+    )
+}
+
+fn bind(root: BorrowedFd<'_>, mount: &Mount, options: &Options, plan: &Plan) -> io::Result<()> {
+    let source = mount
+        .source()
+        .as_ref()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a bind mount needs a source"))?;
+    // A relative source is relative to the bundle.
+    let source: PathBuf = plan.bundle.join(source);
+    let here = syscall::open(Path::new("/"), libc::O_PATH)?;
+    let detached = syscall::clone_tree(here.as_fd(), &syscall::c_path(&source)?, options.bind.unwrap_or(true))?;
+    let is_directory = syscall::fstat(detached.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    let onto = resolve::ensure(
+        root,
+        mount.destination(),
+        if is_directory { Wanted::Directory } else { Wanted::File },
+    )?;
+    if options.attributes != MountAttr::default() {
+        syscall::mount_setattr(detached.as_fd(), false, &options.attributes)?;
+    }
+    if options.recursive_attributes != MountAttr::default() {
+        syscall::mount_setattr(detached.as_fd(), true, &options.recursive_attributes)?;
+    }
+    propagate(detached.as_fd(), options)?;
+    syscall::attach_mount(detached.as_fd(), onto.as_fd())
+}
+
+/// A directory with no symbolic link on the way to it.
+fn plain_directory(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let made = resolve::ensure(root, path, Wanted::Directory)?;
+    drop(made);
+    resolve::open_plain(root, path, libc::O_PATH | libc::O_DIRECTORY)
+        .map_err(|error| io::Error::new(error.kind(), format!("it must be an ordinary directory: {error}")))
+}
+
+/// The unified tree. The process is in its cgroup and cgroup namespace by now, so this shows the container's own part.
+fn cgroup2(root: BorrowedFd<'_>, destination: &Path, options: &Options) -> io::Result<()> {
+    let onto = resolve::ensure(root, destination, Wanted::Directory)?;
+    let context = FsContext::open("cgroup2")?;
+    context.set("source", Some("cgroup"))?;
+    attach(context.mount(options.attributes.set)?, onto, options)
+}
+
+/// A tmpfs with the container's own cgroup of every v1 hierarchy in it.
+fn cgroup1(root: BorrowedFd<'_>, destination: &Path, options: &Options, plan: &Plan) -> io::Result<()> {
+    let onto = resolve::ensure(root, destination, Wanted::Directory)?;
+    let hardened = mount_attr::NOSUID | mount_attr::NODEV | mount_attr::NOEXEC;
+    let context = FsContext::open("tmpfs")?;
+    context.set("source", Some("tmpfs"))?;
+    context.set("mode", Some("755"))?;
+    let directory = context.mount(hardened)?;
+    syscall::attach_mount(directory.as_fd(), onto.as_fd())?;
+    let host = syscall::open(Path::new("/"), libc::O_PATH)?;
+    for cgroup in &plan.cgroup1 {
+        let detached = syscall::clone_tree(host.as_fd(), &syscall::c_path(&cgroup.path)?, false)?;
+        let attributes = MountAttr {
+            set: hardened | options.attributes.set,
+            ..MountAttr::default()
+        };
+        syscall::mount_setattr(detached.as_fd(), false, &attributes)?;
+        let onto = resolve::ensure(directory.as_fd(), Path::new(&cgroup.hierarchy), Wanted::Directory)?;
+        syscall::attach_mount(detached.as_fd(), onto.as_fd())?;
+        propagate(detached.as_fd(), options)?;
+        if cgroup.hierarchy.contains(',') {
+            for controller in cgroup.hierarchy.split(',') {
+                super::devices::symlink(directory.as_fd(), &cgroup.hierarchy, controller)?;
+            }
+        }
+    }
+    // Read-only last: the mount points had to be made in it.
+    syscall::mount_setattr(directory.as_fd(), false, &options.attributes)?;
+    propagate(directory.as_fd(), options)
+}

@@ -1,0 +1,5 @@
+//! What the container's processes may do: capabilities and system calls.
+
+pub(crate) mod capabilities;
+pub(crate) mod seccomp;
+pub(crate) mod seccomp_profile;

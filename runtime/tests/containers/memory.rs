@@ -1,0 +1,32 @@
+//! What a shim costs.
+
+use std::fs;
+
+use crate::lab::{Lab, unified};
+
+fn rollup(pid: u32, name: &str) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = rollup.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Memory that is the process's alone, in KiB.
+pub fn private_kib(pid: u32) -> u64 {
+    rollup(pid, "Private_Clean:") + rollup(pid, "Private_Dirty:")
+}
+
+#[tokio::test]
+async fn a_shim_takes_less_than_half_a_mebibyte() {
+    let Some(lab) = Lab::new() else { return };
+    for id in ["a", "b", "c"] {
+        let bundle = lab.bundle(id, &["sleep", "1000"]);
+        lab.create(&bundle).await;
+        lab.runtime.start(id).await.unwrap();
+        lab.runtime.state(id).await.unwrap();
+    }
+    let shims = fs::read_to_string(unified().join(&lab.parent).join("shims/cgroup.procs")).unwrap();
+    let sizes: Vec<u64> = shims.lines().map(|pid| rollup(pid.parse().unwrap(), "Pss:")).collect();
+    eprintln!("PSS of shims in KiB: {sizes:?}");
+    assert_eq!(sizes.len(), 3);
+    assert!(sizes.iter().all(|size| *size < 512), "{sizes:?} KiB");
+}
