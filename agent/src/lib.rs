@@ -1,13 +1,42 @@
 //! Makes the kernel of this host agree with the store.
 //!
-//! One loop ([`reconcile`]): watch, compare what is desired with what is there, apply the difference. A start is the same path as any other
-//! round: pinned maps, programs and links are taken over, never detached while they work. No other code writes a table.
+//! One loop ([`reconcile`]): watch, compare what is [`desired`] with what is there ([`actual`]), [`apply`] the difference ([`plan`]). A start is
+//! the same path as any other round: pinned maps, programs and links are taken over, never detached while they work. No other code writes a
+//! table. Only [`kernel`] makes system calls; only `program` knows aya.
 
+mod actual;
+mod apply;
+mod cleanup;
+mod desired;
+mod error;
+mod expire;
+#[cfg(test)]
+mod fixture;
+mod kernel;
+mod link;
+mod map;
+pub mod names;
+mod observe;
+mod plan;
+mod program;
+mod progress;
+mod reconcile;
+mod roster;
 pub mod view;
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use sluice_store::{Revision, SharedStore};
+use tokio::{sync::watch, task::JoinHandle};
+
+pub use error::AgentError;
+use error::Tried;
+use kernel::netlink::Netlink;
+use link::{listing, uplink};
+use map::pins::Maps;
+use names::Names;
+use program::attach::Attacher;
+use reconcile::{Session, Setup, Shared, blocking, lock};
 
 /// Facts about this instance.
 #[derive(Clone, Debug)]
@@ -23,66 +52,152 @@ pub struct Config {
 }
 
 /// The loop and its tables.
-pub struct Agent;
-
-/// What went wrong.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// What was tried, on what, why it failed, what to do.
-    #[error("{0}")]
-    Failed(String),
+pub struct Agent {
+    names: Names,
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    running: JoinHandle<()>,
 }
 
 impl Agent {
     /// Mounts bpffs where there is none, opens or makes tables and devices, loads and attaches (or atomically replaces) programs, reconciles
     /// with the store once, then goes on in the background.
-    pub async fn start(_config: Config, _store: SharedStore) -> Result<Self, AgentError> {
-        todo!()
+    pub async fn start(config: Config, store: SharedStore) -> Result<Self, AgentError> {
+        Self::start_by(Setup { config, clsact: false }, store).await
+    }
+
+    /// As [`Agent::start`], but attaches to clsact even where the kernel has tcx links: what is done below Linux 6.6.
+    pub async fn start_on_clsact(config: Config, store: SharedStore) -> Result<Self, AgentError> {
+        Self::start_by(Setup { config, clsact: true }, store).await
+    }
+
+    async fn start_by(setup: Setup, store: SharedStore) -> Result<Self, AgentError> {
+        let names = Names::new(&setup.config.instance, &setup.config.bpffs)?;
+        let shared = Arc::new(Shared::new());
+        let session = Session::begin(&setup, &store, &shared).await?;
+        let (stop, stopped) = watch::channel(false);
+        let running = tokio::spawn(reconcile::run(setup, store, shared.clone(), session, stopped));
+        Ok(Self {
+            names,
+            shared,
+            stop,
+            running,
+        })
     }
 
     /// Returns when everything up to this revision of the store is real on this host; the error is that of the endpoints and sandboxes named
     /// in `subjects` (ids), if one of them could not be made.
-    pub async fn settled(&self, _revision: Revision, _subjects: &[&str]) -> Result<(), AgentError> {
-        todo!()
+    pub async fn settled(&self, revision: Revision, subjects: &[&str]) -> Result<(), AgentError> {
+        progress::settled(&mut self.shared.progress.subscribe(), revision, subjects).await
     }
 
     /// The MTU that a new network of this host should have: that of the default route's device, 1500 without one.
     pub async fn default_mtu(&self) -> u32 {
-        todo!()
+        let mtu = in_netlink("asking for the default route", |netlink| {
+            Ok(uplink::default_mtu(
+                &uplink::routes(netlink)?,
+                &listing::devices(netlink)?,
+            ))
+        });
+        mtu.await.unwrap_or(1500)
     }
 
-    /// Prefixes that the host has addresses in or routes to, so that a free one can be chosen (the default route not among them).
+    /// Prefixes that the host has addresses in or routes to, so that a free one can be chosen (the default route not among them, nor what our
+    /// own networks take).
     pub async fn occupied_prefixes(&self) -> Result<Vec<ipnet::IpNet>, AgentError> {
-        todo!()
+        let names = self.names.clone();
+        in_netlink("asking for addresses and routes", move |netlink| {
+            let (devices, addresses) = (listing::devices(netlink)?, listing::addresses(netlink)?);
+            Ok(uplink::occupied(
+                &devices,
+                &addresses,
+                &uplink::routes(netlink)?,
+                &names,
+            ))
+        })
+        .await
     }
 
     /// All addresses of the host, for what binds to them.
     pub async fn host_addresses(&self) -> Result<Vec<Ipv4Addr>, AgentError> {
-        todo!()
+        in_netlink("asking for addresses", |netlink| {
+            Ok(listing::addresses(netlink)?
+                .into_iter()
+                .map(|address| address.address.addr())
+                .collect())
+        })
+        .await
     }
 
     /// Everything of the flow tables, with names.
     pub async fn flows(&self) -> Result<Vec<view::Flow>, AgentError> {
-        todo!()
+        let ((maps, _), shared) = (self.open()?, self.shared.clone());
+        blocking(move || observe::flows(&maps, &lock(&shared.roster)))
+            .await?
+            .tried(|| "reading the flows".to_owned())
     }
 
     /// Drops since the tables were made, by reason, direction and endpoint.
     pub async fn drops(&self) -> Result<Vec<view::Drop>, AgentError> {
-        todo!()
+        let ((maps, _), shared) = (self.open()?, self.shared.clone());
+        blocking(move || observe::drops(&maps, &lock(&shared.roster)))
+            .await?
+            .tried(|| "reading the drops".to_owned())
     }
 
     /// How the datapath is.
     pub async fn status(&self) -> Result<view::Status, AgentError> {
-        todo!()
+        let (maps, attacher) = self.open()?;
+        let (epoch, tables) = blocking(move || Ok((maps.EPOCH.get(&0)?.unwrap_or(0), observe::tables(&maps)?)))
+            .await?
+            .tried(|| "reading the datapath's tables".to_owned())?;
+        let devices: BTreeMap<u32, String> = in_netlink("listing devices", |netlink| {
+            Ok(listing::devices(netlink)?
+                .into_iter()
+                .map(|device| (device.ifindex, device.name))
+                .collect())
+        })
+        .await?;
+        let programs = blocking(move || attacher.view(&devices)).await??;
+        let progress = self.shared.progress.borrow().clone();
+        Ok(view::Status {
+            instance: self.names.instance.clone(),
+            revision: progress.revision,
+            endpoints: progress.endpoints,
+            epoch,
+            troubles: progress
+                .stuck
+                .into_iter()
+                .chain(progress.troubles.into_values())
+                .collect(),
+            tables,
+            programs,
+        })
     }
 
     /// Ends the loop. Containers' traffic goes on.
     pub async fn stop(self) {
-        todo!()
+        self.stop.send_replace(true);
+        let _ = self.running.await;
+    }
+
+    fn open(&self) -> Result<(Arc<Maps>, Arc<Attacher>), AgentError> {
+        lock(&self.shared.open).clone().ok_or(AgentError::Stopped)
     }
 }
 
 /// Removes everything of an instance from the kernel: programs, pins, devices, namespaces. For `--cleanup`, with no agent running.
-pub async fn cleanup(_config: &Config) -> Result<(), AgentError> {
-    todo!()
+pub async fn cleanup(config: &Config) -> Result<(), AgentError> {
+    let config = config.clone();
+    blocking(move || cleanup::cleanup(&config)).await?
+}
+
+/// Asks the kernel something by a socket of its own.
+async fn in_netlink<T: Send + 'static>(
+    what: &'static str,
+    ask: impl FnOnce(&mut Netlink) -> std::io::Result<T> + Send + 'static,
+) -> Result<T, AgentError> {
+    blocking(move || ask(&mut Netlink::open()?))
+        .await?
+        .tried(|| what.to_owned())
 }

@@ -1,0 +1,110 @@
+//! What this host has: devices, sandboxes and tables, read from the kernel. The alias of a device tells whose it is and what it was made from,
+//! so nothing needs to be remembered across a restart.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+};
+
+use ipnet::Ipv4Net;
+
+use crate::{
+    kernel::netlink::Netlink,
+    link::{
+        host_leg::HostLeg,
+        listing::{self, Address, Device},
+        sandbox,
+        uplink::World,
+    },
+    map::contents::Tables,
+    names::Names,
+};
+
+/// The host's end of an endpoint's veth.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Veth {
+    /// Whose it is.
+    pub endpoint: String,
+    /// Of what it was made from.
+    pub fingerprint: u64,
+    /// Administratively up.
+    pub up: bool,
+}
+
+/// What is there.
+#[derive(Clone, Default, Debug)]
+pub struct Actual {
+    /// Veths by the index of their host end.
+    pub veths: BTreeMap<u32, Veth>,
+    /// Sandbox files, and whether a namespace is mounted on each.
+    pub sandboxes: BTreeMap<PathBuf, bool>,
+    /// The host's leg.
+    pub leg: HostLeg,
+    /// Its MTU, the smaller of its two ends'.
+    pub leg_mtu: u32,
+    /// The addresses it bears.
+    pub gateways: BTreeSet<Ipv4Net>,
+    /// What of the host is not ours.
+    pub world: World,
+    /// The tables.
+    pub tables: Tables,
+}
+
+impl Actual {
+    /// Reads devices, addresses and sandboxes; the tables stay as they are.
+    pub fn read_devices(&mut self, netlink: &mut Netlink, names: &Names, netns_directory: &Path) -> io::Result<()> {
+        let devices = listing::devices(netlink)?;
+        let addresses = listing::addresses(netlink)?;
+        self.take(&devices, &addresses, names);
+        self.sandboxes = sandbox::list(netns_directory)?.into_iter().collect();
+        Ok(())
+    }
+
+    fn take(&mut self, devices: &[Device], addresses: &[Address], names: &Names) {
+        self.veths = devices
+            .iter()
+            .filter_map(|device| {
+                let (endpoint, fingerprint) = names.read_alias(&device.alias)?;
+                Some((
+                    device.ifindex,
+                    Veth {
+                        endpoint: endpoint.to_owned(),
+                        fingerprint,
+                        up: device.up,
+                    },
+                ))
+            })
+            .collect();
+        let leg = |name: &str| {
+            devices
+                .iter()
+                .find(|device| device.name == name && device.alias == names.leg_alias())
+        };
+        let (host, datapath) = (leg(&names.host_leg), leg(&names.datapath_leg));
+        self.leg = HostLeg {
+            host: host.map_or(0, |device| device.ifindex),
+            datapath: datapath.map_or(0, |device| device.ifindex),
+        };
+        self.leg_mtu = host
+            .into_iter()
+            .chain(datapath)
+            .map(|device| device.mtu)
+            .min()
+            .unwrap_or(0);
+        self.gateways = addresses
+            .iter()
+            .filter(|address| address.ifindex == self.leg.host)
+            .map(|address| address.address)
+            .collect();
+        self.world = World::of(devices, addresses, names);
+    }
+
+    /// The index of an endpoint's veth.
+    pub fn veth_of(&self, endpoint: &str) -> Option<u32> {
+        self.veths
+            .iter()
+            .find(|(_, veth)| veth.endpoint == endpoint)
+            .map(|(ifindex, _)| *ifindex)
+    }
+}

@@ -1,0 +1,386 @@
+//! Carries a plan out, in an order that never opens a hole: permission is taken away first, reach is given last.
+//!
+//! 1. Tables lose what nobody may or can use any more, and the epoch moves: from here on no packet takes a way that is going away.
+//! 2. Devices, sandboxes and addresses go; others are made. A veth is made down, with its program attached.
+//! 3. Tables gain who is there now, published ports last, and the epoch moves.
+//! 4. Programs are seen to, on devices that were there before.
+//! 5. The new veths go up, the container's end last.
+//!
+//! One endpoint that cannot be made is told of and leaves the others alone.
+
+use std::{collections::BTreeMap, io, path::PathBuf, thread};
+
+use sluice_datapath_common::{
+    network::Network,
+    programs::{FROM_CONTAINER, FROM_HOST, FROM_NIC, TO_NIC},
+};
+
+use crate::{
+    AgentError, Tried,
+    actual::{Actual, Veth},
+    desired::Desired,
+    kernel::netlink::Netlink,
+    link::{host_leg, sandbox, veth},
+    map::{contents::Tables, pins::Maps},
+    names::Names,
+    plan::{self, Steps, Troubles},
+    program::{attach::Attacher, load::Programs},
+};
+
+/// How many threads make sandboxes and furnish veths at a time. Most of their time they wait for the kernel.
+const HANDS: usize = 8;
+
+/// What works on the kernel.
+pub struct Hands<'a> {
+    /// A socket in the daemon's own namespace.
+    pub netlink: &'a mut Netlink,
+    /// The tables.
+    pub maps: &'a Maps,
+    /// The programs in the kernel.
+    pub programs: &'a Programs,
+    /// What attaches them.
+    pub attacher: &'a Attacher,
+    /// What things are called.
+    pub names: &'a Names,
+}
+
+/// What came of it.
+#[derive(Default, Debug)]
+pub struct Report {
+    /// What could not be made, by the id of what it was for.
+    pub troubles: Troubles,
+    /// Endpoints are gone, and flows of theirs may be left.
+    pub endpoints_gone: bool,
+    /// Writes to tables, devices and namespaces.
+    pub changes: usize,
+}
+
+/// Makes the host agree with what is desired. `see_to_programs`: also look whether those of devices that stay are attached.
+pub fn apply(
+    hands: &mut Hands<'_>,
+    desired: &Desired,
+    actual: &mut Actual,
+    see_to_programs: bool,
+    routes_moved: bool,
+) -> Result<Report, AgentError> {
+    let mut report = Report {
+        troubles: desired.unreadable.clone(),
+        ..Report::default()
+    };
+    let (places, troubles) = plan::places(desired, hands.names);
+    report.troubles.extend(troubles);
+    let devices = plan::devices(desired, &places, actual);
+
+    // 1
+    let stays = |actual: &Actual, id: &str| {
+        actual
+            .veth_of(id)
+            .filter(|ifindex| !devices.remove_veths.contains(ifindex))
+    };
+    let (tables, _) = plan::tables(desired, &places, actual, hands.names, |id| stays(actual, id));
+    let steps = plan::steps(&actual.tables, &tables);
+    report.endpoints_gone = !steps.generations.remove.is_empty();
+    report.changes += steps.count();
+    withdraw(hands.maps, &steps, &mut actual.tables)?;
+    if routes_moved || (steps.moves_epoch && steps.removes()) {
+        move_epoch(hands.maps)?;
+    }
+
+    // 2
+    report.changes += devices.count();
+    if !devices.remove_veths.is_empty() {
+        veth::remove_all(hands.netlink, &devices.remove_veths).tried(|| "removing veths".to_owned())?;
+        for ifindex in &devices.remove_veths {
+            hands.attacher.forget(*ifindex);
+            actual.veths.remove(ifindex);
+        }
+    }
+    remove_sandboxes(&devices.remove_sandboxes, actual)?;
+    settle_leg(hands, &devices, actual)?;
+    make_sandboxes(&devices.make_sandboxes, actual, &mut report.troubles);
+    let made = make_veths(hands, &devices, actual, &mut report.troubles);
+
+    // 3
+    let (tables, troubles) = plan::tables(desired, &places, actual, hands.names, |id| actual.veth_of(id));
+    report.troubles.extend(troubles);
+    let steps = plan::steps(&actual.tables, &tables);
+    report.changes += steps.count();
+    withdraw(hands.maps, &steps, &mut actual.tables)?;
+    grant(hands.maps, &steps, &mut actual.tables)?;
+    if steps.moves_epoch {
+        move_epoch(hands.maps)?;
+    }
+
+    // 4
+    if see_to_programs {
+        see_to_all_programs(hands, actual, &mut report.troubles);
+    }
+
+    // 5
+    raise(hands, &made, actual, &mut report.troubles);
+    if !devices.lift.is_empty() {
+        veth::lift_all(hands.netlink, &devices.lift).tried(|| "setting veths up".to_owned())?;
+    }
+    Ok(report)
+}
+
+/// Takes permission away: by generation at once, then entry by entry. A rule of a network that changes counts as one that is taken away.
+fn withdraw(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), AgentError> {
+    let mut all = || -> io::Result<()> {
+        steps.generations.blank(&maps.GENERATIONS, &mut mirror.generations, 0)?;
+        steps.published4.withdraw(&maps.PUBLISHED4, &mut mirror.published4)?;
+        steps.attachments.withdraw(&maps.ATTACHMENTS, &mut mirror.attachments)?;
+        steps.endpoints4.withdraw(&maps.ENDPOINTS4, &mut mirror.endpoints4)?;
+        steps.reserved.withdraw(&maps.RESERVED, &mut mirror.reserved)?;
+        steps.networks.grant(&maps.NETWORKS, &mut mirror.networks)?;
+        steps.subnets4.withdraw(&maps.SUBNETS4, &mut mirror.subnets4)?;
+        steps
+            .networks
+            .blank(&maps.NETWORKS, &mut mirror.networks, Network::default())?;
+        steps.uplinks4.withdraw(&maps.UPLINKS4, &mut mirror.uplinks4)?;
+        steps.local4.withdraw(&maps.LOCAL4, &mut mirror.local4)
+    };
+    all().tried(|| "taking entries from the datapath's tables".to_owned())
+}
+
+/// Gives reach: first what others lean on, published ports last.
+fn grant(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), AgentError> {
+    let mut all = || -> io::Result<()> {
+        steps.networks.grant(&maps.NETWORKS, &mut mirror.networks)?;
+        steps.subnets4.grant(&maps.SUBNETS4, &mut mirror.subnets4)?;
+        steps.local4.grant(&maps.LOCAL4, &mut mirror.local4)?;
+        steps.uplinks4.grant(&maps.UPLINKS4, &mut mirror.uplinks4)?;
+        steps.generations.grant(&maps.GENERATIONS, &mut mirror.generations)?;
+        steps.endpoints4.grant(&maps.ENDPOINTS4, &mut mirror.endpoints4)?;
+        steps.attachments.grant(&maps.ATTACHMENTS, &mut mirror.attachments)?;
+        steps.reserved.grant(&maps.RESERVED, &mut mirror.reserved)?;
+        steps.published4.grant(&maps.PUBLISHED4, &mut mirror.published4)
+    };
+    all().tried(|| "writing the datapath's tables".to_owned())
+}
+
+/// Every flow is judged again on its next packet.
+fn move_epoch(maps: &Maps) -> Result<(), AgentError> {
+    let moved = || -> io::Result<()> {
+        let epoch = maps.EPOCH.get(&0)?.unwrap_or(0);
+        maps.EPOCH.put(&0, &epoch.wrapping_add(1))
+    };
+    moved().tried(|| "moving the epoch".to_owned())
+}
+
+fn remove_sandboxes(paths: &[PathBuf], actual: &mut Actual) -> Result<(), AgentError> {
+    let outcomes = in_parallel(paths, |path| {
+        sandbox::remove(path).tried(|| format!("removing the sandbox {}", path.display()))
+    });
+    for (path, outcome) in paths.iter().zip(outcomes) {
+        outcome?;
+        actual.sandboxes.remove(path);
+    }
+    Ok(())
+}
+
+fn settle_leg(hands: &mut Hands<'_>, devices: &plan::Devices, actual: &mut Actual) -> Result<(), AgentError> {
+    let leg = &hands.names.host_leg;
+    for gateway in &devices.remove_gateways {
+        host_leg::remove_gateway(hands.netlink, actual.leg, *gateway)
+            .tried(|| format!("taking {gateway} from {leg}"))?;
+        actual.gateways.remove(gateway);
+    }
+    if let Some(mtu) = devices.leg_mtu {
+        host_leg::set_mtu(hands.netlink, actual.leg, mtu).tried(|| format!("giving {leg} the MTU {mtu}"))?;
+        actual.leg_mtu = mtu;
+    }
+    for gateway in &devices.add_gateways {
+        host_leg::add_gateway(hands.netlink, actual.leg, *gateway).tried(|| format!("giving {gateway} to {leg}"))?;
+        actual.gateways.insert(*gateway);
+    }
+    Ok(())
+}
+
+fn make_sandboxes(sandboxes: &[(String, PathBuf)], actual: &mut Actual, troubles: &mut Troubles) {
+    let outcomes = in_parallel(sandboxes, |(_, path)| sandbox::make(path));
+    for ((id, path), outcome) in sandboxes.iter().zip(outcomes) {
+        actual.sandboxes.insert(path.clone(), outcome.is_ok());
+        if let Err(error) = outcome {
+            troubles.insert(id.clone(), format!("making the sandbox {}: {error}", path.display()));
+        }
+    }
+}
+
+/// Makes pairs, down, each with its program attached. The kernel makes one device at a time, so one thread does.
+fn make_veths<'a>(
+    hands: &mut Hands<'_>,
+    devices: &'a plan::Devices,
+    actual: &mut Actual,
+    troubles: &mut Troubles,
+) -> Vec<(u32, &'a veth::Wish)> {
+    let mut made = Vec::new();
+    for wish in &devices.make_veths {
+        let outcome = veth::make(hands.netlink, wish)
+            .tried(|| format!("making the veth {} of endpoint {}", wish.host_end, wish.endpoint))
+            .and_then(
+                |ifindex| match hands.attacher.to_device(hands.programs, FROM_CONTAINER, ifindex) {
+                    Ok(_) => Ok(ifindex),
+                    Err(error) => {
+                        let _ = veth::remove(hands.netlink, ifindex);
+                        Err(error)
+                    }
+                },
+            );
+        match outcome {
+            Ok(ifindex) => {
+                // Still a draft: should the rest fail, the next round begins again.
+                actual.veths.insert(
+                    ifindex,
+                    Veth {
+                        endpoint: wish.endpoint.clone(),
+                        fingerprint: 0,
+                        up: true,
+                    },
+                );
+                made.push((ifindex, wish));
+            }
+            Err(error) => drop(troubles.insert(wish.endpoint.clone(), error.to_string())),
+        }
+    }
+    made
+}
+
+fn raise(hands: &mut Hands<'_>, made: &[(u32, &veth::Wish)], actual: &mut Actual, troubles: &mut Troubles) {
+    if made.is_empty() {
+        return;
+    }
+    let host_ends: Vec<u32> = made.iter().map(|(ifindex, _)| *ifindex).collect();
+    let lifted = veth::lift_all(hands.netlink, &host_ends);
+    let outcomes = match lifted {
+        Ok(()) => in_parallel(made, |(_, wish)| veth::furnish(wish)),
+        Err(error) => made
+            .iter()
+            .map(|_| Err(io::Error::new(error.kind(), error.to_string())))
+            .collect(),
+    };
+    let mut ready = Vec::new();
+    for ((ifindex, wish), outcome) in made.iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => ready.push((*ifindex, *wish)),
+            Err(error) => {
+                let trouble = format!("furnishing {} of endpoint {}: {error}", wish.interface, wish.endpoint);
+                troubles.insert(wish.endpoint.clone(), trouble);
+            }
+        }
+    }
+    match veth::finish_all(hands.netlink, &ready) {
+        Ok(()) => {
+            for (ifindex, wish) in ready {
+                if let (Some(veth), Some((_, fingerprint))) =
+                    (actual.veths.get_mut(&ifindex), hands.names.read_alias(&wish.alias))
+                {
+                    veth.fingerprint = fingerprint;
+                }
+            }
+        }
+        Err(error) => troubles.extend(
+            ready
+                .iter()
+                .map(|(_, wish)| (wish.endpoint.clone(), format!("naming {}: {error}", wish.host_end))),
+        ),
+    }
+}
+
+/// Attaches what is missing and replaces what is of another load. What works stays as it is, also where no address is any more: an uplink that
+/// loses its address for a moment keeps its programs.
+fn see_to_all_programs(hands: &mut Hands<'_>, actual: &Actual, troubles: &mut Troubles) {
+    let mut devices: Vec<(u32, &[&'static str])> = vec![(actual.leg.datapath, &[FROM_HOST])];
+    devices.extend(actual.veths.keys().map(|ifindex| (*ifindex, &[FROM_CONTAINER][..])));
+    devices.extend(
+        actual
+            .world
+            .uplinks
+            .iter()
+            .map(|uplink| (uplink.ifindex, &[FROM_NIC, TO_NIC][..])),
+    );
+    for (ifindex, programs) in devices {
+        for program in programs {
+            if let Err(error) = hands.attacher.to_device(hands.programs, program, ifindex) {
+                troubles.insert(format!("{program}-{ifindex}"), error.to_string());
+            }
+        }
+        if let Err(error) = hands.attacher.reap_duplicates(hands.maps, ifindex) {
+            tracing::warn!(ifindex, %error, "cannot look for duplicate programs");
+        }
+    }
+    if let Err(error) = hands.attacher.to_cgroup(hands.programs) {
+        troubles.insert("cgroup".to_owned(), error.to_string());
+    }
+    if let Err(error) = hands.attacher.forget_gone() {
+        tracing::warn!(%error, "cannot forget the links of devices that are gone");
+    }
+}
+
+/// Does `work` for each item by a few threads (by none for one item), answers in order.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    if items.len() < 2 {
+        return items.iter().map(work).collect();
+    }
+    let mut answers: BTreeMap<usize, R> = BTreeMap::new();
+    let hands = HANDS.min(items.len());
+    thread::scope(|scope| {
+        let work = &work;
+        let workers: Vec<_> = (0..hands)
+            .map(|hand| {
+                scope.spawn(move || {
+                    let mine = items.iter().enumerate().skip(hand).step_by(hands);
+                    mine.map(|(index, item)| (index, work(item))).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(done) => answers.extend(done),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    answers.into_values().collect()
+}
+
+// === what counts as a change ===
+
+impl Steps {
+    fn count(&self) -> usize {
+        fn of<K, V>(changes: &crate::map::contents::Changes<K, V>) -> usize {
+            changes.remove.len() + changes.put.len()
+        }
+        of(&self.networks)
+            + of(&self.subnets4)
+            + of(&self.generations)
+            + of(&self.attachments)
+            + of(&self.endpoints4)
+            + of(&self.published4)
+            + of(&self.reserved)
+            + of(&self.local4)
+            + of(&self.uplinks4)
+    }
+
+    /// Something is taken away or becomes something else.
+    fn removes(&self) -> bool {
+        !(self.networks.is_empty()
+            && self.subnets4.remove.is_empty()
+            && self.published4.remove.is_empty()
+            && self.local4.remove.is_empty()
+            && self.uplinks4.remove.is_empty())
+    }
+}
+
+impl plan::Devices {
+    fn count(&self) -> usize {
+        self.remove_veths.len()
+            + self.remove_sandboxes.len()
+            + self.remove_gateways.len()
+            + usize::from(self.leg_mtu.is_some())
+            + self.add_gateways.len()
+            + self.make_sandboxes.len()
+            + self.make_veths.len()
+            + self.lift.len()
+    }
+}

@@ -1,0 +1,216 @@
+//! Ends flows that nobody uses any more, and at once those of endpoints that are gone.
+//!
+//! The packet path never ends a flow. The table of answered flows does not evict either, so memory is bounded by its size, and what keeps it from
+//! filling up is this walk. Both directions of a connection are judged together by whichever was used last, and go together: half a connection
+//! would be translated one way only.
+
+use std::{collections::HashMap, io, time::Duration};
+
+use sluice_datapath_common::{
+    Ipv4,
+    flow::{Flow, FlowKey, State},
+};
+
+use crate::map::{handle::Table, pins::Maps};
+
+/// How often flows are looked through.
+pub const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Nobody answered. Longer than the first four SYNs of Linux (at 0, 1, 3, 7, 15 s), shorter than anybody waits for a UDP answer.
+const UNANSWERED: Duration = Duration::from_secs(30);
+/// TCP, both have spoken. Idle sessions (ssh, databases) without keep-alive survive a night; Linux' own keep-alive begins after 2 h.
+const TCP_ESTABLISHED: Duration = Duration::from_secs(24 * 60 * 60);
+/// TCP, one side is done. The other may go on sending for long, but then it is not idle; FIN_WAIT_2 of Linux lasts 60 s.
+const TCP_CLOSING: Duration = Duration::from_secs(60);
+/// TCP, over. The last ACK may have to be sent again: a few retransmission times.
+const TCP_CLOSED: Duration = Duration::from_secs(10);
+/// UDP, both have spoken: as long as conntrack's default for a stream, longer than common keep-alives (QUIC 30 s, WireGuard 25 s, DTLS 60 s).
+const UDP_ANSWERED: Duration = Duration::from_secs(120);
+/// ICMP echo: `ping` asks each second, and asks again under the same identifier.
+const ICMP: Duration = Duration::from_secs(30);
+/// Protocols without ports: as conntrack's generic timeout.
+const OTHER: Duration = Duration::from_secs(600);
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// How long a flow in this state may be idle.
+pub fn timeout(protocol: u8, state: u8) -> Duration {
+    const UNANSWERED_STATE: u8 = State::Unanswered as u8;
+    const CLOSING: u8 = State::Closing as u8;
+    const CLOSED: u8 = State::Closed as u8;
+    match (protocol, state) {
+        (1, _) => ICMP,
+        (_, UNANSWERED_STATE) => UNANSWERED,
+        (TCP, CLOSED) => TCP_CLOSED,
+        (TCP, CLOSING) => TCP_CLOSING,
+        (TCP, _) => TCP_ESTABLISHED,
+        (UDP, _) => UDP_ANSWERED,
+        _ => OTHER,
+    }
+}
+
+/// The key of the other direction.
+pub fn reverse(key: &FlowKey<Ipv4>, flow: &Flow<Ipv4>) -> FlowKey<Ipv4> {
+    FlowKey {
+        source: flow.destination,
+        destination: flow.source,
+        source_port: flow.destination_port,
+        destination_port: flow.source_port,
+        scope: flow.reverse_scope,
+        protocol: key.protocol,
+        padding: [0; 3],
+    }
+}
+
+/// Now on the clock of `last_seen`, ns.
+pub fn now() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes to `time`, which is exclusively borrowed. This clock cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Looks through all flows once and says how many entries went.
+pub fn sweep(maps: &Maps, now: u64) -> io::Result<usize> {
+    let mut lives = Lives {
+        generations: &maps.GENERATIONS,
+        known: HashMap::new(),
+    };
+    Ok(sweep_table(&maps.FLOWS4, &mut lives, now)? + sweep_table(&maps.OPENING4, &mut lives, now)?)
+}
+
+/// Which endpoints live, as the packet path sees it.
+struct Lives<'a> {
+    generations: &'a Table<u32, u32>,
+    known: HashMap<u32, u32>,
+}
+
+impl Lives<'_> {
+    /// Is this the present generation of the number? What was read a moment ago may be outdated: nobody is taken for dead by it.
+    fn is_alive(&mut self, endpoint: u32, generation: u32) -> io::Result<bool> {
+        if endpoint == 0 || self.known.get(&endpoint) == Some(&generation) {
+            return Ok(true);
+        }
+        let present = self.generations.get(&endpoint)?.unwrap_or(0);
+        self.known.insert(endpoint, present);
+        Ok(present == generation)
+    }
+}
+
+fn sweep_table(table: &Table<FlowKey<Ipv4>, Flow<Ipv4>>, lives: &mut Lives<'_>, now: u64) -> io::Result<usize> {
+    let (mut ended, mut outcome) = (0, Ok(()));
+    let mut doomed = Vec::new();
+    table.each(|keys, flows| {
+        if outcome.is_err() {
+            return;
+        }
+        doomed.clear();
+        outcome = keys
+            .iter()
+            .zip(flows)
+            .try_for_each(|(key, flow)| judge(table, key, flow, lives, now, &mut doomed));
+        ended += doomed.len();
+        outcome = std::mem::replace(&mut outcome, Ok(())).and_then(|()| table.remove_all(&doomed));
+    })?;
+    outcome.map(|()| ended)
+}
+
+/// Adds the keys that are to go to `doomed`.
+fn judge(
+    table: &Table<FlowKey<Ipv4>, Flow<Ipv4>>,
+    key: &FlowKey<Ipv4>,
+    flow: &Flow<Ipv4>,
+    lives: &mut Lives<'_>,
+    now: u64,
+    doomed: &mut Vec<FlowKey<Ipv4>>,
+) -> io::Result<()> {
+    // One of its ends is an endpoint that lives no more, or lives anew.
+    if !(lives.is_alive(flow.source_endpoint, flow.source_generation)?
+        && lives.is_alive(flow.destination_endpoint, flow.destination_generation)?)
+    {
+        doomed.push(*key);
+        return Ok(());
+    }
+    if !is_idle(key, flow, now) {
+        return Ok(());
+    }
+    let other = reverse(key, flow);
+    match table.get(&other)?.filter(|reply| reverse(&other, reply) == *key) {
+        // The other direction is in use, and this one with it.
+        Some(reply) if !is_idle(&other, &reply, now) => {}
+        Some(_) => doomed.extend([*key, other]),
+        None => doomed.push(*key),
+    }
+    Ok(())
+}
+
+fn is_idle(key: &FlowKey<Ipv4>, flow: &Flow<Ipv4>, now: u64) -> bool {
+    // A packet of this moment may be later than `now`.
+    now.saturating_sub(flow.last_seen) > timeout(key.protocol, flow.state).as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_datapath_common::Ipv4Address;
+
+    use super::*;
+
+    fn flow(last_seen: u64) -> (FlowKey<Ipv4>, Flow<Ipv4>) {
+        let key = FlowKey {
+            source: Ipv4Address::new([172, 17, 0, 2]),
+            destination: Ipv4Address::new([192, 0, 2, 9]),
+            source_port: 4000u16.to_be(),
+            destination_port: 80u16.to_be(),
+            scope: 2,
+            protocol: TCP,
+            padding: [0; 3],
+        };
+        let flow = Flow {
+            last_seen,
+            source: Ipv4Address::new([192, 0, 2, 1]),
+            destination: key.destination,
+            source_port: 1024u16.to_be(),
+            destination_port: key.destination_port,
+            source_endpoint: 7,
+            source_generation: 3,
+            reverse_scope: 0,
+            state: State::Established as u8,
+            ..Flow::default()
+        };
+        (key, flow)
+    }
+
+    #[test]
+    fn a_masqueraded_flows_other_direction_is_that_of_its_answers() {
+        let (key, flow) = flow(0);
+        let other = reverse(&key, &flow);
+        assert_eq!(
+            (other.source, other.source_port),
+            (Ipv4Address::new([192, 0, 2, 9]), 80u16.to_be())
+        );
+        assert_eq!(
+            (other.destination, other.destination_port),
+            (Ipv4Address::new([192, 0, 2, 1]), 1024u16.to_be())
+        );
+        assert_eq!(other.scope, 0);
+    }
+
+    #[test]
+    fn timeouts_grow_with_what_would_be_lost() {
+        let of = |protocol, state: State| timeout(protocol, state as u8);
+        assert!(of(TCP, State::Closed) < of(TCP, State::Unanswered));
+        assert!(of(TCP, State::Unanswered) < of(TCP, State::Closing));
+        assert!(of(TCP, State::Closing) < of(TCP, State::Established));
+        assert!(of(UDP, State::Unanswered) < of(UDP, State::Established));
+        assert!(of(UDP, State::Established) < of(TCP, State::Established));
+    }
+
+    #[test]
+    fn a_flow_of_this_very_moment_is_not_idle_even_if_the_clocks_disagree() {
+        let (key, flow) = flow(1_000_000_000);
+        assert!(!is_idle(&key, &flow, 999_000_000));
+        assert!(!is_idle(&key, &flow, 1_000_000_000 + TCP_ESTABLISHED.as_nanos() as u64));
+        assert!(is_idle(&key, &flow, 1_000_000_001 + TCP_ESTABLISHED.as_nanos() as u64));
+    }
+}

@@ -1,0 +1,34 @@
+//! Settings of single devices under /proc/sys/net. Those of the host (`all`, `default`, `ip_forward`) are not ours and cannot be named here.
+
+use std::{fs, io};
+
+/// Gives `/proc/sys/net/<family>/conf/<device>/<setting>` a value, unless it has it. A setting that this kernel does not have is passed over
+/// (IPv6 may be off at boot).
+pub fn set(family: &str, device: &str, setting: &str, value: &str) -> io::Result<()> {
+    // `/` in place of `.` would be the way of sysctl(8); as a path a device's name is one component whatever it holds.
+    let path = format!("/proc/sys/net/{family}/conf/{device}/{setting}");
+    match fs::read_to_string(&path) {
+        Ok(present) if present.trim() == value => Ok(()),
+        Ok(_) => fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{path}: {error}"))),
+    }
+}
+
+/// No IPv6 on this device, so no link-local address, no router solicitations.
+pub fn without_ipv6(device: &str) -> io::Result<()> {
+    set("ipv6", device, "disable_ipv6", "1")
+}
+
+/// The host's range of ephemeral ports, both ends included.
+pub fn ephemeral_ports() -> io::Result<(u16, u16)> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let mut numbers = text.split_whitespace().map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => Ok((first, last)),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("ip_local_port_range reads {text:?}"),
+        )),
+    }
+}

@@ -1,0 +1,111 @@
+//! All devices and IPv4 addresses of the namespace, as little of them as we need.
+
+use std::{io, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
+    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+};
+
+use crate::kernel::netlink::Netlink;
+
+/// A device.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Device {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// Its alias; empty: none.
+    pub alias: String,
+    /// Its MAC; zeros where it has none.
+    pub mac: [u8; 6],
+    /// Bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// It is loopback.
+    pub loopback: bool,
+    /// Its frames begin with an Ethernet header.
+    pub ethernet: bool,
+}
+
+/// An IPv4 address of the host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Address {
+    /// The device that bears it.
+    pub ifindex: u32,
+    /// The address and its prefix.
+    pub address: Ipv4Net,
+    /// It is good for the whole network, not only on its link or host.
+    pub universal: bool,
+    /// It stands behind another of its subnet.
+    pub secondary: bool,
+}
+
+/// All devices.
+pub fn devices(netlink: &mut Netlink) -> io::Result<Vec<Device>> {
+    let mut devices = Vec::new();
+    netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |answer| {
+        if let RouteNetlinkMessage::NewLink(message) = answer {
+            devices.push(device(message));
+        }
+    })?;
+    Ok(devices)
+}
+
+/// A device as a message tells it.
+pub fn device(message: LinkMessage) -> Device {
+    let header = message.header;
+    let mut device = Device {
+        ifindex: header.index,
+        up: header.flags.contains(LinkFlags::Up),
+        loopback: header.flags.contains(LinkFlags::Loopback),
+        ethernet: header.link_layer_type == LinkLayerType::Ether,
+        ..Device::default()
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name = name,
+            LinkAttribute::IfAlias(alias) => device.alias = alias,
+            LinkAttribute::Mtu(mtu) => device.mtu = mtu,
+            LinkAttribute::Address(bytes) => device.mac = bytes.try_into().unwrap_or_default(),
+            _ => {}
+        }
+    }
+    device
+}
+
+/// All IPv4 addresses, in the kernel's order: a device's primary address first.
+pub fn addresses(netlink: &mut Netlink) -> io::Result<Vec<Address>> {
+    let mut request = AddressMessage::default();
+    request.header.family = AddressFamily::Inet;
+    let mut addresses = Vec::new();
+    netlink.dump(RouteNetlinkMessage::GetAddress(request), |answer| {
+        if let RouteNetlinkMessage::NewAddress(message) = answer {
+            addresses.extend(address(&message));
+        }
+    })?;
+    Ok(addresses)
+}
+
+fn address(message: &AddressMessage) -> Option<Address> {
+    let find = |wanted: fn(&AddressAttribute) -> Option<Ipv4Addr>| message.attributes.iter().find_map(wanted);
+    // On a point-to-point device `Address` is the other side's.
+    let local = find(|attribute| match attribute {
+        AddressAttribute::Local(std::net::IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    });
+    let other = find(|attribute| match attribute {
+        AddressAttribute::Address(std::net::IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    });
+    Some(Address {
+        ifindex: message.header.index,
+        address: Ipv4Net::new(local.or(other)?, message.header.prefix_len).ok()?,
+        universal: message.header.scope == AddressScope::Universe,
+        secondary: message.header.flags.contains(AddressHeaderFlags::Secondary),
+    })
+}

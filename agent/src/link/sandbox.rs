@@ -1,0 +1,49 @@
+//! Sandboxes: the network namespaces of containers, each kept by a file that it is mounted on.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rtnetlink::{LinkUnspec, packet_route::RouteNetlinkMessage};
+
+use crate::kernel::{
+    netlink::Netlink,
+    netns::{self, ifindex},
+};
+
+/// Makes a sandbox with its loopback up; fine when it is there.
+///
+/// The mount is a plain bind in the mount namespace of the daemon, as dockerd's: a shim that the daemon starts sees it.
+pub fn make(path: &Path) -> io::Result<()> {
+    if netns::exists(path) {
+        return Ok(());
+    }
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    netns::make(path, || {
+        let up = LinkUnspec::new_with_index(ifindex("lo")?).up().build();
+        Netlink::open()?.carry_out_one(RouteNetlinkMessage::SetLink(up), 0)
+    })
+}
+
+/// Removes a sandbox; fine when there is none. The namespace lives on for as long as a process is in it.
+pub fn remove(path: &Path) -> io::Result<()> {
+    netns::remove(path)
+}
+
+/// All files of the directory, and whether a namespace is mounted on each.
+pub fn list(directory: &Path) -> io::Result<BTreeSet<(PathBuf, bool)>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) => return Err(error),
+    };
+    Ok(entries
+        .flatten()
+        .map(|entry| entry.path())
+        .map(|path| (path.clone(), netns::exists(&path)))
+        .collect())
+}

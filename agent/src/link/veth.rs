@@ -1,0 +1,204 @@
+//! The veth of an endpoint: one end on the host under our program, the other in the sandbox with its final name from the start.
+
+use std::{
+    fs::File,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsRawFd,
+    path::PathBuf,
+};
+
+use ipnet::IpNet;
+use rtnetlink::{
+    AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_core::{NLM_F_CREATE, NLM_F_EXCL},
+    packet_route::{
+        RouteNetlinkMessage,
+        address::{AddressAttribute, AddressFlags, AddressMessage},
+        link::{InfoData, InfoKind, InfoVeth, LinkMessage},
+    },
+};
+
+use crate::kernel::{
+    netlink::{Netlink, Request},
+    netns::{self, ifindex},
+    sysctl,
+};
+
+/// What a veth is to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wish {
+    /// The endpoint's id, for reports.
+    pub endpoint: String,
+    /// The name of the host's end.
+    pub host_end: String,
+    /// Its alias while it is being made.
+    pub draft_alias: String,
+    /// Its alias when it is ready.
+    pub alias: String,
+    /// Its MAC.
+    pub gateway_mac: [u8; 6],
+    /// The namespace of the container's end.
+    pub sandbox: PathBuf,
+    /// The name of the container's end.
+    pub interface: String,
+    /// Its MAC.
+    pub mac: [u8; 6],
+    /// Its addresses with the network's prefix.
+    pub addresses: Vec<IpNet>,
+    /// The way to everywhere else.
+    pub gateways: Vec<IpAddr>,
+    /// Bytes, both ends.
+    pub mtu: u32,
+}
+
+/// Makes the pair, both ends down, and answers the index of the host's end.
+pub fn make(netlink: &mut Netlink, wish: &Wish) -> io::Result<u32> {
+    let sandbox = netns::open(&wish.sandbox)?;
+    match netlink.carry_out(pair(wish, &sandbox))?.into_iter().collect() {
+        Ok(()) => {}
+        // A draft of an earlier life: the name is made of our endpoint's id.
+        Err(error) if io::Error::raw_os_error(&error) == Some(libc::EEXIST) && ifindex(&wish.host_end).is_ok() => {
+            remove(netlink, ifindex(&wish.host_end)?)?;
+            netlink
+                .carry_out(pair(wish, &sandbox))?
+                .into_iter()
+                .collect::<io::Result<()>>()?;
+        }
+        Err(error) => return Err(error),
+    }
+    sysctl::without_ipv6(&wish.host_end)?;
+    ifindex(&wish.host_end)
+}
+
+fn pair(wish: &Wish, sandbox: &File) -> Vec<Request> {
+    let inner = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(wish.interface.clone())
+        .address(wish.mac.to_vec())
+        .mtu(wish.mtu)
+        .setns_by_fd(sandbox.as_raw_fd())
+        .build();
+    let outer = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .name(wish.host_end.clone())
+        .address(wish.gateway_mac.to_vec())
+        .mtu(wish.mtu)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(inner)))
+        .build();
+    let alias = LinkUnspec::new_with_name(&wish.host_end)
+        .alias(wish.draft_alias.clone())
+        .build();
+    vec![
+        (RouteNetlinkMessage::NewLink(outer), NLM_F_CREATE | NLM_F_EXCL),
+        (RouteNetlinkMessage::SetLink(alias), 0),
+    ]
+}
+
+/// Furnishes the container's end in its sandbox: addresses, up, the way out. The host's end is up already: the end that goes up last has its
+/// queue at once, the other only hears of it a moment later.
+pub fn furnish(wish: &Wish) -> io::Result<()> {
+    let sandbox = netns::open(&wish.sandbox)?;
+    netns::within(&sandbox, || furnish_here(wish))
+}
+
+fn furnish_here(wish: &Wish) -> io::Result<()> {
+    let index = ifindex(&wish.interface)?;
+    let ipv6 = wish.addresses.iter().any(|address| matches!(address, IpNet::V6(_)));
+    sysctl::set("ipv6", &wish.interface, "disable_ipv6", if ipv6 { "0" } else { "1" })?;
+    let mut requests: Vec<Request> = Vec::new();
+    for address in &wish.addresses {
+        requests.push((
+            RouteNetlinkMessage::NewAddress(address_message(index, *address)),
+            NLM_F_CREATE | NLM_F_EXCL,
+        ));
+    }
+    requests.push((
+        RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).up().build()),
+        0,
+    ));
+    for gateway in &wish.gateways {
+        let route = match gateway {
+            IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .gateway(*gateway)
+                .output_interface(index)
+                .build(),
+            IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .gateway(*gateway)
+                .output_interface(index)
+                .build(),
+        };
+        requests.push((RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL));
+    }
+    let told = ["giving it its address", "bringing it up", "giving it its way out"];
+    let steps = std::iter::repeat_n(told[0], wish.addresses.len())
+        .chain([told[1]])
+        .chain(std::iter::repeat_n(told[2], wish.gateways.len()));
+    for (outcome, step) in Netlink::open()?.carry_out(requests)?.into_iter().zip(steps) {
+        outcome.map_err(|error| io::Error::new(error.kind(), format!("{step}: {error}")))?;
+    }
+    Ok(())
+}
+
+fn address_message(index: u32, address: IpNet) -> AddressMessage {
+    match address {
+        IpNet::V4(net) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(index)
+            .address(net.addr(), net.prefix_len())
+            .build(),
+        IpNet::V6(net) => {
+            let mut message = AddressMessageBuilder::<Ipv6Addr>::new()
+                .index(index)
+                .address(net.addr(), net.prefix_len())
+                .build();
+            // Nobody else can have it: no second of waiting for duplicates.
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            message
+        }
+    }
+}
+
+/// Sets host ends up whose programs are attached and whose tables are written.
+pub fn lift_all(netlink: &mut Netlink, host_ends: &[u32]) -> io::Result<()> {
+    let up = |ifindex: &u32| {
+        (
+            RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(*ifindex).up().build()),
+            0,
+        )
+    };
+    netlink
+        .carry_out(host_ends.iter().map(up).collect())?
+        .into_iter()
+        .collect()
+}
+
+/// Gives host ends their final alias. Only a device that is complete bears it: what a crash leaves half-made is made anew.
+pub fn finish_all(netlink: &mut Netlink, host_ends: &[(u32, &Wish)]) -> io::Result<()> {
+    let ready = |(ifindex, wish): &(u32, &Wish)| {
+        let message = LinkUnspec::new_with_index(*ifindex).alias(wish.alias.clone()).build();
+        (RouteNetlinkMessage::SetLink(message), 0)
+    };
+    netlink
+        .carry_out(host_ends.iter().map(ready).collect())?
+        .into_iter()
+        .collect()
+}
+
+/// Removes a device with its other end; fine when it is gone.
+pub fn remove(netlink: &mut Netlink, ifindex: u32) -> io::Result<()> {
+    remove_all(netlink, &[ifindex])
+}
+
+/// Removes many.
+pub fn remove_all(netlink: &mut Netlink, devices: &[u32]) -> io::Result<()> {
+    let request = |ifindex: &u32| {
+        let mut message = LinkMessage::default();
+        message.header.index = *ifindex;
+        (RouteNetlinkMessage::DelLink(message), 0)
+    };
+    for outcome in netlink.carry_out(devices.iter().map(request).collect())? {
+        match outcome {
+            Err(error) if error.raw_os_error() != Some(libc::ENODEV) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! What the tables say, in words.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use sluice_datapath_common::{
+    DropReason, Ipv4,
+    drop::Direction,
+    flow::{Action, FLOW_IS_REPLY, FLOW_REWRITES_DESTINATION, FLOW_REWRITES_SOURCE, Flow, FlowKey, State},
+    uplink::LocalAddress,
+};
+
+use crate::{
+    expire::{now, reverse},
+    map::pins::Maps,
+    roster::Roster,
+    view,
+};
+
+/// All connections of both flow tables, the most recently used first.
+pub fn flows(maps: &Maps, roster: &Roster) -> io::Result<Vec<view::Flow>> {
+    let local: HashMap<Ipv4Addr, LocalAddress> = maps
+        .LOCAL4
+        .entries(|_, _| true)?
+        .into_iter()
+        .map(|(address, local)| (address.into(), local))
+        .collect();
+    let is_host = |address: Ipv4Addr| address.is_loopback() || local.contains_key(&address);
+    let now = now();
+    let mut view = Vec::new();
+    for table in [&maps.FLOWS4, &maps.OPENING4] {
+        let entries = table.entries(|_, _| true)?;
+        let replies: HashMap<Tuple, Flow<Ipv4>> = entries
+            .iter()
+            .filter(|(_, flow)| flow.flags & FLOW_IS_REPLY != 0)
+            .map(|(key, flow)| (tuple(key), *flow))
+            .collect();
+        for (key, flow) in entries.iter().filter(|(_, flow)| flow.flags & FLOW_IS_REPLY == 0) {
+            view.push(join(
+                key,
+                flow,
+                replies.get(&tuple(&reverse(key, flow))),
+                roster,
+                &is_host,
+                now,
+            ));
+        }
+    }
+    view.sort_by(|one, other| one.idle.total_cmp(&other.idle));
+    Ok(view)
+}
+
+type Tuple = (u32, u32, u16, u16, u32, u8);
+
+fn tuple(key: &FlowKey<Ipv4>) -> Tuple {
+    (
+        key.source.0,
+        key.destination.0,
+        key.source_port,
+        key.destination_port,
+        key.scope,
+        key.protocol,
+    )
+}
+
+/// Both directions of a connection as one.
+fn join(
+    key: &FlowKey<Ipv4>,
+    flow: &Flow<Ipv4>,
+    reply: Option<&Flow<Ipv4>>,
+    roster: &Roster,
+    is_host: &impl Fn(Ipv4Addr) -> bool,
+    now: u64,
+) -> view::Flow {
+    let peer = |address: Ipv4Addr, port: u16, endpoint: u32| view::Peer {
+        address: IpAddr::V4(address),
+        port: u16::from_be(port),
+        name: match endpoint {
+            0 if is_host(address) => "host".to_owned(),
+            0 => String::new(),
+            number => roster.name(number),
+        },
+    };
+    let host_peer = |address: Ipv4Addr, port: u16| peer(address, port, 0);
+    let rewrites = |flag: u8| flow.flags & flag != 0;
+    // An address that is translated is one of the host's that stands for the endpoint.
+    let to = match rewrites(FLOW_REWRITES_DESTINATION) {
+        true => host_peer(key.destination.into(), key.destination_port),
+        false => peer(key.destination.into(), key.destination_port, flow.destination_endpoint),
+    };
+    let seconds = |since: u64| now.saturating_sub(since) as f64 / 1e9;
+    let last_seen = flow.last_seen.max(reply.map_or(0, |reply| reply.last_seen));
+    view::Flow {
+        protocol: protocol(key.protocol),
+        from: peer(key.source.into(), key.source_port, flow.source_endpoint),
+        to,
+        translated_from: rewrites(FLOW_REWRITES_SOURCE).then(|| host_peer(flow.source.into(), flow.source_port)),
+        translated_to: rewrites(FLOW_REWRITES_DESTINATION).then(|| {
+            peer(
+                flow.destination.into(),
+                flow.destination_port,
+                flow.destination_endpoint,
+            )
+        }),
+        state: state(flow.state).to_owned(),
+        towards: towards(flow.action).to_owned(),
+        packets: flow.packets,
+        bytes: flow.bytes,
+        reply_packets: reply.map_or(0, |reply| reply.packets),
+        reply_bytes: reply.map_or(0, |reply| reply.bytes),
+        age: seconds(flow.opened),
+        idle: seconds(last_seen),
+    }
+}
+
+fn protocol(number: u8) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        132 => "sctp".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn state(number: u8) -> &'static str {
+    const STATES: [(State, &str); 4] = [
+        (State::Unanswered, "unanswered"),
+        (State::Established, "established"),
+        (State::Closing, "closing"),
+        (State::Closed, "closed"),
+    ];
+    STATES
+        .iter()
+        .find(|(state, _)| *state as u8 == number)
+        .map_or("unknown", |(_, word)| word)
+}
+
+fn towards(action: u8) -> &'static str {
+    match action {
+        action if action == Action::Endpoint as u8 => "container",
+        action if action == Action::Host as u8 => "host",
+        _ => "world",
+    }
+}
+
+/// Drops by reason, direction and endpoint, the most frequent first.
+pub fn drops(maps: &Maps, roster: &Roster) -> io::Result<Vec<view::Drop>> {
+    let (mut drops, mut seen) = (Vec::new(), HashSet::new());
+    maps.DROPS.each(|key, counters| {
+        // A walk that runs into an eviction begins again from the start.
+        if !seen.insert((key.endpoint, key.reason, key.direction)) {
+            return;
+        }
+        let reason = DropReason::from_number(key.reason);
+        let direction = Direction::from_number(key.direction);
+        drops.push(view::Drop {
+            reason: reason.map_or_else(|| format!("reason {}", key.reason), |reason| reason.word().to_owned()),
+            sentence: reason
+                .map_or("A reason that this program does not know yet.", DropReason::sentence)
+                .to_owned(),
+            direction: direction.map_or_else(
+                || format!("direction {}", key.direction),
+                |direction| direction.word().to_owned(),
+            ),
+            endpoint: if key.endpoint == 0 {
+                String::new()
+            } else {
+                roster.name(key.endpoint)
+            },
+            packets: counters.iter().map(|counter| counter.packets).sum(),
+            bytes: counters.iter().map(|counter| counter.bytes).sum(),
+        });
+    })?;
+    drops.sort_by(|one, other| {
+        other
+            .packets
+            .cmp(&one.packets)
+            .then_with(|| one.reason.cmp(&other.reason))
+    });
+    Ok(drops)
+}
+
+/// How full each table is. An array's slots are all there; those in use are counted.
+pub fn tables(maps: &Maps) -> io::Result<Vec<view::Table>> {
+    let networks = maps.NETWORKS.entries(|_, network| network.flags != 0)?.len();
+    let generations = maps.GENERATIONS.entries(|_, generation| *generation != 0)?.len();
+    let in_use = BTreeMap::from([("NETWORKS", networks as u64), ("GENERATIONS", generations as u64)]);
+    let table = |(map, entries): (&'static crate::map::pins::Specification, u64)| view::Table {
+        name: map.name.to_owned(),
+        sentence: map.sentence.to_owned(),
+        entries: in_use.get(map.name).copied().unwrap_or(entries),
+        capacity: u64::from(map.capacity),
+    };
+    Ok(maps.fill()?.into_iter().map(table).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_datapath_common::Ipv4Address;
+
+    use super::*;
+
+    fn masqueraded() -> (FlowKey<Ipv4>, Flow<Ipv4>) {
+        let key = FlowKey {
+            source: Ipv4Address::new([172, 17, 0, 2]),
+            destination: Ipv4Address::new([192, 0, 2, 9]),
+            source_port: 4000u16.to_be(),
+            destination_port: 80u16.to_be(),
+            scope: 2,
+            protocol: 6,
+            padding: [0; 3],
+        };
+        let flow = Flow {
+            packets: 3,
+            bytes: 300,
+            opened: 1_000_000_000,
+            last_seen: 2_000_000_000,
+            source: Ipv4Address::new([192, 0, 2, 1]),
+            source_port: 1024u16.to_be(),
+            destination: key.destination,
+            destination_port: key.destination_port,
+            flags: FLOW_REWRITES_SOURCE,
+            action: Action::World as u8,
+            state: State::Established as u8,
+            source_endpoint: 7,
+            ..Flow::default()
+        };
+        (key, flow)
+    }
+
+    #[test]
+    fn both_directions_are_told_as_one_connection() {
+        let (key, flow) = masqueraded();
+        let reply = Flow {
+            packets: 2,
+            bytes: 900,
+            last_seen: 3_000_000_000,
+            ..flow
+        };
+        let is_host = |address: Ipv4Addr| address == Ipv4Addr::new(192, 0, 2, 1);
+        let view = join(&key, &flow, Some(&reply), &Roster::default(), &is_host, 5_000_000_000);
+        assert_eq!(
+            (view.packets, view.reply_packets, view.bytes, view.reply_bytes),
+            (3, 2, 300, 900)
+        );
+        assert_eq!((view.age, view.idle), (4.0, 2.0));
+        assert_eq!((view.from.name.as_str(), view.from.port), ("endpoint #7 (gone)", 4000));
+        assert_eq!((view.to.name.as_str(), view.to.port), ("", 80));
+        let translated = view.translated_from.unwrap();
+        assert_eq!((translated.name.as_str(), translated.port), ("host", 1024));
+        assert_eq!(view.translated_to, None);
+        assert_eq!(
+            (view.state.as_str(), view.towards.as_str(), view.protocol.as_str()),
+            ("established", "world", "tcp")
+        );
+    }
+}

@@ -1,0 +1,379 @@
+use std::path::Path;
+
+use super::*;
+use crate::{
+    actual::Veth,
+    fixture,
+    link::{host_leg::HostLeg, uplink},
+};
+
+fn names() -> Names {
+    Names::new("default", Path::new("/sys/fs/bpf")).unwrap()
+}
+
+fn desired(numbers: &[u32]) -> Desired {
+    let mut desired = Desired::default();
+    let network = fixture::network(2);
+    desired.networks.insert(network.id.to_string(), network);
+    for number in numbers {
+        let (endpoint, sandbox) = (fixture::endpoint(*number, 10 + number), fixture::sandbox(*number));
+        desired.endpoints.insert(endpoint.id.to_string(), endpoint);
+        desired.sandboxes.insert(sandbox.id.to_string(), sandbox);
+    }
+    desired
+}
+
+/// A host that agrees with `desired`: the veth of endpoint `n` has the index `100 + n`.
+fn agreeing(desired: &Desired) -> Actual {
+    let names = names();
+    let (places, troubles) = places(desired, &names);
+    assert!(troubles.is_empty(), "{troubles:?}");
+    let mut actual = Actual {
+        leg: HostLeg { host: 5, datapath: 6 },
+        leg_mtu: 1500,
+        gateways: gateways(desired).map(|(gateway, _)| gateway).collect(),
+        sandboxes: desired
+            .sandboxes
+            .values()
+            .map(|sandbox| (sandbox.path.clone(), true))
+            .collect(),
+        ..Actual::default()
+    };
+    for (id, place) in &places {
+        let veth = Veth {
+            endpoint: (*id).to_owned(),
+            fingerprint: place.fingerprint,
+            up: true,
+        };
+        actual.veths.insert(100 + place.endpoint.number, veth);
+    }
+    actual.tables = tables_for(desired, &actual);
+    actual
+}
+
+fn tables_for(desired: &Desired, actual: &Actual) -> Tables {
+    let names = names();
+    let (places, _) = places(desired, &names);
+    let (tables, troubles) = tables(desired, &places, actual, &names, |id| actual.veth_of(id));
+    assert!(troubles.is_empty(), "{troubles:?}");
+    tables
+}
+
+fn plan(desired: &Desired, actual: &Actual) -> Devices {
+    let names = names();
+    devices(desired, &places(desired, &names).0, actual)
+}
+
+fn endpoint_mut(desired: &mut Desired, number: u32) -> &mut Endpoint {
+    desired
+        .endpoints
+        .values_mut()
+        .find(|endpoint| endpoint.number == number)
+        .unwrap()
+}
+
+#[test]
+fn a_host_that_agrees_with_the_store_is_left_alone() {
+    let desired = desired(&[1, 2]);
+    let actual = agreeing(&desired);
+    assert_eq!(plan(&desired, &actual), Devices::default());
+    assert!(steps(&actual.tables, &tables_for(&desired, &actual)).is_empty());
+}
+
+#[test]
+fn an_empty_host_gets_everything() {
+    let desired = desired(&[1, 2]);
+    let plan = plan(&desired, &Actual::default());
+    assert_eq!(plan.make_veths.len(), 2);
+    assert_eq!(plan.make_sandboxes.len(), 2);
+    assert_eq!(plan.add_gateways, ["172.17.0.1/16".parse().unwrap()]);
+    assert_eq!(plan.leg_mtu, Some(1500));
+    assert!(plan.remove_veths.is_empty() && plan.remove_sandboxes.is_empty() && plan.remove_gateways.is_empty());
+}
+
+#[test]
+fn what_the_store_does_not_know_goes() {
+    let actual = agreeing(&desired(&[1, 2]));
+    let plan = plan(&Desired::default(), &actual);
+    assert_eq!(plan.remove_veths, [101, 102]);
+    assert_eq!(plan.remove_sandboxes.len(), 2);
+    assert_eq!(plan.remove_gateways.len(), 1);
+    let steps = steps(&actual.tables, &Tables::default());
+    assert_eq!(
+        (
+            steps.endpoints4.remove.len(),
+            steps.attachments.remove.len(),
+            steps.generations.remove.len()
+        ),
+        (2, 2, 2)
+    );
+    assert!(steps.moves_epoch);
+}
+
+#[test]
+fn a_veth_that_was_made_from_something_else_is_made_anew() {
+    let mut desired = desired(&[1, 2]);
+    let actual = agreeing(&desired);
+    endpoint_mut(&mut desired, 1).addresses = vec!["172.17.0.77/16".parse().unwrap()];
+    let plan = plan(&desired, &actual);
+    assert_eq!(plan.remove_veths, [101]);
+    assert_eq!(plan.make_veths.len(), 1);
+    assert_eq!(plan.make_veths[0].addresses[0].to_string(), "172.17.0.77/16");
+}
+
+#[test]
+fn a_draft_that_a_crash_left_is_made_anew() {
+    let desired = desired(&[1]);
+    let mut actual = agreeing(&desired);
+    actual.veths.get_mut(&101).unwrap().fingerprint = 0;
+    let plan = plan(&desired, &actual);
+    assert_eq!((plan.remove_veths.len(), plan.make_veths.len()), (1, 1));
+}
+
+#[test]
+fn a_veth_that_somebody_set_down_is_lifted() {
+    let desired = desired(&[1]);
+    let mut actual = agreeing(&desired);
+    actual.veths.get_mut(&101).unwrap().up = false;
+    assert_eq!(
+        plan(&desired, &actual),
+        Devices {
+            lift: vec![101],
+            ..Devices::default()
+        }
+    );
+}
+
+#[test]
+fn a_sandbox_without_its_namespace_is_made_anew_with_its_veth() {
+    let desired = desired(&[1]);
+    let mut actual = agreeing(&desired);
+    actual.sandboxes.values_mut().for_each(|mounted| *mounted = false);
+    let plan = plan(&desired, &actual);
+    assert_eq!(
+        (
+            plan.make_sandboxes.len(),
+            plan.make_veths.len(),
+            plan.remove_veths.len()
+        ),
+        (1, 1, 1)
+    );
+    assert!(plan.remove_sandboxes.is_empty());
+}
+
+#[test]
+fn what_belongs_to_a_record_that_cannot_be_read_stays() {
+    let before = desired(&[1]);
+    let actual = agreeing(&before);
+    let mut after = desired(&[]);
+    for id in before.endpoints.keys().chain(before.sandboxes.keys()) {
+        after.unreadable.insert(id.clone(), "version 2".into());
+    }
+    // A sandbox's file is called by its id.
+    let plan = plan(&after, &actual);
+    assert!(plan.remove_veths.is_empty());
+}
+
+#[test]
+fn the_leg_is_as_large_as_the_largest_network() {
+    let mut desired = desired(&[]);
+    let actual = agreeing(&desired);
+    let large = Network {
+        mtu: 9000,
+        ..fixture::network(3)
+    };
+    desired.networks.insert(large.id.to_string(), large);
+    assert_eq!(plan(&desired, &actual).leg_mtu, Some(9000));
+}
+
+#[test]
+fn an_endpoint_without_a_network_sandbox_or_number_is_told_and_the_others_are_made() {
+    type Spoil = fn(&mut Endpoint);
+    let cases: [(&str, Spoil); 6] = [
+        ("in no known network", |endpoint| endpoint.network = endpoint.id.clone()),
+        ("in no known sandbox", |endpoint| endpoint.sandbox = endpoint.id.clone()),
+        ("has the number 0", |endpoint| endpoint.number = 0),
+        ("has the number 70000", |endpoint| endpoint.number = 70_000),
+        ("has the generation 0", |endpoint| endpoint.generation = 0),
+        ("which no device can be", |endpoint| {
+            endpoint.interface = "a-name-much-too-long".into()
+        }),
+    ];
+    for (told, spoil) in cases {
+        let mut desired = desired(&[1, 2]);
+        spoil(endpoint_mut(&mut desired, 1));
+        let names = names();
+        let (places, troubles) = places(&desired, &names);
+        assert_eq!(places.len(), 1);
+        assert!(troubles.values().next().unwrap().contains(told), "{troubles:?}");
+    }
+}
+
+#[test]
+fn two_endpoints_with_one_number_are_not_both_made() {
+    let mut desired = desired(&[1, 2]);
+    endpoint_mut(&mut desired, 2).number = 1;
+    let names = names();
+    let (places, troubles) = places(&desired, &names);
+    assert_eq!((places.len(), troubles.len()), (1, 1));
+}
+
+#[test]
+fn the_tables_say_who_lives_where() {
+    let mut desired = desired(&[1]);
+    endpoint_mut(&mut desired, 1).ports = vec![fixture::port("0.0.0.0", 8080, 80)];
+    let actual = agreeing(&desired);
+    let tables = tables_for(&desired, &actual);
+    let address = Ipv4Address::new([172, 17, 0, 2]);
+    let endpoint = tables.endpoints4[&ByBytes(EndpointKey { network: 2, address })];
+    assert_eq!(
+        (endpoint.endpoint, endpoint.ifindex, endpoint.mac),
+        (1, 101, [2, 0x42, 172, 17, 0, 2])
+    );
+    let attachment = tables.attachments[&ByBytes(101)];
+    assert_eq!(
+        (
+            attachment.endpoint,
+            attachment.generation,
+            attachment.network,
+            attachment.address4
+        ),
+        (1, 11, 2, address)
+    );
+    assert_eq!(tables.generations[&ByBytes(1)], 11);
+    assert_eq!(
+        tables.subnets4[&ByBytes(Prefix {
+            length: 16,
+            address: Ipv4Address::new([172, 17, 0, 0])
+        })],
+        2
+    );
+    let local = tables.local4[&ByBytes(Ipv4Address::new([172, 17, 0, 1]))];
+    assert_eq!((local.ifindex, local.gateway_of), (5, 2));
+    let key = PublishKey {
+        address: Ipv4Address(0),
+        port: 8080u16.to_be(),
+        protocol: 6,
+        padding: 0,
+    };
+    let publication = tables.published4[&ByBytes(key)];
+    assert_eq!(
+        (
+            publication.network,
+            publication.endpoint,
+            publication.address,
+            publication.port
+        ),
+        (2, 1, address, 80u16.to_be())
+    );
+}
+
+#[test]
+fn a_networks_rules_become_flags() {
+    for (icc, masquerade, internal) in [(true, true, false), (false, true, false), (true, false, true)] {
+        let network = Network {
+            icc,
+            masquerade,
+            internal,
+            ..fixture::network(2)
+        };
+        let mut tables = Tables::default();
+        add_network(&mut tables, &mut Troubles::new(), &network, &names());
+        let flags = tables.networks[&ByBytes(2)].flags;
+        assert_eq!(flags & NETWORK_EXISTS, NETWORK_EXISTS);
+        assert_eq!(flags & NETWORK_ICC != 0, icc);
+        assert_eq!(flags & NETWORK_MASQUERADES != 0, masquerade);
+        assert_eq!(flags & NETWORK_INTERNAL != 0, internal);
+    }
+}
+
+#[test]
+fn an_internal_network_has_no_way_out() {
+    let mut desired = desired(&[1]);
+    desired
+        .networks
+        .values_mut()
+        .for_each(|network| network.internal = true);
+    let names = names();
+    let (places, _) = places(&desired, &names);
+    assert!(places.values().all(|place| place.wish.gateways.is_empty()));
+}
+
+#[test]
+fn a_port_is_reserved_as_often_as_it_is_published() {
+    let mut desired = desired(&[1]);
+    endpoint_mut(&mut desired, 1).ports = vec![fixture::port("127.0.0.1", 80, 80), fixture::port("192.0.2.1", 80, 80)];
+    let tables = tables_for(&desired, &agreeing(&desired));
+    assert_eq!(tables.published4.len(), 2);
+    let key = ReservationKey {
+        port: 80u16.to_be(),
+        protocol: 6,
+        family: 2,
+    };
+    assert_eq!(tables.reserved[&ByBytes(key)].publications, 2);
+}
+
+#[test]
+fn a_port_that_two_endpoints_publish_belongs_to_one_and_is_told() {
+    let mut desired = desired(&[1, 2]);
+    for number in [1, 2] {
+        endpoint_mut(&mut desired, number).ports = vec![fixture::port("0.0.0.0", 80, 80)];
+    }
+    let names = names();
+    let (places, _) = places(&desired, &names);
+    let (tables, troubles) = tables(&desired, &places, &Actual::default(), &names, |_| Some(7));
+    assert_eq!((tables.published4.len(), troubles.len()), (1, 1));
+}
+
+#[test]
+fn the_epoch_moves_when_a_judgement_could_change_and_not_when_an_endpoint_comes_or_goes() {
+    let base = desired(&[1]);
+    let actual = agreeing(&base);
+    let moves = |desired: &Desired, actual: &Actual| {
+        let steps = steps(&actual.tables, &tables_for(desired, actual));
+        assert!(!steps.is_empty());
+        steps.moves_epoch
+    };
+
+    let both = desired(&[1, 2]);
+    let mut grown = agreeing(&both);
+    grown.tables = actual.tables.clone();
+    assert!(!moves(&both, &grown), "an endpoint came");
+    grown.tables = tables_for(&both, &grown);
+    grown.veths.remove(&102);
+    assert!(!moves(&base, &grown), "an endpoint went");
+
+    let mut without_icc = base.clone();
+    without_icc
+        .networks
+        .values_mut()
+        .for_each(|network| network.icc = false);
+    assert!(moves(&without_icc, &actual), "a rule changed");
+
+    let mut published = base.clone();
+    endpoint_mut(&mut published, 1).ports = vec![fixture::port("0.0.0.0", 80, 80)];
+    assert!(moves(&published, &actual), "a port was published");
+
+    let mut moved = actual.clone();
+    let uplink = uplink::Uplink {
+        ifindex: 9,
+        name: "eth0".into(),
+        mtu: 1500,
+        address: Ipv4Addr::new(192, 0, 2, 1),
+    };
+    moved.world = World {
+        addresses: vec![(uplink.address, 9)],
+        uplinks: vec![uplink],
+    };
+    assert!(moves(&base, &moved), "the host moved");
+}
+
+#[test]
+fn an_endpoint_of_a_new_life_changes_its_generation() {
+    let mut desired = desired(&[1]);
+    let actual = agreeing(&desired);
+    endpoint_mut(&mut desired, 1).generation = 99;
+    let steps = steps(&actual.tables, &tables_for(&desired, &actual));
+    assert_eq!(steps.generations.put, [(ByBytes(1), 99)]);
+    assert_eq!(steps.attachments.put[0].1.generation, 99);
+}
