@@ -1,0 +1,49 @@
+//! What the daemon was told.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use sluice_model::Id;
+
+/// What the daemon was told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `<data-root>`: containers live in `containers/<id>`.
+    pub data_root: PathBuf,
+    /// `<exec-root>`: namespace files live in `netns/<id>`.
+    pub exec_root: PathBuf,
+    /// The default network's gateway and subnet (`--bip`); none: 172.17.0.1/16 when free, else another private range.
+    pub bip: Option<ipnet::Ipv4Net>,
+    /// May containers of the default network talk to each other?
+    pub icc: bool,
+    /// Where published ports are bound by default (`--ip`).
+    pub default_binding: IpAddr,
+    /// `--mtu`; none: that of the default route's device.
+    pub mtu: Option<u32>,
+    /// `--ip-masq`.
+    pub masquerade: bool,
+    /// `--dns`, `--dns-search`, `--dns-option`: what containers without their own get.
+    pub dns: Vec<IpAddr>,
+    /// As above.
+    pub dns_search: Vec<String>,
+    /// As above.
+    pub dns_options: Vec<String>,
+    /// cgroup parent of containers.
+    pub cgroup_parent: String,
+}
+
+impl Config {
+    /// Where all containers have their directories.
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.data_root.join("containers")
+    }
+
+    /// A container's directory: its bundle, log, `/etc` files and writable layer.
+    pub(crate) fn container(&self, id: &Id) -> PathBuf {
+        self.containers().join(id.as_str())
+    }
+
+    /// The file a container's network namespace is mounted on.
+    pub(crate) fn sandbox(&self, id: &Id) -> PathBuf {
+        self.exec_root.join("netns").join(id.as_str())
+    }
+}

@@ -1,0 +1,226 @@
+//! Takes over what an earlier daemon left: running containers are watched again, ended ones get their end, what belongs to nobody is removed.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use sluice_model::{Container, Endpoint, Id, container::Phase};
+use sluice_runtime::{Exit, RuntimeError, Status};
+use sluice_store::{Entry, Transaction, Write, key, record};
+
+use crate::{
+    Engine, EngineError,
+    blocking::blocking,
+    container::{
+        directory,
+        held::Held,
+        watch::{restarts, unseen},
+    },
+};
+
+/// What the store knew of places in networks when the daemon started.
+pub(crate) struct Places {
+    endpoints: Vec<Endpoint>,
+    sandboxes: Vec<String>,
+    addresses: Vec<Entry>,
+}
+
+/// What the runtime says of a container.
+enum Found {
+    Alive(Phase, u32),
+    Ended(Exit),
+    Nothing,
+}
+
+impl Engine {
+    /// Reads the networks. One that can't be read is told and left alone.
+    pub(crate) fn read_networks(&self, entries: Vec<Entry>) {
+        for network in readable(entries) {
+            self.networks.enter(network);
+        }
+    }
+
+    /// Reads who stands where, so that no place is given twice.
+    pub(crate) async fn read_places(&self) -> Result<Places, EngineError> {
+        let (endpoints, _) = self.store.list(key::ENDPOINTS).await?;
+        let (sandboxes, _) = self.store.list(key::SANDBOXES).await?;
+        let (addresses, _) = self.store.list(key::ADDRESSES).await?;
+        let endpoints: Vec<Endpoint> = readable(endpoints);
+        for endpoint in &endpoints {
+            self.networks.places().enter(endpoint.clone());
+        }
+        Ok(Places {
+            endpoints,
+            sandboxes: sandboxes.into_iter().map(|entry| entry.key).collect(),
+            addresses,
+        })
+    }
+
+    /// Takes the containers over.
+    pub(crate) async fn adopt_containers(self: &Arc<Self>, places: Places) -> Result<(), EngineError> {
+        let (entries, _) = self.store.list(key::CONTAINERS).await?;
+        let unreadable: BTreeSet<String> = entries
+            .iter()
+            .filter(|entry| record::decode::<Container>(&entry.key, &entry.value).is_err())
+            .map(|entry| entry.key.clone())
+            .collect();
+        for container in readable::<Container>(entries) {
+            self.containers.enter(Arc::new(Held::new(container)));
+        }
+        self.remove_orphans(places, &unreadable).await?;
+        let all = futures_util::future::join_all(self.containers.all().into_iter().map(|held| {
+            let engine = self.clone();
+            async move { engine.adopt(held).await }
+        }));
+        all.await;
+        Ok(())
+    }
+
+    async fn adopt(self: &Arc<Self>, held: Arc<Held>) {
+        let _story = held.story.lock().await;
+        let was = held.record();
+        let found = match self.look_for(&held.id).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!("cannot find out how container {} is: {error}", held.id);
+                return;
+            }
+        };
+        match (was.state.phase, found) {
+            (Phase::Removing | Phase::Dead, _) => {
+                if let Err(error) = self.remove_whole(&held).await {
+                    tracing::warn!("cannot finish the removal of container {}: {error}", held.id);
+                }
+                return;
+            }
+            (_, Found::Alive(phase, pid)) => {
+                held.change(|container| (container.state.phase, container.state.pid) = (phase, pid));
+                held.began();
+                self.watch(&held);
+                return;
+            }
+            (_, Found::Ended(exit)) => {
+                self.end(&held, exit).await;
+                return;
+            }
+            (Phase::Running | Phase::Paused, Found::Nothing) => {
+                self.end(&held, unseen()).await;
+                return;
+            }
+            (Phase::Created | Phase::Exited, Found::Nothing) => {}
+        }
+        // after a restart of the host all that had run is found by `end`; what waited for its restart is found here
+        if was.state.phase == Phase::Exited && restarts(&was) {
+            let engine = self.clone();
+            let held = held.clone();
+            tokio::spawn(async move {
+                let _story = held.story.lock().await;
+                if let Err(error) = engine.begin(&held).await {
+                    tracing::warn!("the restart policy cannot start container {}: {error}", held.id);
+                }
+            });
+        }
+    }
+
+    async fn look_for(&self, id: &Id) -> Result<Found, EngineError> {
+        let state = match self.runtime.state(id.as_str()).await {
+            Ok(state) => state,
+            Err(RuntimeError::NoSuchContainer(_)) => return Ok(Found::Nothing),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(match (state.status, state.pid) {
+            (Status::Running, Some(pid)) => Found::Alive(Phase::Running, pid),
+            (Status::Paused, Some(pid)) => Found::Alive(Phase::Paused, pid),
+            // the daemon died between create and start: the process has run nothing yet
+            (Status::Created, _) => Found::Ended(unseen()),
+            _ => Found::Ended(state.exit.unwrap_or_else(unseen)),
+        })
+    }
+
+    /// Removes processes, directories and places without a record. What belongs to a record that can't be read is left alone.
+    async fn remove_orphans(&self, places: Places, unreadable: &BTreeSet<String>) -> Result<(), EngineError> {
+        let is_known = |id: &Id| self.containers.by_id(id).is_some() || unreadable.contains(&key::container(id));
+        for id in self.runtime.list()? {
+            if Id::parse(&id).is_some_and(|id| !is_known(&id)) {
+                tracing::info!("removing the process of container {id}, of which there is no record");
+                if let Err(error) = self.runtime.delete(&id).await {
+                    tracing::warn!("cannot remove the process of container {id}: {error}");
+                }
+            }
+        }
+        self.remove_orphaned_directories(&is_known).await?;
+
+        let (gone, kept): (Vec<Endpoint>, Vec<Endpoint>) = places
+            .endpoints
+            .into_iter()
+            .partition(|endpoint| !is_known(&endpoint.container));
+        let mut writes: Vec<Write> = gone
+            .iter()
+            .map(|endpoint| Write::Delete(key::endpoint(&endpoint.id)))
+            .collect();
+        let kept: BTreeSet<&[u8]> = kept.iter().map(|endpoint| endpoint.id.as_str().as_bytes()).collect();
+        let lost = places
+            .addresses
+            .into_iter()
+            .filter(|address| !kept.contains(address.value.as_slice()));
+        writes.extend(lost.map(|address| Write::Delete(address.key)));
+        let of_nobody = |place: &String| {
+            place
+                .strip_prefix(key::SANDBOXES)
+                .and_then(Id::parse)
+                .is_some_and(|id| !is_known(&id))
+        };
+        writes.extend(places.sandboxes.into_iter().filter(of_nobody).map(Write::Delete));
+        self.release(&gone);
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.commit_release(Transaction {
+            writes,
+            ..Default::default()
+        })
+        .await
+    }
+
+    async fn remove_orphaned_directories(&self, is_known: &(impl Fn(&Id) -> bool + Sync)) -> Result<(), EngineError> {
+        let root = self.config.containers();
+        let entries = std::fs::read_dir(&root).map_err(|why| crate::error::io("read", &root, &why))?;
+        let orphans: Vec<_> = entries
+            .flatten()
+            .filter(|entry| {
+                entry
+                    .file_name()
+                    .to_str()
+                    .and_then(Id::parse)
+                    .is_some_and(|id| !is_known(&id))
+            })
+            .map(|entry| entry.path())
+            .collect();
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        let images = self.images.clone();
+        blocking(move || {
+            for orphan in orphans {
+                if let Err(error) = directory::remove(&images, &orphan) {
+                    tracing::warn!(
+                        "cannot remove {}, which belongs to no container: {error}",
+                        orphan.display()
+                    );
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Records that can be read; the others are told and left where they are.
+fn readable<T: serde::de::DeserializeOwned>(entries: Vec<Entry>) -> Vec<T> {
+    let read = |entry: Entry| match record::decode(&entry.key, &entry.value) {
+        Ok(record) => Some(record),
+        Err(error) => {
+            tracing::error!("{error}");
+            None
+        }
+    };
+    entries.into_iter().filter_map(read).collect()
+}

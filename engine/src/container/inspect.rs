@@ -1,0 +1,123 @@
+//! A container and what belongs to it, for those who look.
+
+use std::path::{Path, PathBuf};
+
+use sluice_model::{
+    Container,
+    container::{EndpointView, NetworkMode},
+};
+
+use crate::{
+    Engine, EngineError,
+    blocking::blocking,
+    container::{directory, held::Held},
+};
+
+/// A container and what belongs to it, for `inspect` and `ps`.
+#[derive(Clone, Debug)]
+pub struct ContainerView {
+    /// The record, its state up to date.
+    pub container: Container,
+    /// The name of its image as the user gave it, or the image's id when that name is another's now.
+    pub image_name: String,
+    /// Its place in each network.
+    pub endpoints: Vec<EndpointView>,
+    /// What is published now.
+    pub ports: Vec<sluice_model::PublishedPort>,
+    /// `<exec-root>/netns/<id>`, when it has a namespace of its own.
+    pub sandbox_path: Option<PathBuf>,
+    /// The log file, empty: none.
+    pub log_path: PathBuf,
+    /// `/etc/hosts` and so on, on the host.
+    pub resolv_conf_path: PathBuf,
+    /// As above.
+    pub hostname_path: PathBuf,
+    /// As above.
+    pub hosts_path: PathBuf,
+    /// Mounted root, upper, lower, work directories of overlayfs (`GraphDriver.Data`).
+    pub graph: Vec<(String, String)>,
+    /// Ids of running exec sessions.
+    pub exec_ids: Vec<String>,
+    /// Sizes of the writable layer and of all, bytes, when asked for.
+    pub size: Option<(i64, i64)>,
+}
+
+impl Engine {
+    /// By id, unambiguous id prefix, or name (with or without a leading slash).
+    pub async fn inspect_container(&self, name: &str, size: bool) -> Result<ContainerView, EngineError> {
+        let held = self.containers.find(name)?;
+        let mut view = self.view(&held);
+        let (images, id) = (self.images.clone(), view.container.image_id.clone());
+        let asked = view.container.config.image.clone();
+        let (name, of_image) = blocking(move || {
+            let named = images.find(&asked).is_ok_and(|image| image.id == id);
+            let of_image = images.find(&id).map_or(0, |image| image.size);
+            Ok((if named { asked } else { id }, of_image))
+        })
+        .await?;
+        view.image_name = name;
+        if size {
+            view.size = Some(self.sizes(&held, of_image).await?);
+        }
+        Ok(view)
+    }
+
+    /// A container as it is now; `image_name` is the name the user gave.
+    pub(crate) fn view(&self, held: &Held) -> ContainerView {
+        let container = held.record();
+        let directory = self.config.container(&held.id);
+        let endpoints = self.networks.of_container(&held.id);
+        let own_namespace = container.state.is_alive() && container.host_config.network_mode != NetworkMode::Host;
+        let has_log = container.host_config.log_driver != "none";
+        ContainerView {
+            image_name: container.config.image.clone(),
+            endpoints: endpoints.iter().map(|endpoint| self.networks.view(endpoint)).collect(),
+            ports: endpoints
+                .iter()
+                .flat_map(|endpoint| endpoint.ports.iter().copied())
+                .collect(),
+            sandbox_path: own_namespace.then(|| self.config.sandbox(&held.id)),
+            log_path: if has_log {
+                directory::log(&directory, &container)
+            } else {
+                PathBuf::new()
+            },
+            resolv_conf_path: directory.join("resolv.conf"),
+            hostname_path: directory.join("hostname"),
+            hosts_path: directory.join("hosts"),
+            graph: graph(&directory),
+            exec_ids: self.execs.running_in(&held.id),
+            size: None,
+            container,
+        }
+    }
+
+    /// Bytes in the writable layer, and with the image's below it.
+    pub(crate) async fn sizes(&self, held: &Held, of_image: u64) -> Result<(i64, i64), EngineError> {
+        let upper = self.config.container(&held.id).join("upper");
+        let own = blocking(move || Ok(bytes_in(&upper))).await?;
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        Ok((signed(own), signed(own.saturating_add(of_image))))
+    }
+}
+
+fn graph(directory: &Path) -> Vec<(String, String)> {
+    [("MergedDir", "merged"), ("UpperDir", "upper"), ("WorkDir", "work")]
+        .map(|(name, sub)| (name.to_owned(), directory.join(sub).display().to_string()))
+        .into()
+}
+
+/// Bytes of all files below; what vanishes meanwhile or can't be read counts nothing.
+fn bytes_in(directory: &Path) -> u64 {
+    let (mut sum, mut left) = (0_u64, vec![directory.to_owned()]);
+    while let Some(directory) = left.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => left.push(entry.path()),
+                Ok(metadata) => sum = sum.saturating_add(metadata.len()),
+                Err(_) => {}
+            }
+        }
+    }
+    sum
+}

@@ -1,0 +1,377 @@
+//! Lists containers, with Docker's filters.
+
+use std::{collections::HashMap, sync::Arc};
+
+use jiff::Timestamp;
+use sluice_model::container::Phase;
+
+use crate::{
+    Engine, EngineError,
+    blocking::blocking,
+    container::{held::Held, inspect::ContainerView},
+};
+
+/// Which containers `list` shows; Docker's filters (each key's values are alternatives).
+#[derive(Clone, Debug, Default)]
+pub struct ListFilter {
+    /// Also those that do not run.
+    pub all: bool,
+    /// Only so many, newest first; 0: all.
+    pub limit: usize,
+    /// Compute sizes.
+    pub size: bool,
+    /// `id`, `name`, `label`, `status`, `exited`, `ancestor`, `network`, `publish`, `expose`, `before`, `since`, `volume`, `health`, `is-task`.
+    pub filters: Vec<(String, Vec<String>)>,
+}
+
+/// Filters Docker knows.
+const KNOWN: [&str; 14] = [
+    "id", "name", "label", "status", "exited", "ancestor", "network", "publish", "expose", "before", "since", "volume",
+    "health", "is-task",
+];
+
+impl Engine {
+    /// Containers, newest first.
+    pub async fn list_containers(&self, filter: &ListFilter) -> Result<Vec<ContainerView>, EngineError> {
+        let criteria = self.criteria(filter).await?;
+        let images = self.images_by_id().await?;
+        let mut all: Vec<Arc<Held>> = self.containers.all();
+        all.sort_by_key(|held| std::cmp::Reverse(held.look(|container| container.created)));
+        let mut chosen = Vec::new();
+        for held in all {
+            if filter.limit > 0 && chosen.len() == filter.limit {
+                break;
+            }
+            let mut view = self.view(&held);
+            if !criteria.hold(&view) {
+                continue;
+            }
+            let image = images.get(&view.container.image_id);
+            if !image.is_some_and(|image| names(&image.0, &view.container.config.image, &view.container.image_id)) {
+                view.image_name.clone_from(&view.container.image_id);
+            }
+            if filter.size {
+                view.size = Some(self.sizes(&held, image.map_or(0, |image| image.1)).await?);
+            }
+            chosen.push(view);
+        }
+        Ok(chosen)
+    }
+
+    /// Tags and size of each image.
+    async fn images_by_id(&self) -> Result<HashMap<String, (Vec<String>, u64)>, EngineError> {
+        let images = self.images.clone();
+        blocking(move || {
+            Ok(images
+                .list()?
+                .into_iter()
+                .map(|image| (image.id, (image.tags, image.size)))
+                .collect())
+        })
+        .await
+    }
+
+    async fn criteria(&self, filter: &ListFilter) -> Result<Criteria, EngineError> {
+        let mut criteria = Criteria::default();
+        for (key, values) in &filter.filters {
+            if !KNOWN.contains(&key.as_str()) {
+                return Err(EngineError::invalid(format!("invalid filter '{key}'")));
+            }
+            for value in values {
+                check(key, value)?;
+            }
+            if !values.is_empty() {
+                criteria.filters.push((key.clone(), values.clone()));
+            }
+        }
+        let has = |key: &str| criteria.filters.iter().any(|(known, _)| known == key);
+        // who asks for a state or a number of the newest means the ended ones too
+        criteria.all =
+            filter.all || filter.limit > 0 || has("status") || has("exited") || has("before") || has("since");
+        for (key, values) in &criteria.filters {
+            match key.as_str() {
+                "before" | "since" => {
+                    for value in values {
+                        let created = self.containers.find(value)?.look(|container| container.created);
+                        if key == "before" {
+                            criteria.before = Some(created)
+                        } else {
+                            criteria.since = Some(created)
+                        }
+                    }
+                }
+                "ancestor" => {
+                    for value in values {
+                        // what is no image has no descendants
+                        if let Ok(image) = self.find_image(value).await {
+                            criteria.ancestors.push(image.id);
+                        }
+                    }
+                }
+                "network" => {
+                    criteria.networks.extend(
+                        values
+                            .iter()
+                            .filter_map(|name| self.networks.find(name).ok())
+                            .map(|net| net.name),
+                    );
+                }
+                _ => {}
+            }
+        }
+        Ok(criteria)
+    }
+}
+
+/// Does the user's name of the image still mean it?
+fn names(tags: &[String], asked: &str, id: &str) -> bool {
+    let tagged = |tag: &String| {
+        tag == asked || tag.strip_suffix(":latest") == Some(asked) || tag.ends_with(&format!("/{asked}"))
+    };
+    let by_id = id.strip_prefix("sha256:").is_some_and(|hex| hex.starts_with(asked)) || id == asked;
+    by_id || tags.iter().any(tagged) || asked.ends_with(tags.first().map_or("\0", String::as_str))
+}
+
+fn check(key: &str, value: &str) -> Result<(), EngineError> {
+    let invalid = || EngineError::invalid(format!("invalid filter '{key}={value}'"));
+    match key {
+        "status" => {
+            const STATES: [&str; 7] = [
+                "created",
+                "restarting",
+                "running",
+                "removing",
+                "paused",
+                "exited",
+                "dead",
+            ];
+            if STATES.contains(&value) {
+                Ok(())
+            } else {
+                Err(invalid())
+            }
+        }
+        "exited" => value.parse::<i32>().map(drop).map_err(|_| invalid()),
+        "publish" | "expose" => ports(value).map(drop).ok_or_else(invalid),
+        "health" if !matches!(value, "none" | "starting" | "healthy" | "unhealthy") => Err(invalid()),
+        _ => Ok(()),
+    }
+}
+
+/// `80`, `80/udp`, `8000-8010/tcp`: first, last, protocol.
+fn ports(value: &str) -> Option<(u16, u16, String)> {
+    let (range, protocol) = value.split_once('/').unwrap_or((value, "tcp"));
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    Some((first.parse().ok()?, last.parse().ok()?, protocol.to_owned()))
+}
+
+#[derive(Default)]
+struct Criteria {
+    all: bool,
+    before: Option<Timestamp>,
+    since: Option<Timestamp>,
+    ancestors: Vec<String>,
+    networks: Vec<String>,
+    filters: Vec<(String, Vec<String>)>,
+}
+
+impl Criteria {
+    fn hold(&self, view: &ContainerView) -> bool {
+        let container = &view.container;
+        (self.all || container.state.is_alive())
+            && self.before.is_none_or(|before| container.created < before)
+            && self.since.is_none_or(|since| container.created > since)
+            && self.filters.iter().all(|(key, values)| {
+                if key == "label" {
+                    // of labels all are wanted, as in Docker
+                    values.iter().all(|value| self.one(key, value, view))
+                } else {
+                    values.iter().any(|value| self.one(key, value, view))
+                }
+            })
+    }
+
+    fn one(&self, key: &str, value: &str, view: &ContainerView) -> bool {
+        let container = &view.container;
+        match key {
+            "id" => container.id.as_str().starts_with(value),
+            "name" => is_like(&container.name, value),
+            "label" => match value.split_once('=') {
+                Some((label, wanted)) => container.config.labels.get(label).is_some_and(|value| value == wanted),
+                None => container.config.labels.contains_key(value),
+            },
+            "status" => phase_name(container.state.phase) == value,
+            "exited" => {
+                container.state.phase == Phase::Exited
+                    && value.parse::<i32>().is_ok_and(|code| code == container.state.exit_code)
+            }
+            "ancestor" => self.ancestors.contains(&container.image_id),
+            "network" => {
+                let by_endpoint = |name: &String| view.endpoints.iter().any(|endpoint| endpoint.network_name == *name);
+                let by_wish = |name: &String| *name == network_of(view);
+                self.networks.iter().any(|name| by_endpoint(name) || by_wish(name))
+            }
+            "publish" => ports(value).is_some_and(|(first, last, protocol)| {
+                view.ports.iter().any(|port| {
+                    (first..=last).contains(&port.host_port) && port.container.protocol.as_str() == protocol
+                })
+            }),
+            "expose" => ports(value).is_some_and(|(first, last, protocol)| {
+                container
+                    .config
+                    .exposed_ports
+                    .iter()
+                    .any(|port| (first..=last).contains(&port.port) && port.protocol.as_str() == protocol)
+            }),
+            "volume" => container
+                .host_config
+                .binds
+                .iter()
+                .any(|bind| bind.source == value || bind.target == value),
+            "health" => value == "none",
+            "is-task" => matches!(value, "false" | "0"),
+            // these two are spans, checked above
+            "before" | "since" => true,
+            _ => false,
+        }
+    }
+}
+
+fn network_of(view: &ContainerView) -> &str {
+    use sluice_model::container::NetworkMode;
+    match &view.container.host_config.network_mode {
+        NetworkMode::Default => "bridge",
+        NetworkMode::Host => "host",
+        NetworkMode::None => "none",
+        NetworkMode::Network(name) => name,
+    }
+}
+
+/// Docker matches names as regular expressions; what people write of them is a part of a name, with `^`, `/` and `$` for its ends.
+fn is_like(name: &str, pattern: &str) -> bool {
+    let pattern = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
+    let (anchored, rest) = match pattern {
+        (anchored, rest) => rest.strip_prefix('/').map_or((anchored, rest), |rest| (true, rest)),
+    };
+    match (anchored, rest.strip_suffix('$')) {
+        (true, Some(whole)) => name == whole,
+        (true, None) => name.starts_with(rest),
+        (false, Some(end)) => name.ends_with(end),
+        (false, None) => name.contains(rest),
+    }
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Created => "created",
+        Phase::Running => "running",
+        Phase::Paused => "paused",
+        Phase::Exited => "exited",
+        Phase::Removing => "removing",
+        Phase::Dead => "dead",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::held::tests::record;
+
+    fn view() -> ContainerView {
+        let mut container = record("web", 0xab);
+        container.state.phase = Phase::Running;
+        container.config.labels = [("tier".to_owned(), "front".to_owned())].into();
+        container.config.exposed_ports = vec!["80/tcp".parse().unwrap()];
+        ContainerView {
+            container,
+            image_name: "nginx".into(),
+            endpoints: vec![],
+            ports: vec![sluice_model::PublishedPort {
+                container: "80/tcp".parse().unwrap(),
+                host_address: "0.0.0.0".parse().unwrap(),
+                host_port: 8080,
+            }],
+            sandbox_path: None,
+            log_path: Default::default(),
+            resolv_conf_path: Default::default(),
+            hostname_path: Default::default(),
+            hosts_path: Default::default(),
+            graph: vec![],
+            exec_ids: vec![],
+            size: None,
+        }
+    }
+
+    fn holds(filters: &[(&str, &[&str])]) -> bool {
+        let owned = |(key, values): &(&str, &[&str])| {
+            (
+                (*key).to_owned(),
+                values.iter().map(|value| (*value).to_owned()).collect(),
+            )
+        };
+        Criteria {
+            filters: filters.iter().map(owned).collect(),
+            ..Default::default()
+        }
+        .hold(&view())
+    }
+
+    #[test]
+    fn values_are_alternatives_but_labels_must_all_hold() {
+        assert!(holds(&[("name", &["db", "we"])]));
+        assert!(holds(&[("label", &["tier", "tier=front"])]));
+        assert!(!holds(&[("label", &["tier", "zone"])]));
+        assert!(!holds(&[("name", &["web"]), ("status", &["exited"])]));
+    }
+
+    #[test]
+    fn names_are_matched_in_part_and_anchored_on_demand() {
+        for (pattern, fits) in [
+            ("eb", true),
+            ("^web$", true),
+            ("^/web$", true),
+            ("/we", true),
+            ("^eb", false),
+            ("we$", false),
+        ] {
+            assert_eq!(is_like("web", pattern), fits, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn ports_are_found_by_number_range_and_protocol() {
+        assert!(holds(&[("publish", &["8080"])]) && holds(&[("publish", &["8000-9000/tcp"])]));
+        assert!(!holds(&[("publish", &["8080/udp"])]));
+        assert!(holds(&[("expose", &["80/tcp"])]) && !holds(&[("expose", &["81"])]));
+    }
+
+    #[test]
+    fn nonsense_in_a_filter_is_refused() {
+        for (key, value) in [
+            ("status", "asleep"),
+            ("exited", "x"),
+            ("publish", "http"),
+            ("health", "fine"),
+        ] {
+            assert_eq!(
+                check(key, value).unwrap_err().message,
+                format!("invalid filter '{key}={value}'")
+            );
+        }
+    }
+
+    #[test]
+    fn an_image_is_named_as_the_user_did_while_that_name_is_its_own() {
+        let tags = ["nginx:latest".to_owned()];
+        for (asked, fits) in [
+            ("nginx", true),
+            ("nginx:latest", true),
+            ("docker.io/library/nginx:latest", true),
+            ("redis", false),
+            ("abc", true),
+        ] {
+            assert_eq!(names(&tags, asked, "sha256:abcdef"), fits, "{asked}");
+        }
+        assert!(!names(&[], "nginx", "sha256:00"));
+    }
+}

@@ -1,0 +1,623 @@
+//! A container as an OCI spec, with Docker's defaults.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+use oci_spec::{
+    OciSpecError,
+    runtime::{
+        Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroup,
+        LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder,
+        LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp, Mount, MountBuilder,
+        Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, User, UserBuilder,
+    },
+};
+use sluice_model::{Container, HostConfig, container::NetworkMode};
+
+use crate::{
+    EngineError,
+    container::{capabilities, security::Options},
+};
+
+/// Docker's, when nobody sets one.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Docker's size of /dev/shm, bytes.
+const SHM_SIZE: i64 = 64 * 1024 * 1024;
+/// The period of the CPU quota, microseconds.
+const CPU_PERIOD: u64 = 100_000;
+
+/// What an ordinary container can't see.
+const MASKED: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+/// What it can't write.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Who the process runs as, found out in the container's own `/etc/passwd` and `/etc/group`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub home: String,
+}
+
+/// What the spec needs to know beside the record.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings<'a> {
+    /// The mounted root.
+    pub rootfs: &'a Path,
+    /// The container's directory, with its `/etc` files.
+    pub directory: &'a Path,
+    /// The namespace file; none: the host's.
+    pub sandbox: Option<&'a Path>,
+    /// The parent of its cgroup.
+    pub cgroup_parent: &'a str,
+    /// Who it runs as.
+    pub identity: &'a Identity,
+    /// The host name inside.
+    pub host_name: &'a str,
+    /// The system call filter, unless the user wants none.
+    pub seccomp: Option<LinuxSeccomp>,
+}
+
+/// The spec of a container.
+pub(crate) fn build(container: &Container, around: &Surroundings<'_>) -> Result<Spec, EngineError> {
+    let options = Options::parse(&container.host_config.security_opt)?;
+    assemble(container, around, options)
+        .map_err(|error| EngineError::failed(format!("cannot write the spec of container {}: {error}", container.id)))?
+}
+
+fn assemble(
+    container: &Container,
+    around: &Surroundings<'_>,
+    options: Options,
+) -> Result<Result<Spec, EngineError>, OciSpecError> {
+    let host = &container.host_config;
+    let process = match first_process(container, around, options)? {
+        Ok(process) => process,
+        Err(error) => return Ok(Err(error)),
+    };
+    let unconfined = host.privileged || options.unmasked;
+    let mut linux = LinuxBuilder::default()
+        .cgroups_path(Path::new("/").join(around.cgroup_parent).join(container.id.as_str()))
+        .namespaces(namespaces(around.sandbox)?)
+        .resources(resources(host)?)
+        .masked_paths(if unconfined { vec![] } else { owned(&MASKED) })
+        .readonly_paths(if unconfined { vec![] } else { owned(&READ_ONLY) })
+        .sysctl(sysctls(host, around.sandbox.is_some()))
+        .build()?;
+    linux.set_seccomp(
+        around
+            .seccomp
+            .clone()
+            .filter(|_| !host.privileged && !options.seccomp_unconfined),
+    );
+    linux.set_rootfs_propagation(propagation_of_root(host));
+    let mut spec = SpecBuilder::default()
+        .root(
+            RootBuilder::default()
+                .path(around.rootfs)
+                .readonly(host.read_only_rootfs)
+                .build()?,
+        )
+        .hostname(around.host_name)
+        .process(process)
+        .mounts(mounts(host, around.directory)?)
+        .linux(linux)
+        .build()?;
+    spec.set_domainname(container.config.domainname.clone().filter(|name| !name.is_empty()));
+    if host.init {
+        spec.set_annotations(Some(HashMap::from([("dev.sluice.init".to_owned(), "true".to_owned())])));
+    }
+    Ok(Ok(spec))
+}
+
+fn first_process(
+    container: &Container,
+    around: &Surroundings<'_>,
+    options: Options,
+) -> Result<Result<Process, EngineError>, OciSpecError> {
+    let config = &container.config;
+    let names = match capabilities::resolve(
+        &container.host_config.cap_add,
+        &container.host_config.cap_drop,
+        container.host_config.privileged,
+    ) {
+        Ok(names) => names,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut args = config.entrypoint.clone().unwrap_or_default();
+    args.extend(config.cmd.iter().cloned());
+    process(&Wanted {
+        args,
+        env: environment(&config.env, around.host_name, &around.identity.home, config.tty),
+        cwd: &config.working_dir,
+        tty: config.tty,
+        identity: around.identity,
+        capabilities: &names,
+        no_new_privileges: options.no_new_privileges,
+    })
+    .map(Ok)
+}
+
+/// A process of a container, the first or a further one.
+pub(crate) struct Wanted<'a> {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: &'a str,
+    pub tty: bool,
+    pub identity: &'a Identity,
+    pub capabilities: &'a [&'static str],
+    pub no_new_privileges: bool,
+}
+
+/// The same in the OCI's words.
+pub(crate) fn process(wanted: &Wanted<'_>) -> Result<Process, OciSpecError> {
+    let set: HashSet<Capability> = capabilities::to_oci(wanted.capabilities).into_iter().collect();
+    // only root has them at once; others may gain them by execve of a file that has them
+    let at_once = if wanted.identity.uid == 0 {
+        set.clone()
+    } else {
+        HashSet::new()
+    };
+    let capabilities = LinuxCapabilitiesBuilder::default()
+        .bounding(set)
+        .effective(at_once.clone())
+        .permitted(at_once)
+        .inheritable(HashSet::<Capability>::new())
+        .ambient(HashSet::<Capability>::new())
+        .build()?;
+    let mut process = ProcessBuilder::default()
+        .terminal(wanted.tty)
+        .user(user(wanted.identity)?)
+        .args(wanted.args.clone())
+        .env(wanted.env.clone())
+        .cwd(if wanted.cwd.is_empty() { "/" } else { wanted.cwd })
+        .capabilities(capabilities)
+        .no_new_privileges(wanted.no_new_privileges)
+        .build()?;
+    // the crate's default of 1024 open files is not Docker's, which leaves the daemon's own limits
+    process
+        .set_rlimits(None)
+        .set_apparmor_profile(None)
+        .set_selinux_label(None);
+    Ok(process)
+}
+
+fn user(identity: &Identity) -> Result<User, OciSpecError> {
+    UserBuilder::default()
+        .uid(identity.uid)
+        .gid(identity.gid)
+        .additional_gids(identity.groups.clone())
+        .build()
+}
+
+/// PATH, HOSTNAME, TERM and HOME, overridden by what the user and the image set.
+pub(crate) fn environment(set: &[String], host_name: &str, home: &str, tty: bool) -> Vec<String> {
+    let mut all = vec![PATH.to_owned(), format!("HOSTNAME={host_name}")];
+    if tty {
+        all.push("TERM=xterm".to_owned());
+    }
+    if !home.is_empty() {
+        all.push(format!("HOME={home}"));
+    }
+    override_with(&mut all, set);
+    all
+}
+
+/// Later values of a name win; a name without `=` takes the variable away, as in Docker.
+pub(crate) fn override_with(all: &mut Vec<String>, set: &[String]) {
+    for variable in set {
+        let name = variable.split('=').next().unwrap_or_default();
+        let is_same = |other: &String| other.split('=').next() == Some(name);
+        match (all.iter().position(is_same), variable.contains('=')) {
+            (Some(at), true) => all[at].clone_from(variable),
+            (Some(at), false) => drop(all.remove(at)),
+            (None, true) => all.push(variable.clone()),
+            (None, false) => {}
+        }
+    }
+}
+
+fn namespaces(sandbox: Option<&Path>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    let mut all = Vec::new();
+    for typ in [
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Ipc,
+    ] {
+        all.push(LinuxNamespaceBuilder::default().typ(typ).build()?);
+    }
+    if let Some(path) = sandbox {
+        all.push(
+            LinuxNamespaceBuilder::default()
+                .typ(LinuxNamespaceType::Network)
+                .path(path)
+                .build()?,
+        );
+    }
+    // on cgroup v1 Docker leaves the host's cgroup namespace; a private one is what cgroup2 hosts get
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        all.push(
+            LinuxNamespaceBuilder::default()
+                .typ(LinuxNamespaceType::Cgroup)
+                .build()?,
+        );
+    }
+    Ok(all)
+}
+
+fn resources(host: &HostConfig) -> Result<LinuxResources, OciSpecError> {
+    let mut resources = LinuxResourcesBuilder::default()
+        .devices(devices(host.privileged)?)
+        .build()?;
+    if host.memory > 0 {
+        // twice the memory by default, so that as much swap as memory
+        let swap = if host.memory_swap == 0 {
+            host.memory.saturating_mul(2)
+        } else {
+            host.memory_swap
+        };
+        resources.set_memory(Some(
+            LinuxMemoryBuilder::default().limit(host.memory).swap(swap).build()?,
+        ));
+    }
+    let mut cpu = LinuxCpuBuilder::default().build()?;
+    let mut limited = false;
+    if host.nano_cpus > 0 {
+        cpu.set_period(Some(CPU_PERIOD))
+            .set_quota(Some(host.nano_cpus / 10_000));
+        limited = true;
+    }
+    if host.cpu_shares > 0 {
+        cpu.set_shares(u64::try_from(host.cpu_shares).ok());
+        limited = true;
+    }
+    if !host.cpuset_cpus.is_empty() {
+        cpu.set_cpus(Some(host.cpuset_cpus.clone()));
+        limited = true;
+    }
+    if limited {
+        resources.set_cpu(Some(cpu));
+    }
+    if host.pids_limit > 0 {
+        resources.set_pids(Some(LinuxPidsBuilder::default().limit(host.pids_limit).build()?));
+    }
+    Ok(resources)
+}
+
+/// Nothing but the few harmless devices; everything when privileged.
+fn devices(privileged: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
+    let rule = |allow: bool, typ: LinuxDeviceType, major: Option<i64>, minor: Option<i64>, access: &str| {
+        let mut rule: LinuxDeviceCgroup = LinuxDeviceCgroupBuilder::default()
+            .allow(allow)
+            .typ(typ)
+            .access(access)
+            .build()?;
+        rule.set_major(major).set_minor(minor);
+        Ok::<_, OciSpecError>(rule)
+    };
+    let mut rules = vec![rule(privileged, LinuxDeviceType::A, None, None, "rwm")?];
+    if privileged {
+        return Ok(rules);
+    }
+    // nodes may be made of anything, opened only these: null, zero, full, random, urandom, tty, console, ptmx and the terminals
+    for typ in [LinuxDeviceType::C, LinuxDeviceType::B] {
+        rules.push(rule(true, typ, None, None, "m")?);
+    }
+    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
+        rules.push(rule(true, LinuxDeviceType::C, Some(major), Some(minor), "rwm")?);
+    }
+    rules.push(rule(true, LinuxDeviceType::C, Some(136), None, "rwm")?);
+    Ok(rules)
+}
+
+fn sysctls(host: &HostConfig, own_network: bool) -> HashMap<String, String> {
+    let mut all = HashMap::new();
+    if own_network {
+        // since Docker 20.10: ports below 1024 and ping without a capability
+        all.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
+        all.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+    }
+    all.extend(host.sysctls.iter().map(|(name, value)| (name.clone(), value.clone())));
+    all
+}
+
+/// A bind that is to propagate needs a root that lets it.
+fn propagation_of_root(host: &HostConfig) -> Option<String> {
+    let any = |kind: &str| {
+        host.binds
+            .iter()
+            .any(|bind| bind.propagation.trim_start_matches('r') == kind)
+    };
+    if any("shared") {
+        Some("shared".to_owned())
+    } else if any("slave") {
+        Some("rslave".to_owned())
+    } else {
+        None
+    }
+}
+
+fn mounts(host: &HostConfig, directory: &Path) -> Result<Vec<Mount>, OciSpecError> {
+    let access = if host.privileged { "rw" } else { "ro" };
+    let shm = format!("size={}", if host.shm_size == 0 { SHM_SIZE } else { host.shm_size });
+    let mut all = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])?,
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        )?,
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        )?,
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access])?,
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &[access, "nosuid", "noexec", "nodev"],
+        )?,
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?,
+        mount(
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            &["nosuid", "noexec", "nodev", "mode=1777", &shm],
+        )?,
+    ];
+    let wanted = |target: &str| host.binds.iter().any(|bind| bind.target == target);
+    for file in ["resolv.conf", "hostname", "hosts"] {
+        let target = format!("/etc/{file}");
+        // who brings a file of his own gets it
+        if !wanted(&target) {
+            all.push(bind(&target, &directory.join(file), &["rbind", "rprivate"])?);
+        }
+    }
+    for (target, options) in &host.tmpfs {
+        let given: Vec<&str> = options.split(',').filter(|option| !option.is_empty()).collect();
+        let mut options = vec!["noexec", "nosuid", "nodev"];
+        options.retain(|option| !given.contains(&option.trim_start_matches("no")));
+        options.extend(given);
+        all.push(mount(target, "tmpfs", "tmpfs", &options)?);
+    }
+    let mut binds: Vec<_> = host.binds.iter().collect();
+    // parents before children, else the parent hides the child
+    binds.sort_by_key(|bind| Path::new(&bind.target).components().count());
+    for wish in binds {
+        let propagation = if wish.propagation.is_empty() {
+            "rprivate"
+        } else {
+            &wish.propagation
+        };
+        let mut options = vec!["rbind", propagation];
+        if wish.read_only {
+            options.push("ro");
+        }
+        all.push(bind(&wish.target, Path::new(&wish.source), &options)?);
+    }
+    Ok(all)
+}
+
+fn mount(target: &str, typ: &str, source: &str, options: &[&str]) -> Result<Mount, OciSpecError> {
+    MountBuilder::default()
+        .destination(target)
+        .typ(typ)
+        .source(source)
+        .options(owned(options))
+        .build()
+}
+
+fn bind(target: &str, source: &Path, options: &[&str]) -> Result<Mount, OciSpecError> {
+    MountBuilder::default()
+        .destination(target)
+        .typ("bind")
+        .source(PathBuf::from(source))
+        .options(owned(options))
+        .build()
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// What the container calls its host: the user's word, the host's own name in the host's network, else the short id.
+pub(crate) fn host_name(container: &Container) -> String {
+    match container.config.hostname.as_deref().filter(|name| !name.is_empty()) {
+        Some(name) => name.to_owned(),
+        None if container.host_config.network_mode == NetworkMode::Host => {
+            std::fs::read_to_string("/proc/sys/kernel/hostname")
+                .map_or_else(|_| container.id.short().to_owned(), |name| name.trim().to_owned())
+        }
+        None => container.id.short().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::held::tests::record;
+
+    fn spec(change: impl FnOnce(&mut Container)) -> serde_json::Value {
+        let mut container = record("web", 0xab);
+        container.config.cmd = owned(&["nginx", "-g"]);
+        change(&mut container);
+        let identity = Identity {
+            home: "/root".into(),
+            ..Default::default()
+        };
+        let name = host_name(&container);
+        let spec = build(
+            &container,
+            &Surroundings {
+                rootfs: Path::new("/data/merged"),
+                directory: Path::new("/data"),
+                sandbox: Some(Path::new("/run/netns/x")),
+                cgroup_parent: "sluice",
+                identity: &identity,
+                host_name: &name,
+                seccomp: Some(LinuxSeccomp::default()),
+            },
+        );
+        serde_json::to_value(spec.unwrap()).unwrap()
+    }
+
+    fn mount_at<'a>(spec: &'a serde_json::Value, target: &str) -> &'a serde_json::Value {
+        spec["mounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|mount| mount["destination"] == target)
+            .unwrap()
+    }
+
+    #[test]
+    fn an_ordinary_container_has_dockers_defaults() {
+        let spec = spec(|_| {});
+        assert_eq!(spec["hostname"], "abababababab");
+        assert_eq!(spec["process"]["args"], serde_json::json!(["nginx", "-g"]));
+        assert_eq!(spec["process"]["cwd"], "/");
+        let env = serde_json::json!([PATH, "HOSTNAME=abababababab", "HOME=/root"]);
+        assert_eq!(spec["process"]["env"], env);
+        assert_eq!(
+            spec["process"]["capabilities"]["bounding"].as_array().unwrap().len(),
+            14
+        );
+        assert_eq!(spec["process"]["noNewPrivileges"], false);
+        assert!(spec["process"].get("rlimits").is_none());
+        assert_eq!(spec["linux"]["maskedPaths"].as_array().unwrap().len(), MASKED.len());
+        assert!(spec["linux"].get("seccomp").is_some());
+        assert_eq!(spec["linux"]["cgroupsPath"], format!("/sluice/{}", "ab".repeat(32)));
+        assert_eq!(spec["linux"]["resources"]["devices"][0]["allow"], false);
+        assert_eq!(mount_at(&spec, "/etc/hosts")["source"], "/data/hosts");
+        assert!(
+            mount_at(&spec, "/sys/fs/cgroup")["options"]
+                .as_array()
+                .unwrap()
+                .contains(&"ro".into())
+        );
+        let types: Vec<_> = spec["linux"]["namespaces"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|ns| &ns["type"])
+            .collect();
+        assert!(types.contains(&&"network".into()) && !types.contains(&&"user".into()));
+    }
+
+    #[test]
+    fn a_privileged_container_is_not_held_back() {
+        let spec = spec(|container| container.host_config.privileged = true);
+        assert!(spec["linux"].get("seccomp").is_none());
+        assert_eq!(spec["linux"]["maskedPaths"].as_array().map_or(0, Vec::len), 0);
+        assert_eq!(spec["linux"]["resources"]["devices"][0]["allow"], true);
+        assert_eq!(
+            spec["process"]["capabilities"]["effective"].as_array().unwrap().len(),
+            41
+        );
+        assert!(
+            mount_at(&spec, "/sys")["options"]
+                .as_array()
+                .unwrap()
+                .contains(&"rw".into())
+        );
+    }
+
+    #[test]
+    fn limits_are_written_in_the_kernels_units() {
+        let spec = spec(|container| {
+            container.host_config.memory = 64 << 20;
+            container.host_config.nano_cpus = 1_500_000_000;
+            container.host_config.cpu_shares = 512;
+            container.host_config.pids_limit = 50;
+        });
+        let resources = &spec["linux"]["resources"];
+        assert_eq!(resources["memory"]["limit"], 64 << 20);
+        assert_eq!(resources["memory"]["swap"], 128 << 20);
+        assert_eq!(
+            (&resources["cpu"]["quota"], &resources["cpu"]["period"]),
+            (&150_000.into(), &100_000.into())
+        );
+        assert_eq!(resources["cpu"]["shares"], 512);
+        assert_eq!(resources["pids"]["limit"], 50);
+    }
+
+    #[test]
+    fn the_users_environment_wins_and_a_bare_name_takes_away() {
+        let set = owned(&["PATH=/mine", "HOME", "A=1"]);
+        assert_eq!(
+            environment(&set, "h", "/root", true),
+            ["PATH=/mine", "HOSTNAME=h", "TERM=xterm", "A=1"]
+        );
+    }
+
+    #[test]
+    fn binds_come_parents_first_and_replace_our_files_in_etc() {
+        let bind = |source: &str, target: &str, read_only| sluice_model::container::Bind {
+            source: source.into(),
+            target: target.into(),
+            read_only,
+            propagation: String::new(),
+        };
+        let spec = spec(|container| {
+            container.host_config.binds = vec![
+                bind("/b", "/srv/deep", true),
+                bind("/a", "/srv", false),
+                bind("/h", "/etc/hosts", false),
+            ];
+        });
+        let targets: Vec<_> = spec["mounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|mount| mount["destination"].as_str().unwrap())
+            .collect();
+        let at = |target| targets.iter().position(|other| *other == target).unwrap();
+        assert!(at("/srv") < at("/srv/deep"));
+        assert_eq!(targets.iter().filter(|target| **target == "/etc/hosts").count(), 1);
+        assert_eq!(
+            mount_at(&spec, "/srv/deep")["options"],
+            serde_json::json!(["rbind", "rprivate", "ro"])
+        );
+    }
+
+    #[test]
+    fn others_than_root_have_no_capability_at_once() {
+        let identity = Identity {
+            uid: 1000,
+            ..Default::default()
+        };
+        let wanted = Wanted {
+            args: vec![],
+            env: vec![],
+            cwd: "",
+            tty: false,
+            identity: &identity,
+            capabilities: &["CHOWN"],
+            no_new_privileges: false,
+        };
+        let process = serde_json::to_value(process(&wanted).unwrap()).unwrap();
+        assert_eq!(process["capabilities"]["bounding"], serde_json::json!(["CAP_CHOWN"]));
+        assert_eq!(process["capabilities"]["effective"].as_array().map_or(0, Vec::len), 0);
+    }
+}

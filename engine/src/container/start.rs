@@ -1,0 +1,280 @@
+//! Starts a container: layer, place in the network, spec, process, one step after another, each with its way back.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sluice_model::{Container, container::Phase};
+use sluice_runtime::{Create, RuntimeError};
+use sluice_store::{Transaction, Write, key, record};
+
+use crate::{
+    Engine, EngineError, Kind,
+    blocking::blocking,
+    container::{
+        capabilities, directory,
+        held::Held,
+        spec::{self, Identity, Surroundings},
+    },
+    error,
+    network::{connect::Place, disconnect},
+    undo::Undo,
+};
+
+impl Engine {
+    /// Starts it. Already running: `Ok(false)`.
+    pub async fn start_container(&self, name: &str) -> Result<bool, EngineError> {
+        let held = self.containers.find(name)?;
+        self.carry_out(|engine| async move {
+            let _story = held.story.lock().await;
+            held.change(|container| container.state.stopped_by_user = false);
+            engine.begin(&held).await
+        })
+        .await
+    }
+
+    /// The story itself; the caller holds the container's lock.
+    pub(crate) async fn begin(self: &Arc<Self>, held: &Arc<Held>) -> Result<bool, EngineError> {
+        match held.look(|container| container.state.phase) {
+            Phase::Running => return Ok(false),
+            Phase::Paused => {
+                return Err(EngineError::conflict(
+                    "cannot start a paused container, try unpause instead",
+                ));
+            }
+            Phase::Removing | Phase::Dead => {
+                return Err(EngineError::conflict(
+                    "container is marked for removal and cannot be started",
+                ));
+            }
+            Phase::Created | Phase::Exited => {}
+        }
+        let mut undo = Undo::default();
+        match self.steps(held, &mut undo).await {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                undo.go_back().await;
+                self.record_failure(held, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn steps(self: &Arc<Self>, held: &Arc<Held>, undo: &mut Undo) -> Result<(), EngineError> {
+        let container = held.record();
+        let place = self.choose_place(&container).await?;
+        undo.by("give the place in the network back", {
+            let (engine, place) = (self.clone(), place.clone());
+            async move {
+                engine.give_up_place(&place);
+                Ok(())
+            }
+        });
+
+        // the agent makes the namespace and the device while the root is mounted and the spec written; both have their way back noted before either
+        // can fail, as each may have come far when the other fails
+        self.note_way_back(&container, &place, undo);
+        let (settled, prepared) = tokio::join!(self.settle(&container, &place), self.prepare(&container, &place));
+        settled?;
+        prepared?;
+
+        let create = self.runtime_request(&container);
+        undo.by("delete the process", {
+            let (engine, id) = (self.clone(), container.id.clone());
+            async move { Ok(engine.runtime.delete(id.as_str()).await?) }
+        });
+        let pid = self.runtime.create(&create).await.map_err(cannot_start)?;
+        self.join_early_clients(held).await;
+        self.runtime.start(container.id.as_str()).await.map_err(cannot_start)?;
+
+        held.change(|container| {
+            container.state = running(container, pid);
+        });
+        held.began();
+        self.tell_networks("connect", &held.id, &self.networks.of_container(&held.id));
+        self.tell(held, "start", &[]);
+        self.watch(held);
+        Ok(())
+    }
+
+    fn note_way_back(self: &Arc<Self>, container: &Container, place: &Place, undo: &mut Undo) {
+        undo.by("take the endpoint away", {
+            let (engine, id) = (self.clone(), container.id.clone());
+            let endpoints: Vec<_> = place.endpoint.iter().map(|(endpoint, _)| endpoint.clone()).collect();
+            async move {
+                let writes = disconnect::writes(&id, &endpoints);
+                engine
+                    .commit_release(Transaction {
+                        writes,
+                        ..Default::default()
+                    })
+                    .await
+            }
+        });
+        undo.by("unmount the root", {
+            let (images, directory) = (self.images.clone(), self.config.container(&container.id));
+            async move { blocking(move || Ok(images.unmount(&directory)?)).await }
+        });
+    }
+
+    /// Commits the place, and that the container is about to run, in one transaction, and waits until the agent says it is real. Whether it does run is the
+    /// runtime's knowledge; a daemon that dies here asks it when it starts again.
+    async fn settle(&self, container: &Container, place: &Place) -> Result<(), EngineError> {
+        let mut transaction = place.write()?;
+        let mut about_to_run = container.clone();
+        about_to_run.state = running(container, 0);
+        transaction.writes.push(Write::Put(
+            key::container(&container.id),
+            record::encode(&about_to_run)?,
+        ));
+        let revision = self.commit(transaction).await?;
+        let subjects = place.subjects();
+        if !subjects.is_empty() {
+            self.agent.settled(revision, &subjects).await?;
+        }
+        Ok(())
+    }
+
+    /// Mounts the root and writes the bundle.
+    async fn prepare(&self, container: &Container, place: &Place) -> Result<(), EngineError> {
+        let (images, config) = (self.images.clone(), self.config.clone());
+        let (container, place) = (container.clone(), place.clone());
+        blocking(move || {
+            let directory = config.container(&container.id);
+            let snapshot = images.mount(&container.image_id, &directory)?;
+            directory::write_etc(&config, &container, &place)?;
+            directory::make_bind_sources(&container)?;
+            let identity = resolve_user(&snapshot.merged, &container.config.user)?;
+            let host = &container.host_config;
+            let names = capabilities::resolve(&host.cap_add, &host.cap_drop, host.privileged)?;
+            let spec = spec::build(
+                &container,
+                &Surroundings {
+                    rootfs: &snapshot.merged,
+                    directory: &directory,
+                    sandbox: place.sandbox.as_ref().map(|sandbox| sandbox.path.as_path()),
+                    cgroup_parent: &config.cgroup_parent,
+                    identity: &identity,
+                    host_name: &spec::host_name(&container),
+                    seccomp: Some(sluice_runtime::spec::default_seccomp_for(
+                        &capabilities::to_oci(&names).into_iter().collect(),
+                    )),
+                },
+            )?;
+            let path = directory.join("config.json");
+            let text = serde_json::to_vec(&spec).map_err(|why| {
+                EngineError::failed(format!("cannot write the spec of container {}: {why}", container.id))
+            })?;
+            std::fs::write(&path, text).map_err(|why| error::io("write", &path, &why))
+        })
+        .await
+    }
+
+    fn runtime_request(&self, container: &Container) -> Create {
+        let directory = self.config.container(&container.id);
+        let wants_log = container.host_config.log_driver != "none";
+        Create {
+            id: container.id.to_string(),
+            log: wants_log.then(|| directory::log(&directory, container)),
+            bundle: directory,
+            stdin: container.config.open_stdin,
+            stdin_once: container.config.stdin_once,
+        }
+    }
+
+    /// Writes down why the start failed, with the exit code that Docker gives; a container that was to be removed at its end is removed now.
+    async fn record_failure(self: &Arc<Self>, held: &Arc<Held>, why: &EngineError) {
+        held.send_early_clients_away();
+        let exit_code = exit_code(why);
+        let container = held.change(|container| {
+            container.state.pid = 0;
+            container.state.error.clone_from(&why.message);
+            container.state.exit_code = exit_code;
+            container.state.finished_at = None;
+        });
+        held.ended(exit_code);
+        if container.host_config.auto_remove {
+            if let Err(error) = self.remove_whole(held).await {
+                tracing::warn!("cannot remove container {} after its failed start: {error}", held.id);
+            }
+        } else if let Err(error) = self.save(held).await {
+            tracing::warn!("cannot record the failed start of container {}: {error}", held.id);
+        }
+    }
+
+    /// Writes the record as it is in memory.
+    pub(crate) async fn save(&self, held: &Held) -> Result<(), EngineError> {
+        let value = held.look(record::encode)?;
+        let writes = vec![Write::Put(key::container(&held.id), value)];
+        self.commit(Transaction {
+            writes,
+            ..Default::default()
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+/// The state of a container whose process has just begun.
+fn running(container: &Container, pid: u32) -> sluice_model::container::ContainerState {
+    sluice_model::container::ContainerState {
+        phase: Phase::Running,
+        pid,
+        exit_code: 0,
+        oom_killed: false,
+        error: String::new(),
+        started_at: Some(Timestamp::now()),
+        finished_at: container.state.finished_at,
+        restart_count: container.state.restart_count,
+        stopped_by_user: false,
+    }
+}
+
+/// Docker's: 127 when the command is not there, 126 when it can't be run, 128 for everything else.
+fn exit_code(error: &EngineError) -> i32 {
+    let is = |text: &str| error.message.contains(text);
+    match error.kind {
+        Kind::Command if is("executable file not found") || is("no such file or directory") => 127,
+        Kind::Command => 126,
+        _ => 128,
+    }
+}
+
+fn cannot_start(error: RuntimeError) -> EngineError {
+    let error = EngineError::from(error);
+    if error.kind == Kind::Command {
+        error
+    } else {
+        error.within("failed to create task for container")
+    }
+}
+
+/// Who the process runs as, by the container's own files.
+pub(crate) fn resolve_user(rootfs: &std::path::Path, user: &str) -> Result<Identity, EngineError> {
+    let user = sluice_runtime::resolve_user(rootfs, user)?;
+    Ok(Identity {
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.additional_gids,
+        home: user.home,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_tells_what_was_wrong_with_the_command() {
+        let code = |kind, text: &str| exit_code(&EngineError::new(kind, text));
+        assert_eq!(
+            code(Kind::Command, "exec: \"foo\": executable file not found in $PATH"),
+            127
+        );
+        assert_eq!(
+            code(Kind::Command, "exec: \"/foo\": stat /foo: no such file or directory"),
+            127
+        );
+        assert_eq!(code(Kind::Command, "exec: \"/etc\": permission denied"), 126);
+        assert_eq!(code(Kind::Failed, "no address is left"), 128);
+    }
+}

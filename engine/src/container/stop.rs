@@ -1,0 +1,95 @@
+//! Stops a container: a signal, some time, then SIGKILL.
+
+use std::{sync::Arc, time::Duration};
+
+use sluice_model::container::Phase;
+use sluice_runtime::RuntimeError;
+
+use crate::{
+    Engine, EngineError,
+    container::{held::Held, signal},
+};
+
+/// Docker's, seconds.
+const TIMEOUT: i64 = 10;
+/// How long the kernel may take after SIGKILL before we say so.
+const AFTER_KILL: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Stop signal, `timeout` seconds (none: the container's own; negative: for ever), then SIGKILL. Not running: `Ok(false)`.
+    pub async fn stop_container(
+        &self,
+        name: &str,
+        timeout: Option<i64>,
+        stop_signal: Option<&str>,
+    ) -> Result<bool, EngineError> {
+        let held = self.containers.find(name)?;
+        let number = stop_signal
+            .filter(|name| !name.is_empty())
+            .map(signal::parse)
+            .transpose()?;
+        self.carry_out(|engine| async move { engine.halt(&held, timeout, number).await })
+            .await
+    }
+
+    /// The story itself. It does not take the container's lock: it waits for the end, which does.
+    pub(crate) async fn halt(
+        self: &Arc<Self>,
+        held: &Arc<Held>,
+        timeout: Option<i64>,
+        signal: Option<i32>,
+    ) -> Result<bool, EngineError> {
+        let container = held.change(|container| container.state.stopped_by_user = true);
+        if !container.state.is_alive() {
+            // a restart to come is called off; that it stays so after a restart of the daemon is worth a record
+            if !matches!(container.host_config.restart_policy.name.as_str(), "" | "no") {
+                self.save(held).await?;
+            }
+            return Ok(false);
+        }
+        let own = container.config.stop_signal.as_deref().map(signal::parse).transpose()?;
+        let number = signal.or(own).unwrap_or(libc::SIGTERM);
+        let mut life = held.life();
+        let ends = life.borrow().ends;
+        self.deliver(held, number).await?;
+        if container.state.phase == Phase::Paused {
+            self.thaw(held).await?;
+        }
+        let ended = life.wait_for(|life| life.ends > ends || life.removed);
+        let seconds = timeout.or(container.config.stop_timeout).unwrap_or(TIMEOUT);
+        let in_time = match u64::try_from(seconds) {
+            Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), ended).await.is_ok(),
+            Err(_) => ended.await.is_ok(),
+        };
+        if !in_time {
+            self.deliver(held, libc::SIGKILL).await?;
+            let ended = life.wait_for(|life| life.ends > ends || life.removed);
+            if tokio::time::timeout(AFTER_KILL, ended).await.is_err() {
+                return Err(EngineError::failed(format!(
+                    "container {} did not end within {} seconds of SIGKILL",
+                    held.id,
+                    AFTER_KILL.as_secs()
+                )));
+            }
+        }
+        self.tell(held, "stop", &[]);
+        Ok(true)
+    }
+
+    /// Sends a signal and tells so; fine when the process is just gone.
+    pub(crate) async fn deliver(&self, held: &Held, number: i32) -> Result<(), EngineError> {
+        match self.runtime.signal(held.id.as_str(), number).await {
+            Ok(()) => self.tell(held, "kill", &[("signal", number.to_string())]),
+            Err(RuntimeError::NoSuchContainer(_)) => {}
+            Err(error) => {
+                // it may have ended between our look and the signal
+                let state = self.runtime.state(held.id.as_str()).await;
+                let gone = state.is_ok_and(|state| state.status == sluice_runtime::Status::Stopped);
+                if !gone {
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,384 @@
+//! What is checked before anything is made.
+
+use std::path::{Component, Path};
+
+use sluice_model::{ContainerConfig, HostConfig, Protocol, container::Bind};
+
+use crate::{
+    EngineError,
+    container::{capabilities, security, signal},
+};
+
+/// Docker's least memory, bytes.
+const LEAST_MEMORY: i64 = 6 * 1024 * 1024;
+
+/// Refuses what can't work; returns what the user should know.
+pub(crate) fn validate(config: &ContainerConfig, host: &HostConfig) -> Result<Vec<String>, EngineError> {
+    let mut warnings = Vec::new();
+    environment(&config.env)?;
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        return Err(EngineError::invalid(format!(
+            "the working directory '{}' is invalid, it needs to be an absolute path",
+            config.working_dir
+        )));
+    }
+    host_name(config)?;
+    if let Some(name) = &config.stop_signal {
+        signal::parse(name)?;
+    }
+    for bind in &host.binds {
+        check_bind(bind)?;
+    }
+    for target in config.volumes.iter().chain(host.tmpfs.keys()) {
+        destination(target)?;
+    }
+    duplicate_targets(host)?;
+    limits(host, &mut warnings)?;
+    restart_policy(host)?;
+    capabilities::resolve(&host.cap_add, &host.cap_drop, host.privileged)?;
+    security::Options::parse(&host.security_opt)?;
+    for entry in &host.extra_hosts {
+        extra_host(entry)?;
+    }
+    ports(host)?;
+    if !matches!(host.log_driver.as_str(), "" | "json-file" | "none") {
+        return Err(EngineError::invalid(format!(
+            "logger: no log driver named '{}' is registered",
+            host.log_driver
+        )));
+    }
+    Ok(warnings)
+}
+
+/// `NAME=value` or `NAME`; the name can't be empty.
+pub(crate) fn environment(variables: &[String]) -> Result<(), EngineError> {
+    for variable in variables {
+        if variable.is_empty() || variable.starts_with('=') {
+            return Err(EngineError::invalid(format!(
+                "invalid environment variable: {variable}"
+            )));
+        }
+        if variable.contains('\0') {
+            return Err(EngineError::invalid("invalid environment variable: it holds a NUL"));
+        }
+    }
+    Ok(())
+}
+
+fn host_name(config: &ContainerConfig) -> Result<(), EngineError> {
+    let Some(name) = config.hostname.as_deref().filter(|name| !name.is_empty()) else {
+        return Ok(());
+    };
+    let valid = name.len() <= 63
+        && !name.starts_with(['-', '.'])
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+    if valid {
+        Ok(())
+    } else {
+        Err(EngineError::invalid(format!("invalid hostname format: {name}")))
+    }
+}
+
+fn check_bind(bind: &Bind) -> Result<(), EngineError> {
+    if !bind.source.starts_with('/') {
+        return Err(EngineError::invalid(format!(
+            "invalid volume specification: '{}:{}': the source must be an absolute path",
+            bind.source, bind.target
+        )));
+    }
+    if !matches!(
+        bind.propagation.as_str(),
+        "" | "rprivate" | "rslave" | "rshared" | "private" | "slave" | "shared"
+    ) {
+        return Err(EngineError::invalid(format!("invalid mode: {}", bind.propagation)));
+    }
+    destination(&bind.target)
+}
+
+fn destination(target: &str) -> Result<(), EngineError> {
+    if !target.starts_with('/') {
+        return Err(EngineError::invalid(format!(
+            "invalid mount path: '{target}' mount path must be absolute"
+        )));
+    }
+    // the root itself can't be mounted over; `/a/..` is the root too
+    let mut depth = 0_usize;
+    for part in Path::new(target).components() {
+        match part {
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    if depth == 0 || target.contains('\0') {
+        return Err(EngineError::invalid(format!(
+            "invalid specification: destination can't be '{target}'"
+        )));
+    }
+    Ok(())
+}
+
+fn duplicate_targets(host: &HostConfig) -> Result<(), EngineError> {
+    let mut seen = std::collections::BTreeSet::new();
+    for target in host.binds.iter().map(|bind| &bind.target).chain(host.tmpfs.keys()) {
+        if !seen.insert(target.trim_end_matches('/')) {
+            return Err(EngineError::invalid(format!("Duplicate mount point: {target}")));
+        }
+    }
+    Ok(())
+}
+
+fn limits(host: &HostConfig, warnings: &mut Vec<String>) -> Result<(), EngineError> {
+    if host.memory != 0 && host.memory < LEAST_MEMORY {
+        return Err(EngineError::invalid("Minimum memory limit allowed is 6MB"));
+    }
+    if host.memory_swap > 0 && host.memory == 0 {
+        return Err(EngineError::invalid(
+            "You should always set the Memory limit when using Memoryswap limit",
+        ));
+    }
+    if host.memory_swap > 0 && host.memory_swap < host.memory {
+        return Err(EngineError::invalid(
+            "Minimum memoryswap limit should be larger than memory limit",
+        ));
+    }
+    if host.memory_swap < -1 {
+        return Err(EngineError::invalid(format!(
+            "invalid memory and swap limit: {}",
+            host.memory_swap
+        )));
+    }
+    let here = std::thread::available_parallelism().map_or(1, usize::from);
+    if host.nano_cpus < 0 || host.nano_cpus > i64::try_from(here).unwrap_or(i64::MAX).saturating_mul(1_000_000_000) {
+        return Err(EngineError::invalid(format!(
+            "range of CPUs is from 0.01 to {here}.00, as there are only {here} CPUs available"
+        )));
+    }
+    if host.cpu_shares < 0 {
+        return Err(EngineError::invalid(format!(
+            "shares must be positive, not {}",
+            host.cpu_shares
+        )));
+    }
+    if host.shm_size < 0 {
+        return Err(EngineError::invalid("SHM size can not be less than 0"));
+    }
+    if !host
+        .cpuset_cpus
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b'-'))
+    {
+        return Err(EngineError::invalid(format!(
+            "Invalid value {} for cpuset cpus",
+            host.cpuset_cpus
+        )));
+    }
+    if host.memory > 0 && host.memory_swap > 0 && !Path::new("/proc/swaps").exists() {
+        warnings.push("Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.".into());
+    }
+    Ok(())
+}
+
+fn restart_policy(host: &HostConfig) -> Result<(), EngineError> {
+    check_restart_policy(&host.restart_policy)?;
+    let restarts = !matches!(host.restart_policy.name.as_str(), "" | "no");
+    if host.auto_remove && restarts {
+        return Err(EngineError::invalid(
+            "can't create 'AutoRemove' container with restart policy",
+        ));
+    }
+    Ok(())
+}
+
+/// A policy's name and number.
+pub(crate) fn check_restart_policy(policy: &sluice_model::container::RestartPolicy) -> Result<(), EngineError> {
+    match policy.name.as_str() {
+        "" | "no" | "always" | "unless-stopped" if policy.maximum_retry_count != 0 => Err(EngineError::invalid(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        )),
+        "on-failure" if policy.maximum_retry_count < 0 => Err(EngineError::invalid(
+            "invalid restart policy: maximum retry count cannot be negative",
+        )),
+        "" | "no" | "always" | "unless-stopped" | "on-failure" => Ok(()),
+        other => Err(EngineError::invalid(format!(
+            "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        ))),
+    }
+}
+
+fn extra_host(entry: &str) -> Result<(), EngineError> {
+    let invalid = || EngineError::invalid(format!("bad format for add-host: \"{entry}\""));
+    let (name, address) = entry
+        .split_once([':', '='])
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(invalid)?;
+    let plain = |text: &str| !text.contains(char::is_whitespace) && !text.contains('\0');
+    if !plain(name) || !plain(address) {
+        return Err(invalid());
+    }
+    let bare = address.trim_start_matches('[').trim_end_matches(']');
+    if address != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
+        return Err(EngineError::invalid(format!(
+            "invalid IP address in add-host: \"{address}\""
+        )));
+    }
+    Ok(())
+}
+
+fn ports(host: &HostConfig) -> Result<(), EngineError> {
+    for binding in &host.port_bindings {
+        let (first, last) = binding.host_ports;
+        if first > last || (first == 0 && last != 0) {
+            return Err(EngineError::invalid(format!(
+                "invalid port specification: \"{first}-{last}\""
+            )));
+        }
+        if binding.container.protocol == Protocol::Sctp {
+            return Err(EngineError::not_offered(
+                "publishing SCTP ports is not offered by this version",
+            ));
+        }
+        if binding
+            .host_address
+            .is_some_and(|address| address.is_ipv6() && !address.is_unspecified())
+        {
+            return Err(EngineError::not_offered(format!(
+                "publishing a port at an IPv6 address ({}) is not offered by this version",
+                binding
+                    .host_address
+                    .map(|address| address.to_string())
+                    .unwrap_or_default()
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    fn refusal(config: ContainerConfig, host: HostConfig) -> String {
+        let error = validate(&config, &host).unwrap_err();
+        assert_eq!(error.kind, Kind::Invalid, "{error}");
+        error.message
+    }
+
+    fn bind(source: &str, target: &str) -> Bind {
+        Bind {
+            source: source.into(),
+            target: target.into(),
+            read_only: false,
+            propagation: String::new(),
+        }
+    }
+
+    #[test]
+    fn an_ordinary_wish_passes_without_a_warning() {
+        let config = ContainerConfig {
+            env: vec!["A=b".into(), "B".into(), "C=".into()],
+            ..Default::default()
+        };
+        let host = HostConfig {
+            binds: vec![bind("/tmp", "/data")],
+            memory: LEAST_MEMORY,
+            ..Default::default()
+        };
+        assert!(validate(&config, &host).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_nameless_variable_is_refused() {
+        let config = ContainerConfig {
+            env: vec!["=x".into()],
+            ..Default::default()
+        };
+        assert_eq!(
+            refusal(config, HostConfig::default()),
+            "invalid environment variable: =x"
+        );
+    }
+
+    #[test]
+    fn a_relative_working_directory_is_refused() {
+        let config = ContainerConfig {
+            working_dir: "srv".into(),
+            ..Default::default()
+        };
+        assert!(refusal(config, HostConfig::default()).contains("needs to be an absolute path"));
+    }
+
+    #[test]
+    fn mounts_need_absolute_paths_that_are_not_the_root() {
+        for (source, target) in [
+            ("tmp", "/a"),
+            ("/tmp", "a"),
+            ("/tmp", "/"),
+            ("/tmp", "/a/.."),
+            ("/tmp", "//."),
+        ] {
+            let host = HostConfig {
+                binds: vec![bind(source, target)],
+                ..Default::default()
+            };
+            assert!(
+                validate(&ContainerConfig::default(), &host).is_err(),
+                "{source}:{target}"
+            );
+        }
+        let host = HostConfig {
+            binds: vec![bind("/a", "/x"), bind("/b", "/x/")],
+            ..Default::default()
+        };
+        assert!(refusal(ContainerConfig::default(), host).starts_with("Duplicate mount point"));
+    }
+
+    #[test]
+    fn six_megabytes_is_the_least_memory() {
+        let host = HostConfig {
+            memory: LEAST_MEMORY - 1,
+            ..Default::default()
+        };
+        assert_eq!(
+            refusal(ContainerConfig::default(), host),
+            "Minimum memory limit allowed is 6MB"
+        );
+    }
+
+    #[test]
+    fn an_unknown_restart_policy_and_one_with_auto_remove_are_refused() {
+        let policy = |name: &str| sluice_model::container::RestartPolicy {
+            name: name.into(),
+            maximum_retry_count: 0,
+        };
+        let host = HostConfig {
+            restart_policy: policy("sometimes"),
+            ..Default::default()
+        };
+        assert!(refusal(ContainerConfig::default(), host).contains("unknown policy 'sometimes'"));
+        let host = HostConfig {
+            restart_policy: policy("always"),
+            auto_remove: true,
+            ..Default::default()
+        };
+        assert!(refusal(ContainerConfig::default(), host).contains("AutoRemove"));
+    }
+
+    #[test]
+    fn added_hosts_need_a_name_and_an_address() {
+        for (entry, fine) in [
+            ("db:10.0.0.1", true),
+            ("v6:::1", true),
+            ("gw:host-gateway", true),
+            ("db", false),
+            (":1.2.3.4", false),
+            ("db:x", false),
+            ("a b:1.2.3.4", false),
+        ] {
+            assert_eq!(extra_host(entry).is_ok(), fine, "{entry}");
+        }
+    }
+}

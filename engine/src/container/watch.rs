@@ -1,0 +1,213 @@
+//! Watches a running container: when it ends, the end is recorded, what it had is given back, and the restart policy has its say.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use sluice_model::{
+    Container,
+    container::{ContainerState, Phase},
+};
+use sluice_runtime::{Exit, RuntimeError};
+use sluice_store::{Transaction, Write, key, record};
+
+use crate::{Engine, EngineError, blocking::blocking, container::held::Held, network::disconnect};
+
+/// The code of a container whose end nobody saw (Docker's).
+const UNSEEN: i32 = 255;
+
+impl Engine {
+    /// Watches in the background until the end.
+    pub(crate) fn watch(&self, held: &Arc<Held>) {
+        let (engine, runtime, held) = (self.me.clone(), self.runtime.clone(), held.clone());
+        self.in_background(async move {
+            let mut tries = 0;
+            let exit = loop {
+                match runtime.wait(held.id.as_str()).await {
+                    Ok(exit) => break exit,
+                    Err(RuntimeError::NoSuchContainer(_)) => break unseen(),
+                    Err(error) => {
+                        tries += 1;
+                        tracing::warn!("cannot wait for container {}: {error}", held.id);
+                        if tries == 10 {
+                            break unseen();
+                        }
+                        tokio::time::sleep(Duration::from_millis(100 << tries)).await;
+                    }
+                }
+            };
+            let Some(engine) = engine.upgrade() else { return };
+            // a task of its own: it must not die with the watchers in the middle of its steps
+            let ending = tokio::spawn(async move {
+                let _story = held.story.lock().await;
+                engine.end(&held, exit).await;
+            });
+            if let Err(error) = ending.await {
+                tracing::error!("the end of a container was not recorded: {error}");
+            }
+        });
+    }
+
+    /// The story of an end; the caller holds the container's lock.
+    pub(crate) async fn end(self: &Arc<Self>, held: &Arc<Held>, exit: Exit) {
+        let ended = Timestamp::try_from(exit.at).unwrap_or_else(|_| Timestamp::now());
+        let was = held.record();
+        let container = held.change(|container| container.state = end_of(&container.state, exit, ended));
+        held.send_early_clients_away();
+        if exit.oom_killed {
+            self.tell(held, "oom", &[]);
+        }
+        let ran = was
+            .state
+            .started_at
+            .map_or(0, |started| (ended.as_second() - started.as_second()).max(0));
+        self.tell(
+            held,
+            "die",
+            &[("execDuration", ran.to_string()), ("exitCode", exit.code.to_string())],
+        );
+
+        if container.host_config.auto_remove {
+            held.leaves_with(exit.code);
+            if let Err(error) = self.remove_whole(held).await {
+                tracing::warn!("cannot remove container {} at its end: {error}", held.id);
+                held.ended(exit.code);
+            }
+            return;
+        }
+        if let Err(error) = self.give_back(held, &container).await {
+            tracing::warn!("cannot tidy up after container {}: {error}", held.id);
+        }
+        // only now, so that who waited finds its ports free and its record true
+        held.ended(exit.code);
+        if restarts(&container) {
+            self.restart_later(held, was.state.started_at, ended);
+        }
+    }
+
+    /// Records the end and gives back what a running container has: endpoint, process, mount.
+    async fn give_back(&self, held: &Held, container: &Container) -> Result<(), EngineError> {
+        let endpoints = self.networks.of_container(&held.id);
+        let mut writes = disconnect::writes(&held.id, &endpoints);
+        writes.push(Write::Put(key::container(&held.id), record::encode(container)?));
+        let (committed, cleared) = tokio::join!(
+            self.commit_release(Transaction {
+                writes,
+                ..Default::default()
+            }),
+            self.clear(held)
+        );
+        self.release(&endpoints);
+        self.tell_networks("disconnect", &held.id, &endpoints);
+        committed.and(cleared)
+    }
+
+    /// Takes the process's remains and the mount away.
+    pub(crate) async fn clear(&self, held: &Held) -> Result<(), EngineError> {
+        let deleted = self.runtime.delete(held.id.as_str()).await;
+        let (images, directory) = (self.images.clone(), self.config.container(&held.id));
+        let unmounted = blocking(move || Ok(images.unmount(&directory)?)).await;
+        deleted?;
+        unmounted
+    }
+
+    fn restart_later(&self, held: &Arc<Held>, started: Option<Timestamp>, ended: Timestamp) {
+        let pause = held.pause_before_restart(started, ended);
+        let (engine, held) = (self.me.clone(), held.clone());
+        let lives = *held.life().borrow();
+        self.in_background(async move {
+            tokio::time::sleep(pause).await;
+            let Some(engine) = engine.upgrade() else { return };
+            let restart = tokio::spawn(async move {
+                let _story = held.story.lock().await;
+                let life = *held.life().borrow();
+                // somebody started, stopped or removed it meanwhile
+                if life != lives || held.look(|container| container.state.stopped_by_user) {
+                    return;
+                }
+                held.change(|container| container.state.restart_count += 1);
+                if let Err(error) = engine.begin(&held).await {
+                    tracing::warn!("the restart policy cannot start container {}: {error}", held.id);
+                    if !held.life().borrow().removed && restarts(&held.record()) {
+                        engine.restart_later(&held, None, Timestamp::now());
+                    }
+                }
+            });
+            // a panic in there is reported by the runtime
+            let _ = restart.await;
+        });
+    }
+}
+
+/// What is written when a container's end was seen by nobody, as after a crash of the host.
+pub(crate) fn unseen() -> Exit {
+    Exit {
+        code: UNSEEN,
+        oom_killed: false,
+        at: std::time::SystemTime::now(),
+    }
+}
+
+fn end_of(state: &ContainerState, exit: Exit, at: Timestamp) -> ContainerState {
+    ContainerState {
+        phase: Phase::Exited,
+        pid: 0,
+        exit_code: exit.code,
+        oom_killed: exit.oom_killed,
+        finished_at: Some(at),
+        ..state.clone()
+    }
+}
+
+/// Does the policy start it again after this end?
+pub(crate) fn restarts(container: &Container) -> bool {
+    let (policy, state) = (&container.host_config.restart_policy, &container.state);
+    if state.stopped_by_user {
+        return false;
+    }
+    match policy.name.as_str() {
+        "always" | "unless-stopped" => true,
+        "on-failure" => {
+            state.exit_code != 0
+                && (policy.maximum_retry_count == 0 || i64::from(state.restart_count) < policy.maximum_retry_count)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::held::tests::record;
+
+    fn ended(policy: &str, most: i64, change: impl FnOnce(&mut ContainerState)) -> bool {
+        let mut container = record("web", 1);
+        container.host_config.restart_policy = sluice_model::container::RestartPolicy {
+            name: policy.into(),
+            maximum_retry_count: most,
+        };
+        change(&mut container.state);
+        restarts(&container)
+    }
+
+    #[test]
+    fn the_policy_decides_who_starts_again() {
+        assert!(!ended("", 0, |_| {}) && !ended("no", 0, |state| state.exit_code = 1));
+        assert!(ended("always", 0, |_| {}) && ended("unless-stopped", 0, |_| {}));
+        assert!(!ended("on-failure", 0, |_| {}));
+        assert!(ended("on-failure", 0, |state| state.exit_code = 1));
+    }
+
+    #[test]
+    fn on_failure_counts_its_tries() {
+        let after = |count| move |state: &mut ContainerState| (state.exit_code, state.restart_count) = (1, count);
+        assert!(ended("on-failure", 2, after(1)));
+        assert!(!ended("on-failure", 2, after(2)));
+    }
+
+    #[test]
+    fn what_the_user_stopped_stays_stopped() {
+        for policy in ["always", "unless-stopped", "on-failure"] {
+            assert!(!ended(policy, 0, |state| (state.exit_code, state.stopped_by_user) = (1, true)));
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The networks that are always there: `bridge`, `host` and `none`.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use jiff::Timestamp;
+use sluice_model::{
+    Id, Network,
+    network::{Driver, Subnet},
+};
+use sluice_store::{Condition, Transaction, Write, key, record};
+
+use crate::{Engine, EngineError};
+
+/// The default network's name.
+pub(crate) const BRIDGE: &str = "bridge";
+/// The least number of a network in the datapath.
+const FIRST_NUMBER: u32 = 2;
+
+impl Engine {
+    /// Makes the three networks where they are missing, and gives the default one what the daemon was told now.
+    pub(crate) async fn make_default_networks(&self) -> Result<(), EngineError> {
+        for (name, driver) in [("host", Driver::Host), ("none", Driver::Null)] {
+            if self.networks.find(name).is_err() {
+                self.write_network(bare(name, driver), None).await?;
+            }
+        }
+        let existing = self.networks.find(BRIDGE).ok();
+        let wanted = self.default_network(existing.as_ref()).await?;
+        if existing.as_ref() != Some(&wanted) {
+            self.write_network(wanted, existing.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    async fn default_network(&self, existing: Option<&Network>) -> Result<Network, EngineError> {
+        let mut network = match existing {
+            Some(network) => network.clone(),
+            None => Network {
+                number: self.free_network_number(),
+                ..bare(BRIDGE, Driver::Bridge)
+            },
+        };
+        let subnet = match (self.config.bip, network.subnets.first()) {
+            (Some(bip), _) => subnet_of_bip(bip)?,
+            (None, Some(subnet)) => subnet.clone(),
+            (None, None) => subnet_of_bip(free_range(&self.agent.occupied_prefixes().await?)?)?,
+        };
+        let moves = network.subnets.first().is_some_and(|old| *old != subnet);
+        if moves && !self.networks.in_network(&network.id).is_empty() {
+            tracing::warn!(
+                "containers run in the default network: it keeps its subnet until they are stopped and the daemon starts again"
+            );
+        } else {
+            network.subnets = vec![subnet];
+        }
+        network.icc = self.config.icc;
+        network.masquerade = self.config.masquerade;
+        network.default_binding = self.config.default_binding;
+        network.mtu = match self.config.mtu {
+            Some(mtu) => mtu,
+            None => self.agent.default_mtu().await,
+        };
+        network.options = options(&network);
+        Ok(network)
+    }
+
+    async fn write_network(&self, network: Network, existing: Option<&Network>) -> Result<(), EngineError> {
+        let place = key::network(&network.id);
+        let conditions = if existing.is_none() {
+            vec![Condition::Absent(place.clone())]
+        } else {
+            vec![]
+        };
+        let writes = vec![Write::Put(place, record::encode(&network)?)];
+        self.commit(Transaction { conditions, writes }).await?;
+        if existing.is_none() {
+            let attributes = vec![
+                ("name".to_owned(), network.name.clone()),
+                ("type".to_owned(), driver_name(network.driver).to_owned()),
+            ];
+            self.events.tell("network", "create", network.id.as_str(), attributes);
+        }
+        self.networks.enter(network);
+        Ok(())
+    }
+
+    fn free_network_number(&self) -> u32 {
+        let taken: Vec<u32> = self.networks.all().iter().map(|network| network.number).collect();
+        (FIRST_NUMBER..)
+            .find(|number| !taken.contains(number))
+            .unwrap_or(FIRST_NUMBER)
+    }
+}
+
+/// `bridge`, `host` or `null`, as Docker calls the drivers.
+pub(crate) fn driver_name(driver: Driver) -> &'static str {
+    match driver {
+        Driver::Bridge => "bridge",
+        Driver::Host => "host",
+        Driver::Null => "null",
+    }
+}
+
+fn bare(name: &str, driver: Driver) -> Network {
+    Network {
+        id: Id::from_bytes(rand::random()),
+        name: name.to_owned(),
+        driver,
+        number: 0,
+        subnets: vec![],
+        icc: true,
+        masquerade: false,
+        internal: false,
+        mtu: 0,
+        default_binding: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        labels: BTreeMap::new(),
+        options: BTreeMap::new(),
+        created: Timestamp::now(),
+    }
+}
+
+/// What `network inspect` shows of the default network in Docker.
+fn options(network: &Network) -> BTreeMap<String, String> {
+    let option = |name: &str, value: String| (format!("com.docker.network.{name}"), value);
+    BTreeMap::from([
+        option("bridge.default_bridge", "true".into()),
+        option("bridge.enable_icc", network.icc.to_string()),
+        option("bridge.enable_ip_masquerade", network.masquerade.to_string()),
+        option("bridge.host_binding_ipv4", network.default_binding.to_string()),
+        option("driver.mtu", network.mtu.to_string()),
+    ])
+}
+
+fn subnet_of_bip(bip: Ipv4Net) -> Result<Subnet, EngineError> {
+    let (gateway, whole) = (bip.addr(), bip.trunc());
+    if whole.prefix_len() > 30 || gateway == whole.network() || gateway == whole.broadcast() {
+        return Err(EngineError::invalid(format!(
+            "--bip {bip}: the address of the gateway, with a prefix of 30 at most, is wanted"
+        )));
+    }
+    Ok(Subnet {
+        subnet: IpNet::V4(whole),
+        gateway: IpAddr::V4(gateway),
+        range: None,
+    })
+}
+
+/// The first private range that the host neither has nor routes: 172.17 to 172.31 of 16 bits, then 192.168 and 10 in parts, as Docker does.
+fn free_range(occupied: &[IpNet]) -> Result<Ipv4Net, EngineError> {
+    let candidate = |a: u8, b: u8, c: u8, prefix: u8| Ipv4Net::new(Ipv4Addr::new(a, b, c, 1), prefix);
+    let candidates = (17..=31)
+        .map(|second| candidate(172, second, 0, 16))
+        .chain((0..16).map(|part| candidate(192, 168, part * 16, 20)))
+        .chain((0..=255).map(|second| candidate(10, second, 0, 16)));
+    let overlaps = |range: &Ipv4Net| {
+        occupied.iter().any(|other| match other {
+            IpNet::V4(other) => other.contains(&range.trunc()) || range.contains(&other.trunc()),
+            IpNet::V6(_) => false,
+        })
+    };
+    candidates.flatten().find(|range| !overlaps(range)).ok_or_else(|| {
+        EngineError::failed("no private IPv4 range is free for the default network: name one with --bip")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(nets: &[&str]) -> Vec<IpNet> {
+        nets.iter().map(|net| net.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_default_network_takes_dockers_range_or_the_next_free_one() {
+        assert_eq!(free_range(&[]).unwrap().to_string(), "172.17.0.1/16");
+        assert_eq!(
+            free_range(&nets(&["172.17.5.0/24"])).unwrap().to_string(),
+            "172.18.0.1/16"
+        );
+        assert_eq!(
+            free_range(&nets(&["172.16.0.0/12"])).unwrap().to_string(),
+            "192.168.0.1/20"
+        );
+        assert_eq!(
+            free_range(&nets(&["172.16.0.0/12", "192.168.0.0/16"]))
+                .unwrap()
+                .to_string(),
+            "10.0.0.1/16"
+        );
+        assert!(free_range(&nets(&["0.0.0.0/0"])).is_err());
+    }
+
+    #[test]
+    fn a_bip_names_the_gateway_not_the_network() {
+        let subnet = subnet_of_bip("10.1.0.1/24".parse().unwrap()).unwrap();
+        assert_eq!(
+            (subnet.subnet.to_string(), subnet.gateway.to_string()),
+            ("10.1.0.0/24".into(), "10.1.0.1".into())
+        );
+        for wrong in ["10.1.0.0/24", "10.1.0.255/24", "10.1.0.1/31", "10.1.0.1/32"] {
+            assert!(subnet_of_bip(wrong.parse().unwrap()).is_err(), "{wrong}");
+        }
+    }
+}

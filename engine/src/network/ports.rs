@@ -1,0 +1,322 @@
+//! Published ports: which are taken, which are free, and whether another program of the host has one.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::AsRawFd,
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, setsockopt, socket, sockopt},
+};
+use rand::RngExt;
+use sluice_model::{Id, PortBinding, PortSpec, Protocol, PublishedPort};
+
+use crate::EngineError;
+
+/// The range that Docker picks from when it can't be read.
+const EPHEMERAL: (u16, u16) = (32_768, 60_999);
+
+/// Ports taken by the containers of this host.
+#[derive(Default)]
+pub(crate) struct Ports {
+    taken: BTreeMap<(Protocol, u16), Vec<(IpAddr, Id)>>,
+}
+
+/// What a trial bind says of a port.
+pub(crate) type Trial = dyn Fn(Protocol, IpAddr, u16) -> Result<(), Errno>;
+
+impl Ports {
+    /// Enters a port that an endpoint has already.
+    pub fn enter(&mut self, endpoint: &Id, port: &PublishedPort) {
+        self.taken
+            .entry((port.container.protocol, port.host_port))
+            .or_default()
+            .push((port.host_address, endpoint.clone()));
+    }
+
+    /// Gives back all ports of an endpoint.
+    pub fn release(&mut self, endpoint: &Id) {
+        self.taken.retain(|_, bearers| {
+            bearers.retain(|(_, bearer)| bearer != endpoint);
+            !bearers.is_empty()
+        });
+    }
+
+    /// Is the port another container's?
+    fn is_taken(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
+        let overlaps = |other: IpAddr| other == address || other.is_unspecified() || address.is_unspecified();
+        self.taken
+            .get(&(protocol, port))
+            .is_some_and(|bearers| bearers.iter().any(|(other, _)| overlaps(*other)))
+    }
+
+    /// Takes all ports of a wish for an endpoint, or none.
+    pub fn take(
+        &mut self,
+        endpoint: &Id,
+        wishes: &[PortBinding],
+        default_address: IpAddr,
+        ephemeral: (u16, u16),
+        trial: &Trial,
+    ) -> Result<Vec<PublishedPort>, EngineError> {
+        let mut given = Vec::with_capacity(wishes.len());
+        for wish in wishes {
+            let address = on_ipv4(wish.host_address.unwrap_or(default_address));
+            match self.take_one(wish, address, ephemeral, trial) {
+                Ok(port) => {
+                    self.enter(endpoint, &port);
+                    given.push(port);
+                }
+                Err(error) => {
+                    self.release(endpoint);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(given)
+    }
+
+    fn take_one(
+        &self,
+        wish: &PortBinding,
+        address: IpAddr,
+        ephemeral: (u16, u16),
+        trial: &Trial,
+    ) -> Result<PublishedPort, EngineError> {
+        let (container, protocol) = (wish.container, wish.container.protocol);
+        let published = |host_port| PublishedPort {
+            container,
+            host_address: address,
+            host_port,
+        };
+        let (first, last) = match wish.host_ports {
+            (0, 0) => ephemeral,
+            range => range,
+        };
+        let wanted = first == last;
+        // Docker starts a search for any port at a random place, one in a range of the user's at its beginning
+        let start = if wish.host_ports == (0, 0) {
+            rand::rng().random_range(first..=last)
+        } else {
+            first
+        };
+        for port in (start..=last).chain(first..start) {
+            if self.is_taken(protocol, address, port) {
+                if wanted {
+                    return Err(EngineError::conflict(format!(
+                        "Bind for {} failed: port is already allocated",
+                        SocketAddr::new(address, port)
+                    )));
+                }
+                continue;
+            }
+            match trial(protocol, address, port) {
+                Ok(()) => return Ok(published(port)),
+                Err(why) if wanted => return Err(refused(address, port, protocol, why)),
+                Err(Errno::EADDRINUSE | Errno::EACCES) => {}
+                Err(why) => return Err(refused(address, port, protocol, why)),
+            }
+        }
+        Err(EngineError::conflict("all ports are allocated"))
+    }
+}
+
+fn refused(address: IpAddr, port: u16, protocol: Protocol, why: Errno) -> EngineError {
+    let why = match why {
+        Errno::EADDRINUSE => "address already in use".to_owned(),
+        Errno::EADDRNOTAVAIL => "cannot assign requested address".to_owned(),
+        other => other.desc().to_lowercase(),
+    };
+    EngineError::failed(format!(
+        "failed to bind host port for {}/{protocol}: {why}",
+        SocketAddr::new(address, port)
+    ))
+}
+
+/// `::` means every address; of these we serve IPv4's.
+fn on_ipv4(address: IpAddr) -> IpAddr {
+    if address.is_ipv6() && address.is_unspecified() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    } else {
+        address
+    }
+}
+
+/// What `-P` adds: every exposed port that has no binding of its own, at any port of the host.
+pub(crate) fn wishes(bindings: &[PortBinding], exposed: &[PortSpec], publish_all: bool) -> Vec<PortBinding> {
+    let mut all = bindings.to_vec();
+    if publish_all {
+        for port in exposed {
+            if port.protocol != Protocol::Sctp && !bindings.iter().any(|binding| binding.container == *port) {
+                all.push(PortBinding {
+                    container: *port,
+                    host_address: None,
+                    host_ports: (0, 0),
+                });
+            }
+        }
+    }
+    // what can be only one port goes first, so that a search does not take it away
+    all.sort_by_key(|wish| wish.host_ports.0 != wish.host_ports.1 || wish.host_ports.0 == 0);
+    all
+}
+
+/// Binds the port for a moment: TCP with SO_REUSEADDR and without listening, so that connections in TIME_WAIT don't count and no client is
+/// accepted by nobody; UDP without, so that every other socket counts.
+pub(crate) fn try_bind(protocol: Protocol, address: IpAddr, port: u16) -> Result<(), Errno> {
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let kind = match protocol {
+        Protocol::Tcp => SockType::Stream,
+        Protocol::Udp => SockType::Datagram,
+        Protocol::Sctp => return Err(Errno::EPROTONOSUPPORT),
+    };
+    let probe = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if protocol == Protocol::Tcp {
+        setsockopt(&probe, sockopt::ReuseAddr, &true)?;
+    }
+    match address {
+        IpAddr::V4(address) => bind(probe.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(address, port))),
+        IpAddr::V6(address) => bind(
+            probe.as_raw_fd(),
+            &SockaddrIn6::from(SocketAddrV6::new(address, port, 0, 0)),
+        ),
+    }
+}
+
+/// The kernel's range of ephemeral ports.
+pub(crate) fn ephemeral_range() -> (u16, u16) {
+    let read = || {
+        let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+        let mut numbers = text.split_whitespace().map(|number| number.parse::<u16>().ok());
+        Some((numbers.next()??, numbers.next()??))
+    };
+    read()
+        .filter(|(first, last)| *first > 0 && first < last)
+        .unwrap_or(EPHEMERAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+    fn wish(container: &str, address: Option<&str>, host_ports: (u16, u16)) -> PortBinding {
+        PortBinding {
+            container: container.parse().unwrap(),
+            host_address: address.map(|address| address.parse().unwrap()),
+            host_ports,
+        }
+    }
+
+    fn id(byte: u8) -> Id {
+        Id::from_bytes([byte; 32])
+    }
+
+    fn free(_: Protocol, _: IpAddr, _: u16) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn take(ports: &mut Ports, by: u8, wishes: &[PortBinding]) -> Result<Vec<u16>, EngineError> {
+        let given = ports.take(&id(by), wishes, ANY, (40_000, 40_003), &free)?;
+        Ok(given.iter().map(|port| port.host_port).collect())
+    }
+
+    #[test]
+    fn a_port_is_given_once_for_overlapping_addresses() {
+        let mut ports = Ports::default();
+        assert_eq!(
+            take(&mut ports, 1, &[wish("80/tcp", None, (8080, 8080))]).unwrap(),
+            [8080]
+        );
+        let error = take(&mut ports, 2, &[wish("80/tcp", Some("127.0.0.1"), (8080, 8080))]).unwrap_err();
+        assert_eq!(error.kind, Kind::Conflict);
+        assert_eq!(
+            error.message,
+            "Bind for 127.0.0.1:8080 failed: port is already allocated"
+        );
+        assert!(
+            take(&mut ports, 2, &[wish("80/udp", None, (8080, 8080))]).is_ok(),
+            "UDP is another matter"
+        );
+        ports.release(&id(1));
+        assert!(take(&mut ports, 3, &[wish("80/tcp", None, (8080, 8080))]).is_ok());
+    }
+
+    #[test]
+    fn different_addresses_share_a_port_number() {
+        let mut ports = Ports::default();
+        assert!(take(&mut ports, 1, &[wish("80/tcp", Some("10.0.0.1"), (80, 80))]).is_ok());
+        assert!(take(&mut ports, 2, &[wish("80/tcp", Some("10.0.0.2"), (80, 80))]).is_ok());
+    }
+
+    #[test]
+    fn a_range_gives_the_first_free_and_any_port_is_ephemeral() {
+        let mut ports = Ports::default();
+        assert_eq!(
+            take(&mut ports, 1, &[wish("80/tcp", None, (7000, 7001))]).unwrap(),
+            [7000]
+        );
+        assert_eq!(
+            take(&mut ports, 2, &[wish("80/tcp", None, (7000, 7001))]).unwrap(),
+            [7001]
+        );
+        assert_eq!(
+            take(&mut ports, 3, &[wish("80/tcp", None, (7000, 7001))])
+                .unwrap_err()
+                .message,
+            "all ports are allocated"
+        );
+        let mut any: Vec<u16> = (4..8)
+            .map(|by| take(&mut ports, by, &[wish("80/tcp", None, (0, 0))]).unwrap()[0])
+            .collect();
+        any.sort_unstable();
+        assert_eq!(any, [40_000, 40_001, 40_002, 40_003]);
+    }
+
+    #[test]
+    fn a_wish_that_fails_takes_nothing() {
+        let mut ports = Ports::default();
+        take(&mut ports, 1, &[wish("80/tcp", None, (81, 81))]).unwrap();
+        assert!(
+            take(
+                &mut ports,
+                2,
+                &[wish("80/tcp", None, (80, 80)), wish("81/tcp", None, (81, 81))]
+            )
+            .is_err()
+        );
+        assert!(take(&mut ports, 3, &[wish("80/tcp", None, (80, 80))]).is_ok());
+    }
+
+    #[test]
+    fn a_port_of_another_program_is_told_from_one_of_ours() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut ports = Ports::default();
+        let wish = [wish("80/tcp", Some("127.0.0.1"), (port, port))];
+        let error = ports.take(&id(1), &wish, ANY, EPHEMERAL, &try_bind).unwrap_err();
+        assert_eq!(error.kind, Kind::Failed);
+        assert_eq!(
+            error.message,
+            format!("failed to bind host port for 127.0.0.1:{port}/tcp: address already in use")
+        );
+        drop(listener);
+        assert!(ports.take(&id(1), &wish, ANY, EPHEMERAL, &try_bind).is_ok());
+    }
+
+    #[test]
+    fn publish_all_adds_what_is_exposed_and_not_bound() {
+        let exposed = ["80/tcp".parse().unwrap(), "53/udp".parse().unwrap()];
+        let all = wishes(&[wish("80/tcp", None, (8080, 8080))], &exposed, true);
+        assert_eq!(all, [wish("80/tcp", None, (8080, 8080)), wish("53/udp", None, (0, 0))]);
+        assert_eq!(wishes(&[], &exposed, false), []);
+    }
+}
