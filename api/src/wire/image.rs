@@ -1,6 +1,6 @@
 //! Images.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sluice_image::{Image, Removed};
 
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
     filter::{Filters, label_agrees, pattern_agrees},
     time,
     version::Version,
+    wire::null_if_empty,
 };
 
 /// Up to this version images have a `VirtualSize`, the same as their size.
@@ -43,9 +44,9 @@ pub(crate) fn document(image: &Image, version: Version) -> Value {
         "RepoTags": image.tags,
         "RepoDigests": [],
         "Parent": "",
-        "Comment": config.history().iter().flatten().last().and_then(|step| step.comment().clone()).unwrap_or_default(),
+        "Comment": image.extras.comment,
         "Created": config.created().as_deref().unwrap_or(time::NEVER),
-        "DockerVersion": "",
+        "DockerVersion": image.extras.docker_version,
         "Author": config.author().as_deref().unwrap_or_default(),
         "Config": container_config(image),
         "Architecture": config.architecture().to_string(),
@@ -55,6 +56,9 @@ pub(crate) fn document(image: &Image, version: Version) -> Value {
         "RootFS": { "Type": "layers", "Layers": image.layers },
         "Metadata": { "LastTagTime": time::NEVER },
     });
+    if !image.extras.variant.is_empty() {
+        document["Variant"] = json!(image.extras.variant);
+    }
     if version <= LAST_WITH_VIRTUAL_SIZE {
         document["VirtualSize"] = json!(image.size);
     }
@@ -152,15 +156,24 @@ fn labels(image: &Image) -> std::collections::BTreeMap<String, String> {
 
 /// `Config`: what the image's author wrote, and the members that clients expect to be there.
 fn container_config(image: &Image) -> Value {
-    let mut config = json!({ "Env": null, "Cmd": null, "Entrypoint": null, "Volumes": null, "WorkingDir": "", "User": "", "OnBuild": null, "Labels": {} });
+    let extras = &image.extras;
+    let mut config = json!({
+        "Env": null, "Cmd": null, "Entrypoint": null, "Volumes": null, "WorkingDir": "", "User": "", "Labels": {},
+        "OnBuild": null_if_empty(&extras.on_build),
+    });
     let written = image
         .config
         .config()
         .as_ref()
         .and_then(|written| serde_json::to_value(written).ok());
     if let (Value::Object(config), Some(Value::Object(written))) = (&mut config, written) {
-        let said = written.into_iter().filter(|(_, value)| !value.is_null());
-        config.extend(said.collect::<Map<_, _>>());
+        config.extend(written.into_iter().filter(|(_, value)| !value.is_null()));
+    }
+    if let Some(healthcheck) = &extras.healthcheck {
+        config["Healthcheck"] = json!(healthcheck);
+    }
+    if !extras.shell.is_empty() {
+        config["Shell"] = json!(extras.shell);
     }
     config
 }
@@ -181,6 +194,10 @@ mod tests {
             config: serde_json::from_value(config).unwrap(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
             size: 77,
+            extras: sluice_image::Extras {
+                comment: "c".to_owned(),
+                ..Default::default()
+            },
             layers: vec!["sha256:11".to_owned()],
         }
     }
