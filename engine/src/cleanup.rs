@@ -16,6 +16,7 @@ pub async fn cleanup(config: &Config, runtime: &Runtime, images: &Images, everyt
             first_trouble.get_or_insert(EngineError::from(why));
         }
     }
+    runtime.clean_up();
     let containers = config.containers();
     for entry in std::fs::read_dir(&containers).into_iter().flatten().flatten() {
         if let Err(why) = directory::remove(images, &entry.path()) {

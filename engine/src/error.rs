@@ -111,6 +111,7 @@ impl From<RuntimeError> for EngineError {
                 Kind::Command,
                 format!("failed to create task for container: unable to start container process: {why}"),
             ),
+            RuntimeError::NoSuchUser(why) => Self::invalid(why),
             RuntimeError::NoSuchContainer(id) => Self::not_found(format!("No such container: {id}")),
             other => Self::failed(other.to_string()),
         }

@@ -249,10 +249,9 @@ fn network_of(view: &ContainerView) -> &str {
 
 /// Docker matches names as regular expressions; what people write of them is a part of a name, with `^`, `/` and `$` for its ends.
 fn is_like(name: &str, pattern: &str) -> bool {
-    let pattern = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
-    let (anchored, rest) = match pattern {
-        (anchored, rest) => rest.strip_prefix('/').map_or((anchored, rest), |rest| (true, rest)),
-    };
+    let (caret, rest) = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
+    let (slash, rest) = rest.strip_prefix('/').map_or((false, rest), |rest| (true, rest));
+    let anchored = caret || slash;
     match (anchored, rest.strip_suffix('$')) {
         (true, Some(whole)) => name == whole,
         (true, None) => name.starts_with(rest),

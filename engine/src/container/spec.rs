@@ -15,6 +15,9 @@ use oci_spec::{
     },
 };
 use sluice_model::{Container, HostConfig, container::NetworkMode};
+use sluice_runtime::spec::{
+    DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT_SHM_SIZE, default_device_rules, default_mounts,
+};
 
 use crate::{
     EngineError,
@@ -23,28 +26,8 @@ use crate::{
 
 /// Docker's, when nobody sets one.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Docker's size of /dev/shm, bytes.
-const SHM_SIZE: i64 = 64 * 1024 * 1024;
 /// The period of the CPU quota, microseconds.
 const CPU_PERIOD: u64 = 100_000;
-
-/// What an ordinary container can't see.
-const MASKED: [&str; 12] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-/// What it can't write.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Who the process runs as, found out in the container's own `/etc/passwd` and `/etc/group`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -96,8 +79,16 @@ fn assemble(
         .cgroups_path(Path::new("/").join(around.cgroup_parent).join(container.id.as_str()))
         .namespaces(namespaces(around.sandbox)?)
         .resources(resources(host)?)
-        .masked_paths(if unconfined { vec![] } else { owned(&MASKED) })
-        .readonly_paths(if unconfined { vec![] } else { owned(&READ_ONLY) })
+        .masked_paths(if unconfined {
+            vec![]
+        } else {
+            owned(&DEFAULT_MASKED_PATHS)
+        })
+        .readonly_paths(if unconfined {
+            vec![]
+        } else {
+            owned(&DEFAULT_READONLY_PATHS)
+        })
         .sysctl(sysctls(host, around.sandbox.is_some()))
         .build()?;
     linux.set_seccomp(
@@ -303,28 +294,15 @@ fn resources(host: &HostConfig) -> Result<LinuxResources, OciSpecError> {
 
 /// Nothing but the few harmless devices; everything when privileged.
 fn devices(privileged: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
-    let rule = |allow: bool, typ: LinuxDeviceType, major: Option<i64>, minor: Option<i64>, access: &str| {
-        let mut rule: LinuxDeviceCgroup = LinuxDeviceCgroupBuilder::default()
-            .allow(allow)
-            .typ(typ)
-            .access(access)
-            .build()?;
-        rule.set_major(major).set_minor(minor);
-        Ok::<_, OciSpecError>(rule)
-    };
-    let mut rules = vec![rule(privileged, LinuxDeviceType::A, None, None, "rwm")?];
-    if privileged {
-        return Ok(rules);
+    if !privileged {
+        return Ok(default_device_rules());
     }
-    // nodes may be made of anything, opened only these: null, zero, full, random, urandom, tty, console, ptmx and the terminals
-    for typ in [LinuxDeviceType::C, LinuxDeviceType::B] {
-        rules.push(rule(true, typ, None, None, "m")?);
-    }
-    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
-        rules.push(rule(true, LinuxDeviceType::C, Some(major), Some(minor), "rwm")?);
-    }
-    rules.push(rule(true, LinuxDeviceType::C, Some(136), None, "rwm")?);
-    Ok(rules)
+    let everything = LinuxDeviceCgroupBuilder::default()
+        .allow(true)
+        .typ(LinuxDeviceType::A)
+        .access("rwm")
+        .build()?;
+    Ok(vec![everything])
 }
 
 fn sysctls(host: &HostConfig, own_network: bool) -> HashMap<String, String> {
@@ -355,37 +333,14 @@ fn propagation_of_root(host: &HostConfig) -> Option<String> {
 }
 
 fn mounts(host: &HostConfig, directory: &Path) -> Result<Vec<Mount>, OciSpecError> {
-    let access = if host.privileged { "rw" } else { "ro" };
-    let shm = format!("size={}", if host.shm_size == 0 { SHM_SIZE } else { host.shm_size });
-    let mut all = vec![
-        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])?,
-        mount(
-            "/dev",
-            "tmpfs",
-            "tmpfs",
-            &["nosuid", "strictatime", "mode=755", "size=65536k"],
-        )?,
-        mount(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        )?,
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access])?,
-        mount(
-            "/sys/fs/cgroup",
-            "cgroup",
-            "cgroup",
-            &[access, "nosuid", "noexec", "nodev"],
-        )?,
-        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?,
-        mount(
-            "/dev/shm",
-            "tmpfs",
-            "shm",
-            &["nosuid", "noexec", "nodev", "mode=1777", &shm],
-        )?,
-    ];
+    let shm_size = u64::try_from(host.shm_size)
+        .ok()
+        .filter(|size| *size > 0)
+        .unwrap_or(DEFAULT_SHM_SIZE);
+    let mut all = default_mounts(shm_size);
+    if host.privileged {
+        all.iter_mut().for_each(make_writable);
+    }
     let wanted = |target: &str| host.binds.iter().any(|bind| bind.target == target);
     for file in ["resolv.conf", "hostname", "hosts"] {
         let target = format!("/etc/{file}");
@@ -417,6 +372,17 @@ fn mounts(host: &HostConfig, directory: &Path) -> Result<Vec<Mount>, OciSpecErro
         all.push(bind(&wish.target, Path::new(&wish.source), &options)?);
     }
     Ok(all)
+}
+
+/// /sys and the cgroups can be written by who may do anything.
+fn make_writable(mount: &mut Mount) {
+    let options = mount.options().clone().unwrap_or_default();
+    mount.set_options(Some(
+        options
+            .into_iter()
+            .map(|option| if option == "ro" { "rw".to_owned() } else { option })
+            .collect(),
+    ));
 }
 
 fn mount(target: &str, typ: &str, source: &str, options: &[&str]) -> Result<Mount, OciSpecError> {
@@ -505,7 +471,10 @@ mod tests {
         );
         assert_eq!(spec["process"]["noNewPrivileges"], false);
         assert!(spec["process"].get("rlimits").is_none());
-        assert_eq!(spec["linux"]["maskedPaths"].as_array().unwrap().len(), MASKED.len());
+        assert_eq!(
+            spec["linux"]["maskedPaths"].as_array().unwrap().len(),
+            DEFAULT_MASKED_PATHS.len()
+        );
         assert!(spec["linux"].get("seccomp").is_some());
         assert_eq!(spec["linux"]["cgroupsPath"], format!("/sluice/{}", "ab".repeat(32)));
         assert_eq!(spec["linux"]["resources"]["devices"][0]["allow"], false);

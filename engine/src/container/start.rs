@@ -60,6 +60,8 @@ impl Engine {
     }
 
     async fn steps(self: &Arc<Self>, held: &Arc<Held>, undo: &mut Undo) -> Result<(), EngineError> {
+        // on machines with cgroup v1 the kernel takes milliseconds to let a process in; they pass while we do other things
+        self.runtime.warm();
         let container = held.record();
         let place = self.choose_place(&container).await?;
         undo.by("give the place in the network back", {
