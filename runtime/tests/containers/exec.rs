@@ -9,7 +9,12 @@ use crate::lab::{Lab, default_spec, said};
 
 fn exec(id: &str, args: &[&str]) -> Exec {
     let process = default_spec(args).process().clone().unwrap();
-    Exec { id: id.to_owned(), exec_id: format!("exec-{}", args.join("-").len()), process, stdin: false }
+    Exec {
+        id: id.to_owned(),
+        exec_id: format!("exec-{}", args.join("-").len()),
+        process,
+        stdin: false,
+    }
 }
 
 async fn sleeping(lab: &Lab) -> u32 {
@@ -33,7 +38,11 @@ async fn a_process_has_streams_and_an_exit_code_of_its_own() {
     stdin.shutdown().await.unwrap();
     assert_eq!(said(attachment).await, ("in".to_owned(), "err\n".to_owned()));
     assert_eq!(lab.runtime.wait_exec("a", &wanted.exec_id).await.unwrap(), 5);
-    assert_eq!(lab.runtime.wait_exec("a", &wanted.exec_id).await.unwrap(), 5, "asked twice");
+    assert_eq!(
+        lab.runtime.wait_exec("a", &wanted.exec_id).await.unwrap(),
+        5,
+        "asked twice"
+    );
     lab.runtime.wait_exec("a", "never").await.unwrap_err();
 }
 
@@ -41,18 +50,38 @@ async fn a_process_has_streams_and_an_exit_code_of_its_own() {
 async fn a_process_is_as_confined_as_the_container() {
     let Some(lab) = Lab::new() else { return };
     let first = sleeping(&lab).await;
-    let (pid, attachment) = lab.runtime.exec(&exec("a", &["sh", "-c", "cat /proc/self/status; read x < /dev/zero"])).await.unwrap();
+    let (pid, attachment) = lab
+        .runtime
+        .exec(&exec("a", &["sh", "-c", "cat /proc/self/status; read x < /dev/zero"]))
+        .await
+        .unwrap();
     let status = |pid: u32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
-        ["Seccomp:", "Seccomp_filters:", "NoNewPrivs:", "CapBnd:", "CapEff:", "CapPrm:", "CapInh:", "CapAmb:"].map(line)
+        [
+            "Seccomp:",
+            "Seccomp_filters:",
+            "NoNewPrivs:",
+            "CapBnd:",
+            "CapEff:",
+            "CapPrm:",
+            "CapInh:",
+            "CapAmb:",
+        ]
+        .map(line)
     };
     assert_eq!(status(pid), status(first));
     assert!(status(pid)[0].ends_with('2'), "a seccomp filter");
     assert!(status(pid)[2].ends_with('1'), "no new privileges");
     let cgroups = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     assert_eq!(cgroups(pid), cgroups(first));
-    assert!(cgroups(pid).lines().all(|line| line.ends_with(&format!("/{}/a", lab.parent))), "{}", cgroups(pid));
+    assert!(
+        cgroups(pid)
+            .lines()
+            .all(|line| line.ends_with(&format!("/{}/a", lab.parent))),
+        "{}",
+        cgroups(pid)
+    );
     for namespace in ["mnt", "pid", "net", "ipc", "uts", "cgroup"] {
         let of = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
         assert_eq!(of(pid), of(first), "{namespace}");
@@ -65,10 +94,15 @@ async fn what_can_not_be_executed_is_told() {
     let Some(lab) = Lab::new() else { return };
     sleeping(&lab).await;
     let error = lab.runtime.exec(&exec("a", &["nothing"])).await.err().unwrap();
-    assert_eq!(error, RuntimeError::CommandNotFound("exec: \"nothing\": executable file not found in $PATH".into()));
+    assert_eq!(
+        error,
+        RuntimeError::CommandNotFound("exec: \"nothing\": executable file not found in $PATH".into())
+    );
     let mut elsewhere = exec("a", &["sh", "-c", "pwd; id -u; id -g; echo $X"]);
     elsewhere.process.set_cwd(PathBuf::from("/made/here"));
-    elsewhere.process.set_env(Some(vec!["PATH=/bin".to_owned(), "X=y".to_owned()]));
+    elsewhere
+        .process
+        .set_env(Some(vec!["PATH=/bin".to_owned(), "X=y".to_owned()]));
     elsewhere.process.user_mut().set_uid(33).set_gid(34);
     let (_, attachment) = lab.runtime.exec(&elsewhere).await.unwrap();
     assert_eq!(said(attachment).await.0, "/made/here\n33\n34\ny\n");
@@ -93,7 +127,10 @@ async fn a_process_can_have_a_terminal() {
     attachment.stdin.as_mut().unwrap().write_all(b"word\n").await.unwrap();
     let (stdout, _) = said(attachment).await;
     let stdout = stdout.replace('\r', "");
-    assert!(stdout.contains("/dev/pts/0\n") && stdout.ends_with("30 100\nword\n"), "{stdout:?}");
+    assert!(
+        stdout.contains("/dev/pts/0\n") && stdout.ends_with("30 100\nword\n"),
+        "{stdout:?}"
+    );
     assert_eq!(lab.runtime.wait_exec("a", &wanted.exec_id).await.unwrap(), 0);
 }
 

@@ -46,7 +46,11 @@ impl Lab {
         let directory = Path::new("/var/tmp").join(&parent);
         fs::create_dir_all(&directory).unwrap();
         let runtime = open(&directory, &parent);
-        Some(Self { runtime, directory, parent })
+        Some(Self {
+            runtime,
+            directory,
+            parent,
+        })
     }
 
     /// As a daemon does after a restart.
@@ -58,7 +62,11 @@ impl Lab {
     pub fn bundle(&self, id: &str, args: &[&str]) -> Bundle {
         let directory = self.directory.join("bundles").join(id);
         make_rootfs(&directory.join("rootfs"));
-        Bundle { id: id.to_owned(), directory, spec: default_spec(args) }
+        Bundle {
+            id: id.to_owned(),
+            directory,
+            spec: default_spec(args),
+        }
     }
 
     pub async fn create(&self, bundle: &Bundle) -> u32 {
@@ -86,7 +94,11 @@ impl Lab {
     /// The directory of a container's cgroup for a controller, wherever that is.
     pub fn cgroup(&self, controller: &str, id: &str) -> PathBuf {
         let v1 = Path::new("/sys/fs/cgroup").join(controller).join(&self.parent).join(id);
-        if v1.exists() { v1 } else { unified().join(&self.parent).join(id) }
+        if v1.exists() {
+            v1
+        } else {
+            unified().join(&self.parent).join(id)
+        }
     }
 }
 
@@ -106,7 +118,11 @@ pub fn shim() -> String {
 
 pub fn unified() -> &'static Path {
     let hybrid = Path::new("/sys/fs/cgroup/unified");
-    if hybrid.exists() { hybrid } else { Path::new("/sys/fs/cgroup") }
+    if hybrid.exists() {
+        hybrid
+    } else {
+        Path::new("/sys/fs/cgroup")
+    }
 }
 
 impl Drop for Lab {
@@ -115,7 +131,10 @@ impl Drop for Lab {
         std::thread::scope(|scope| {
             // A thread of its own: a test's runtime may be around us.
             scope.spawn(|| {
-                let here = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let here = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
                 for id in ids {
                     if let Err(error) = here.block_on(self.runtime.delete(&id)) {
                         eprintln!("delete {id}: {error}");
@@ -157,7 +176,11 @@ impl Bundle {
 
     /// Writes `config.json` and says how to make it.
     pub fn create(&self) -> Create {
-        fs::write(self.directory.join("config.json"), serde_json::to_vec_pretty(&self.spec).unwrap()).unwrap();
+        fs::write(
+            self.directory.join("config.json"),
+            serde_json::to_vec_pretty(&self.spec).unwrap(),
+        )
+        .unwrap();
         Create {
             id: self.id.clone(),
             bundle: self.directory.clone(),
@@ -174,13 +197,17 @@ fn make_rootfs(root: &Path) {
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
     for applet in [
-        "sh", "cat", "ls", "id", "echo", "true", "false", "sleep", "mount", "umount", "grep", "head", "wc", "mkdir", "mknod",
-        "env", "hostname", "kill", "dd", "yes", "stat", "readlink", "test", "ps", "sort", "tr", "ulimit", "touch", "sed",
-        "stty", "tty", "seq", "cut", "unshare", "chmod", "nc", "printf", "find", "od",
+        "sh", "cat", "ls", "id", "echo", "true", "false", "sleep", "mount", "umount", "grep", "head", "wc", "mkdir",
+        "mknod", "env", "hostname", "kill", "dd", "yes", "stat", "readlink", "test", "ps", "sort", "tr", "ulimit",
+        "touch", "sed", "stty", "tty", "seq", "cut", "unshare", "chmod", "nc", "printf", "find", "od",
     ] {
         let _ = symlink("busybox", root.join("bin").join(applet));
     }
-    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/var:/bin/sh\n").unwrap();
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/var:/bin/sh\n",
+    )
+    .unwrap();
     fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\n").unwrap();
 }
 
@@ -196,7 +223,10 @@ pub fn default_spec(args: &[&str]) -> Spec {
     let mut process = Process::default();
     process
         .set_args(Some(args.iter().map(|arg| (*arg).to_owned()).collect()))
-        .set_env(Some(vec!["PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned(), "HOME=/root".to_owned()]))
+        .set_env(Some(vec![
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+            "HOME=/root".to_owned(),
+        ]))
         .set_cwd(PathBuf::from("/"))
         .set_user(User::default())
         .set_capabilities(Some(sets))
@@ -222,8 +252,12 @@ pub fn default_spec(args: &[&str]) -> Spec {
     let mut linux = Linux::default();
     linux
         .set_namespaces(Some(kinds.into_iter().map(namespace).collect()))
-        .set_masked_paths(Some(DEFAULT_MASKED_PATHS.iter().map(|path| (*path).to_owned()).collect()))
-        .set_readonly_paths(Some(DEFAULT_READONLY_PATHS.iter().map(|path| (*path).to_owned()).collect()))
+        .set_masked_paths(Some(
+            DEFAULT_MASKED_PATHS.iter().map(|path| (*path).to_owned()).collect(),
+        ))
+        .set_readonly_paths(Some(
+            DEFAULT_READONLY_PATHS.iter().map(|path| (*path).to_owned()).collect(),
+        ))
         .set_seccomp(Some(spec::default_seccomp()))
         .set_resources(Some(resources))
         .set_devices(None)
@@ -251,8 +285,13 @@ pub async fn said(mut attachment: Attachment) -> (String, String) {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), all).await.expect("the streams end");
-    (String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr).into_owned())
+    tokio::time::timeout(Duration::from_secs(60), all)
+        .await
+        .expect("the streams end");
+    (
+        String::from_utf8_lossy(&stdout).into_owned(),
+        String::from_utf8_lossy(&stderr).into_owned(),
+    )
 }
 
 /// Waits until something is so.

@@ -18,21 +18,34 @@ async fn a_container_is_created_started_waited_for_and_deleted() {
     let exit = lab.runtime.wait("a").await.unwrap();
     assert_eq!((exit.code, exit.oom_killed), (42, false));
     let state = lab.runtime.state("a").await.unwrap();
-    assert_eq!((state.status, state.pid, state.exit), (Status::Stopped, None, Some(exit)));
-    assert!(fs::read_to_string(bundle.log()).unwrap().starts_with("{\"log\":\"hello\\n\",\"stream\":\"stdout\",\"time\":\"20"));
+    assert_eq!(
+        (state.status, state.pid, state.exit),
+        (Status::Stopped, None, Some(exit))
+    );
+    assert!(
+        fs::read_to_string(bundle.log())
+            .unwrap()
+            .starts_with("{\"log\":\"hello\\n\",\"stream\":\"stdout\",\"time\":\"20")
+    );
     let cgroup = lab.cgroup("pids", "a");
     assert!(cgroup.exists());
     lab.runtime.delete("a").await.unwrap();
     assert!(!cgroup.exists());
     assert!(lab.runtime.list().unwrap().is_empty());
     lab.runtime.delete("a").await.unwrap();
-    assert_eq!(lab.runtime.state("a").await.unwrap_err(), RuntimeError::NoSuchContainer("a".to_owned()));
+    assert_eq!(
+        lab.runtime.state("a").await.unwrap_err(),
+        RuntimeError::NoSuchContainer("a".to_owned())
+    );
 }
 
 #[tokio::test]
 async fn a_signal_ends_a_process_with_128_and_its_number() {
     let Some(lab) = Lab::new() else { return };
-    let bundle = lab.bundle("a", &["sh", "-c", "trap 'exit 9' USR1; echo up; while :; do sleep 0.1; done"]);
+    let bundle = lab.bundle(
+        "a",
+        &["sh", "-c", "trap 'exit 9' USR1; echo up; while :; do sleep 0.1; done"],
+    );
     lab.create(&bundle).await;
     let mut attachment = lab.runtime.attach("a").await.unwrap();
     lab.runtime.start("a").await.unwrap();
@@ -52,16 +65,47 @@ async fn a_signal_ends_a_process_with_128_and_its_number() {
 async fn a_program_that_is_not_there_or_not_one_is_told_at_start_in_dockers_words() {
     let Some(lab) = Lab::new() else { return };
     let cases = [
-        ("a", "nothing", RuntimeError::CommandNotFound("exec: \"nothing\": executable file not found in $PATH".into()), 127),
-        ("b", "/bin/nothing", RuntimeError::CommandNotFound("exec: \"/bin/nothing\": stat /bin/nothing: no such file or directory".into()), 127),
-        ("c", "/etc/passwd", RuntimeError::CommandNotExecutable("exec: \"/etc/passwd\": permission denied".into()), 126),
-        ("d", "/etc", RuntimeError::CommandNotExecutable("exec: \"/etc\": is a directory".into()), 126),
-        ("e", "/bin/text", RuntimeError::CommandNotExecutable("exec /bin/text: exec format error".into()), 126),
+        (
+            "a",
+            "nothing",
+            RuntimeError::CommandNotFound("exec: \"nothing\": executable file not found in $PATH".into()),
+            127,
+        ),
+        (
+            "b",
+            "/bin/nothing",
+            RuntimeError::CommandNotFound(
+                "exec: \"/bin/nothing\": stat /bin/nothing: no such file or directory".into(),
+            ),
+            127,
+        ),
+        (
+            "c",
+            "/etc/passwd",
+            RuntimeError::CommandNotExecutable("exec: \"/etc/passwd\": permission denied".into()),
+            126,
+        ),
+        (
+            "d",
+            "/etc",
+            RuntimeError::CommandNotExecutable("exec: \"/etc\": is a directory".into()),
+            126,
+        ),
+        (
+            "e",
+            "/bin/text",
+            RuntimeError::CommandNotExecutable("exec /bin/text: exec format error".into()),
+            126,
+        ),
     ];
     for (id, program, expected, code) in cases {
         let bundle = lab.bundle(id, &[program]);
         fs::write(bundle.rootfs().join("bin/text"), "no program\n").unwrap();
-        std::process::Command::new("chmod").arg("755").arg(bundle.rootfs().join("bin/text")).status().unwrap();
+        std::process::Command::new("chmod")
+            .arg("755")
+            .arg(bundle.rootfs().join("bin/text"))
+            .status()
+            .unwrap();
         lab.create(&bundle).await;
         assert_eq!(lab.runtime.start(id).await.unwrap_err(), expected);
         assert_eq!(lab.runtime.wait(id).await.unwrap().code, code);
@@ -76,7 +120,7 @@ async fn what_can_not_be_made_leaves_nothing_behind() {
     mounts[3].set_typ(Some("nofs".to_owned()));
     bundle.spec.set_mounts(Some(mounts));
     let error = lab.runtime.create(&bundle.create()).await.unwrap_err().to_string();
-    assert!(error.contains("nofs at /sys"), "{error}");
+    assert!(error.contains("(nofs) at /sys"), "{error}");
     assert!(lab.runtime.list().unwrap().is_empty());
     assert!(!lab.cgroup("pids", "a").exists());
     let bundle = lab.bundle("a", &["true"]);
@@ -109,7 +153,11 @@ async fn a_restarted_daemon_finds_its_containers_and_hears_of_their_ends() {
 /// The pids of the lab's shims.
 fn shims(lab: &Lab) -> Vec<i32> {
     let cgroup = crate::lab::unified().join(&lab.parent).join("shims/cgroup.procs");
-    fs::read_to_string(cgroup).unwrap_or_default().lines().filter_map(|pid| pid.parse().ok()).collect()
+    fs::read_to_string(cgroup)
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
 }
 
 #[tokio::test]
@@ -136,8 +184,12 @@ async fn a_shim_has_nothing_in_common_with_who_started_it() {
     unsafe { libc::kill(shim, libc::SIGKILL) };
     let exit = lab.runtime.wait("a").await.unwrap();
     assert_eq!(exit.code, 137, "a container without a shim is ended");
-    until("the end of the container", || lab.cgroup("pids", "a").join("cgroup.procs").exists() && {
-        fs::read_to_string(lab.cgroup("pids", "a").join("cgroup.procs")).unwrap().is_empty()
+    until("the end of the container", || {
+        lab.cgroup("pids", "a").join("cgroup.procs").exists() && {
+            fs::read_to_string(lab.cgroup("pids", "a").join("cgroup.procs"))
+                .unwrap()
+                .is_empty()
+        }
     })
     .await;
     assert_eq!(lab.runtime.state("a").await.unwrap().status, Status::Stopped);
@@ -149,7 +201,10 @@ async fn a_paused_container_stands_still_until_it_is_resumed() {
     let bundle = lab.bundle("a", &["sh", "-c", "while :; do echo tick; sleep 0.02; done"]);
     lab.create(&bundle).await;
     lab.runtime.start("a").await.unwrap();
-    until("a tick", || fs::read_to_string(bundle.log()).is_ok_and(|log| log.contains("tick"))).await;
+    until("a tick", || {
+        fs::read_to_string(bundle.log()).is_ok_and(|log| log.contains("tick"))
+    })
+    .await;
     lab.runtime.pause("a").await.unwrap();
     assert_eq!(lab.runtime.state("a").await.unwrap().status, Status::Paused);
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -180,7 +235,9 @@ async fn orphans_are_reaped_and_the_end_of_the_first_process_ends_all() {
 #[tokio::test]
 async fn many_containers_start_at_once() {
     let Some(lab) = Lab::new() else { return };
-    let bundles: Vec<_> = (0..20).map(|n| lab.bundle(&format!("c{n}"), &["sh", "-c", "echo $$; exit 7"])).collect();
+    let bundles: Vec<_> = (0..20)
+        .map(|n| lab.bundle(&format!("c{n}"), &["sh", "-c", "echo $$; exit 7"]))
+        .collect();
     let runs = bundles.iter().map(|bundle| async {
         lab.create(bundle).await;
         lab.runtime.start(&bundle.id).await.unwrap();
@@ -197,7 +254,11 @@ async fn many_containers_start_at_once() {
             }
             std::task::Poll::Pending => true,
         });
-        if runs.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if runs.is_empty() {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     })
     .await;
     assert_eq!(codes, [7; 20]);

@@ -98,9 +98,34 @@ pub fn main() -> i32 {
 fn detach(orders: &Orders) -> io::Result<Cloned> {
     // SAFETY: takes no pointers.
     syscall::result(unsafe { libc::setsid() })?;
+    // What the daemon (or who started it) left open by mistake is not for us, and still less for a container.
+    // SAFETY: takes no pointers; nothing above standard error is ours yet.
+    syscall::result(unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } as i32)?;
     let cgroup = syscall::open(&orders.shims, libc::O_PATH | libc::O_DIRECTORY)?;
     // SAFETY: nothing in this binary starts a thread.
     unsafe { syscall::clone3(0, libc::SIGCHLD, Some(cgroup.as_fd())) }
+}
+
+/// Unmaps the pages of programs and libraries that only the set-up needed. Those the loop needs come back when it touches them.
+fn forget_set_up() {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    for line in maps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (Some(range), Some(rights), Some(offset)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        // Only what is never written to, not even by the dynamic linker: code, and the read-only data that a file begins with.
+        let is_of_a_file = fields.nth(1).is_some_and(|inode| inode != "0");
+        let is_pristine = rights == "r-xp" || (rights == "r--p" && offset.bytes().all(|digit| digit == b'0'));
+        let Some((from, to)) = range.split_once('-').filter(|_| is_of_a_file && is_pristine) else {
+            continue;
+        };
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        if let (Some(from), Some(to)) = (address(from), address(to)) {
+            // SAFETY: a private mapping of a file that nobody has written to: what is dropped is read from the file again.
+            unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED) };
+        }
+    }
 }
 
 /// Moves the report line out of the way and /dev/null to 0, 1 and 2.
@@ -130,6 +155,7 @@ fn live(orders: &Orders, report: OwnedFd) -> i32 {
             let pid = first.pid.unwrap_or_default();
             answer(report.as_fd(), Kind::Done, &pid.to_le_bytes());
             drop(report);
+            forget_set_up();
             serve::run(orders, listener, signals, log, first);
             0
         }
