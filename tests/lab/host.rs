@@ -119,7 +119,7 @@ impl Host {
     }
 
     /// Runs the closure in the network namespace of a process (of a container), on a thread of its own.
-    pub fn within<T: Send>(&self, pid: u32, work: impl FnOnce() -> T + Send) -> T {
+    pub fn within<T: Send>(pid: u32, work: impl FnOnce() -> T + Send) -> T {
         Namespaces::within(pid, work)
     }
 

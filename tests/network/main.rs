@@ -1,3 +1,10 @@
 //! The network as people meet it: pages, pings and transfers between a LAN, a host and its containers.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod isolation;
 mod lab_itself;
+mod netfilter;
+mod outward;
+mod pages;
+mod survival;
+mod traffic;
