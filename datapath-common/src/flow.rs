@@ -54,6 +54,11 @@ pub const FLOW_MASQUERADES: u8 = 1 << 3;
 /// The connection was made through a published port.
 pub const FLOW_PUBLISHED: u8 = 1 << 4;
 
+/// TCP: whoever sends in this direction has sent its FIN.
+pub const FLOW_FIN_SENT: u8 = 1 << 5;
+/// The network's MTU is larger than the NIC's: packets are measured before they leave.
+pub const FLOW_CHECKS_MTU: u8 = 1 << 6;
+
 /// What to do with the packets of one direction of a connection.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -62,7 +67,7 @@ pub struct Flow<F: Family> {
     pub packets: u64,
     /// Bytes of these packets, Ethernet header included.
     pub bytes: u64,
-    /// When the last packet passed, `bpf_ktime_get_ns` (CLOCK_MONOTONIC), ns.
+    /// When the last packet passed, `bpf_ktime_get_coarse_ns` (CLOCK_MONOTONIC, up to one tick behind), ns.
     pub last_seen: u64,
     /// When the entry was made, same clock, ns.
     pub opened: u64,

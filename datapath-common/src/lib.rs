@@ -4,6 +4,7 @@
 //! Addresses and ports are in network byte order wherever they stand in a key or a value; every other number is in host order.
 #![cfg_attr(not(test), no_std)]
 
+pub mod checksum;
 pub mod config;
 pub mod counter;
 pub mod drop;

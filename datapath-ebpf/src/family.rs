@@ -1,0 +1,225 @@
+//! What ties an address family to its tables, and to the questions that the kernel answers family by family.
+//!
+//! The traits are split by who implements them: [`Tables`] and [`Kernel`] here, `packet::Read` beside the reading, `rewrite::Write` beside the
+//! writing. [`Layer3`] is all four.
+
+use core::{mem::zeroed, ptr::NonNull};
+
+use aya_ebpf::{
+    bindings::{
+        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
+        BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibQuestion, bpf_redir_neigh, bpf_sock, bpf_sock_tuple,
+    },
+    helpers::{bpf_fib_lookup, bpf_redirect_neigh, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
+};
+use sluice_datapath_common::{
+    DropReason, Family, Ipv4, Ipv4Address,
+    endpoint::{Attachment, Endpoint, EndpointKey},
+    flow::{Flow, FlowKey},
+    fragment::{FragmentKey, FragmentPorts},
+    network::Network,
+    publish::{Publication, PublishKey},
+    socket::{SocketPeer, SocketPeerKey},
+    uplink::{LocalAddress, Uplink},
+};
+
+use crate::{
+    maps::{self, CONFIG, Desk, Prefix, Table},
+    packet::{self, Frame, UDP},
+    rewrite,
+};
+
+/// A family whose packets we carry.
+pub trait Layer3: Tables + Kernel + packet::Read + rewrite::Write {}
+
+/// The tables of the family.
+pub trait Tables: Family {
+    /// Answered flows.
+    const FLOWS: Table<FlowKey<Self>, Flow<Self>>;
+    /// Flows that nobody has answered yet.
+    const OPENING: Table<FlowKey<Self>, Flow<Self>>;
+    /// Who lives at an address of a network.
+    const ENDPOINTS: Table<EndpointKey<Self>, Endpoint>;
+    /// The network an address belongs to.
+    const SUBNETS: Table<Prefix<Self::Address>, u32>;
+    /// The host's own addresses.
+    const LOCAL: Table<Self::Address, LocalAddress>;
+    /// NICs.
+    const UPLINKS: Table<u32, Uplink<Self>>;
+    /// Published ports.
+    const PUBLISHED: Table<PublishKey<Self>, Publication<Self>>;
+    /// The ports of datagrams whose later fragments are awaited.
+    const FRAGMENTS: Table<FragmentKey<Self>, FragmentPorts>;
+    /// Translated sockets of host processes.
+    const PEERS: Table<SocketPeerKey<Self>, SocketPeer<Self>>;
+
+    /// This CPU's desk.
+    fn desk() -> Option<&'static mut Desk<Self>>;
+    /// The network's gateway address; `ANY`: none.
+    fn gateway(network: &Network) -> Self::Address;
+    /// The address the endpoint was given; `ANY`: none.
+    fn given(attachment: &Attachment) -> Self::Address;
+    /// What kind of address it is.
+    fn reach(address: Self::Address) -> Reach;
+    /// What replacing `old` by `new` adds to a checksum.
+    fn difference(old: Self::Address, new: Self::Address) -> u32;
+}
+
+/// What the kernel is asked per family.
+pub trait Kernel: Family {
+    /// The way to `destination` as the host's routes have it for a packet that came in by the host's leg from `source`.
+    fn way(frame: Frame, source: Self::Address, destination: Self::Address) -> Result<Way<Self>, DropReason>;
+    /// Sends the frame out of `ifindex`; the neighbour table supplies the MACs. A zero `next_hop` asks the routes once more.
+    fn leave(ifindex: u32, next_hop: Self::Address) -> i32;
+    /// Does a socket of this network namespace own what arrives as `key`? With `listens` a listening TCP socket counts too.
+    fn socket_owns(frame: Frame, key: &FlowKey<Self>, listens: bool) -> bool;
+}
+
+/// Out of a device, to a neighbour.
+#[derive(Clone, Copy)]
+pub struct Way<F: Family> {
+    /// The device.
+    pub ifindex: u32,
+    /// The router, or the destination itself; `ANY`: the router speaks another family, ask the routes for each packet.
+    pub next_hop: F::Address,
+}
+
+/// Kinds of addresses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// One host.
+    Unicast,
+    /// Many hosts.
+    Multicast,
+    /// Never on a wire.
+    Nowhere,
+}
+
+impl<F: Tables + Kernel + packet::Read + rewrite::Write> Layer3 for F {}
+
+// === impl Ipv4 ===
+
+impl Tables for Ipv4 {
+    const FLOWS: Table<FlowKey<Self>, Flow<Self>> = Table::of(&raw const maps::FLOWS4);
+    const OPENING: Table<FlowKey<Self>, Flow<Self>> = Table::of(&raw const maps::OPENING4);
+    const ENDPOINTS: Table<EndpointKey<Self>, Endpoint> = Table::of(&raw const maps::ENDPOINTS4);
+    const SUBNETS: Table<Prefix<Ipv4Address>, u32> = Table::of(&raw const maps::SUBNETS4);
+    const LOCAL: Table<Ipv4Address, LocalAddress> = Table::of(&raw const maps::LOCAL4);
+    const UPLINKS: Table<u32, Uplink<Self>> = Table::of(&raw const maps::UPLINKS4);
+    const PUBLISHED: Table<PublishKey<Self>, Publication<Self>> = Table::of(&raw const maps::PUBLISHED4);
+    const FRAGMENTS: Table<FragmentKey<Self>, FragmentPorts> = Table::of(&raw const maps::FRAGMENTS4);
+    const PEERS: Table<SocketPeerKey<Self>, SocketPeer<Self>> = Table::of(&raw const maps::PEERS4);
+
+    #[inline(always)]
+    fn desk() -> Option<&'static mut Desk<Self>> {
+        // SAFETY: it is this CPU's own, and each program asks for it once at a time; integers only, so any bytes are a value.
+        maps::DESK4.get_ptr_mut(0).map(|desk| unsafe { &mut *desk })
+    }
+
+    #[inline(always)]
+    fn gateway(network: &Network) -> Ipv4Address {
+        network.gateway4
+    }
+
+    #[inline(always)]
+    fn given(attachment: &Attachment) -> Ipv4Address {
+        attachment.address4
+    }
+
+    #[inline(always)]
+    fn reach(address: Ipv4Address) -> Reach {
+        match u32::from_be(address.0) >> 24 {
+            0 | 127 => Reach::Nowhere,
+            224..=239 => Reach::Multicast,
+            240..=255 if address.0 == u32::MAX => Reach::Multicast,
+            240..=255 => Reach::Nowhere,
+            _ => Reach::Unicast,
+        }
+    }
+
+    #[inline(always)]
+    fn difference(old: Ipv4Address, new: Ipv4Address) -> u32 {
+        sluice_datapath_common::checksum::difference(old.0, new.0)
+    }
+}
+
+impl Kernel for Ipv4 {
+    /// The kernel answers 0 or a `BPF_FIB_LKUP_RET_*`. Without a resolved neighbour (NO_NEIGH) and for a packet over the route's MTU
+    /// (FRAG_NEEDED) it has filled in the device and the next hop all the same; both are dealt with when the packet leaves.
+    ///
+    /// The source stays the packet's own, as it would be for the host's stack, so that routing rules by source do what they say.
+    #[inline(always)]
+    fn way(frame: Frame, source: Ipv4Address, destination: Ipv4Address) -> Result<Way<Self>, DropReason> {
+        // SAFETY: the struct consists of integers; all zero is a question about nothing.
+        let mut question: FibQuestion = unsafe { zeroed() };
+        question.family = Ipv4::AF;
+        question.ifindex = CONFIG.load().host_ifindex;
+        question.__bindgen_anon_3.ipv4_src = source.0;
+        question.__bindgen_anon_4.ipv4_dst = destination.0;
+        let size = size_of::<FibQuestion>() as i32;
+        // SAFETY: the frame is the program's context, the question lives on the stack and has the size that is said.
+        let answer = unsafe { bpf_fib_lookup(frame.context(), &raw mut question, size, 0) };
+        match answer as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED => {
+                // SAFETY: the union's members are integers.
+                let next_hop = match question.family {
+                    Ipv4::AF => unsafe { question.__bindgen_anon_4.ipv4_dst },
+                    _ => 0,
+                };
+                Ok(Way {
+                    ifindex: question.ifindex,
+                    next_hop: Ipv4Address(next_hop),
+                })
+            }
+            BPF_FIB_LKUP_RET_FWD_DISABLED => Err(DropReason::ForwardingDisabled),
+            _ => Err(DropReason::NoRoute),
+        }
+    }
+
+    #[inline(always)]
+    fn leave(ifindex: u32, next_hop: Ipv4Address) -> i32 {
+        if next_hop == Ipv4::ANY {
+            // SAFETY: no parameters: the kernel looks the route up by itself.
+            return unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) } as i32;
+        }
+        // SAFETY: integers only.
+        let mut neighbour: bpf_redir_neigh = unsafe { zeroed() };
+        neighbour.nh_family = u32::from(Ipv4::AF);
+        neighbour.__bindgen_anon_1.ipv4_nh = next_hop.0;
+        let size = size_of::<bpf_redir_neigh>() as i32;
+        // SAFETY: the parameters live on the stack and have the size that is said; the kernel copies them.
+        unsafe { bpf_redirect_neigh(ifindex, &raw mut neighbour, size, 0) as i32 }
+    }
+
+    #[inline(always)]
+    fn socket_owns(frame: Frame, key: &FlowKey<Self>, listens: bool) -> bool {
+        // SAFETY: integers only.
+        let mut tuple: bpf_sock_tuple = unsafe { zeroed() };
+        // SAFETY: the union's members are integers.
+        let ipv4 = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
+        ipv4.saddr = key.source.0;
+        ipv4.daddr = key.destination.0;
+        ipv4.sport = key.source_port;
+        ipv4.dport = key.destination_port;
+        /// `BPF_F_CURRENT_NETNS`
+        const THIS_NAMESPACE: u64 = u64::MAX;
+        /// `TCP_LISTEN`
+        const LISTEN: u32 = 10;
+        // SAFETY: the frame is the program's context; the tuple holds the 12 bytes of an IPv4 tuple.
+        let socket = unsafe {
+            match key.protocol {
+                UDP => bpf_sk_lookup_udp(frame.context(), &raw mut tuple, 12, THIS_NAMESPACE, 0),
+                _ => bpf_skc_lookup_tcp(frame.context(), &raw mut tuple, 12, THIS_NAMESPACE, 0),
+            }
+        };
+        let Some(socket) = NonNull::<bpf_sock>::new(socket) else {
+            return false;
+        };
+        // SAFETY: a socket that was looked up may be read until it is released, which must happen exactly once.
+        unsafe {
+            let owns = key.protocol == UDP || listens || (*socket.as_ptr()).state != LISTEN;
+            bpf_sk_release(socket.as_ptr().cast());
+            owns
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Every map of `datapath-common/src/maps.rs`, and a typed handle to look into them.
+
+use core::{ffi::c_void, marker::PhantomData, ptr::NonNull};
+
+use aya_ebpf::{
+    Global, btf_maps,
+    helpers::{bpf_map_delete_elem, bpf_map_lookup_elem, bpf_map_update_elem},
+    macros::btf_map,
+};
+use sluice_datapath_common::{
+    Family, Ipv4, Ipv4Address,
+    config::Config,
+    counter::Counter,
+    drop::DropKey,
+    endpoint::{Attachment, Endpoint, EndpointKey},
+    flow::{Flow, FlowKey},
+    for_each_map,
+    fragment::{FragmentKey, FragmentPorts},
+    network::{NETWORK_EXISTS, Network},
+    publish::{Publication, PublishKey, Reservation, ReservationKey},
+    socket::{SocketPeer, SocketPeerKey},
+    uplink::{LocalAddress, Uplink},
+};
+
+use crate::stage::admit::Plan;
+
+/// The facts of this host. Set by the loader.
+#[unsafe(no_mangle)]
+pub static CONFIG: Global<Config> = Global::new(Config {
+    netns_cookie: 0,
+    host_leg_ifindex: 0,
+    host_ifindex: 0,
+    host_mac: [0; 6],
+    ephemeral_first: 0,
+    ephemeral_last: 0,
+    padding: [0; 6],
+});
+
+macro_rules! declare {
+    ($($name:ident: $kind:ident<$key:ty, $value:ty>, $capacity:literal, $sentence:literal;)+) => {
+        $(declare!(@$kind $name, $key, $value, $capacity, $sentence);)+
+    };
+    (@Array $name:ident, $key:ty, $value:ty, $capacity:literal, $sentence:literal) => {
+        #[doc = $sentence]
+        #[btf_map]
+        pub static $name: btf_maps::Array<$value, $capacity> = btf_maps::Array::new();
+    };
+    (@$kind:ident $name:ident, $key:ty, $value:ty, $capacity:literal, $sentence:literal) => {
+        #[doc = $sentence]
+        #[btf_map]
+        pub static $name: btf_maps::$kind<$key, $value, $capacity> = btf_maps::$kind::new();
+    };
+}
+
+for_each_map!(declare);
+
+/// Where one CPU writes down a plan and an entry: they are too large for the stack. Not in the table of maps, since nobody else ever looks at it. A
+/// program is not interrupted by another of ours on its CPU.
+#[btf_map]
+pub static DESK4: btf_maps::PerCpuArray<Desk<Ipv4>, 1> = btf_maps::PerCpuArray::new();
+
+/// What lies on a CPU's desk, from the last packet or from never: all zero.
+pub struct Desk<F: Family> {
+    /// How a conversation is to be carried.
+    pub plan: Plan<F>,
+    /// The entry that is being made of it.
+    pub flow: Flow<F>,
+}
+
+/// A hash map or trie, whatever its capacity and kind: what the kernel's helpers need to know of one.
+pub struct Table<K, V> {
+    map: *const c_void,
+    entries: PhantomData<(K, V)>,
+}
+
+/// The key of a longest prefix match.
+#[repr(C)]
+pub struct Prefix<A> {
+    bits: u32,
+    address: A,
+}
+
+/// The network with this number.
+#[inline(always)]
+pub fn network(number: u32) -> Option<&'static Network> {
+    NETWORKS
+        .get(number)
+        .filter(|network| network.flags & NETWORK_EXISTS != 0)
+}
+
+/// The current generation of an endpoint number.
+#[inline(always)]
+pub fn generation(endpoint: u32) -> u32 {
+    GENERATIONS.get(endpoint).copied().unwrap_or(0)
+}
+
+/// The current epoch.
+#[inline(always)]
+pub fn epoch() -> u32 {
+    EPOCH.get(0).copied().unwrap_or(0)
+}
+
+// === impl Table ===
+
+impl<K, V> Clone for Table<K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for Table<K, V> {}
+
+impl<K, V> Table<K, V> {
+    /// The handle of a map that [`declare!`] made. Its key and value must be `K` and `V`.
+    pub const fn of<M>(map: *const M) -> Self {
+        Self {
+            map: map.cast(),
+            entries: PhantomData,
+        }
+    }
+
+    /// The value as it lies in the map, where other CPUs and the agent may change it at any time.
+    #[inline(always)]
+    pub fn find(self, key: &K) -> Option<NonNull<V>> {
+        // SAFETY: `map` is a map with keys of type `K`, and the helper only reads the key.
+        NonNull::new(unsafe { bpf_map_lookup_elem(self.map.cast_mut(), (&raw const *key).cast()) }.cast())
+    }
+
+    /// A copy of the value.
+    #[inline(always)]
+    pub fn get(self, key: &K) -> Option<V>
+    where
+        V: Copy,
+    {
+        // SAFETY: the kernel keeps the slot of an entry readable until the program ends, even when the entry is removed meanwhile.
+        self.find(key).map(|value| unsafe { value.read() })
+    }
+
+    /// Writes an entry; an error is a negative errno.
+    #[inline(always)]
+    pub fn insert(self, key: &K, value: *const V, flags: u32) -> Result<(), i64> {
+        // SAFETY: `map` has keys of type `K` and values of type `V`; the helper reads both and keeps neither pointer.
+        match unsafe {
+            bpf_map_update_elem(
+                self.map.cast_mut(),
+                (&raw const *key).cast(),
+                value.cast(),
+                u64::from(flags),
+            )
+        } {
+            0 => Ok(()),
+            errno => Err(errno),
+        }
+    }
+
+    /// Removes an entry if it is there.
+    #[inline(always)]
+    pub fn remove(self, key: &K) {
+        // SAFETY: `map` has keys of type `K`; the helper only reads the key.
+        unsafe { bpf_map_delete_elem(self.map.cast_mut(), (&raw const *key).cast()) };
+    }
+}
+
+// === impl Prefix ===
+
+impl<A> Prefix<A> {
+    /// A whole address: the longest prefix that holds it is found.
+    #[inline(always)]
+    pub const fn whole(address: A) -> Self {
+        Self {
+            bits: 8 * size_of::<A>() as u32,
+            address,
+        }
+    }
+}

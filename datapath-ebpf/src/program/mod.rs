@@ -1,0 +1,7 @@
+//! The paths, a file each, named from where they stand.
+
+pub mod from_container;
+pub mod from_host;
+pub mod from_nic;
+pub mod socket;
+pub mod to_nic;

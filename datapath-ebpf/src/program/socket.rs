@@ -1,0 +1,168 @@
+//! What host processes do with their sockets: a connection to a published port is turned to the endpoint before its first packet exists.
+
+use core::ptr::read_volatile;
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, bpf_sock_addr},
+    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
+};
+use sluice_datapath_common::{
+    Family, Ipv4, Ipv4Address,
+    publish::{Publication, PublishKey, Reservation, ReservationKey},
+    socket::{SocketPeer, SocketPeerKey},
+};
+
+use crate::{
+    family::Tables,
+    maps::{CONFIG, RESERVED, Table},
+    packet::{TCP, UDP},
+    stage::publish,
+};
+
+/// The call goes on.
+const ALLOW: i32 = 1;
+/// The call fails.
+const REFUSE: i32 = 0;
+
+/// `connect` and `sendmsg`: to a published port of any of the host's addresses, loopback included. The endpoint takes its place, and what the
+/// process asked for is remembered.
+#[inline(always)]
+pub fn connect(call: *mut bpf_sock_addr) -> i32 {
+    if let Some((asked, protocol)) = asked_for(call)
+        && is_ours(call)
+        && let Some(publication) = publication_for(asked.address, asked.port, protocol)
+    {
+        let key = peer_key(call, publication.address, publication.port);
+        let _ = Ipv4::PEERS.insert(&key, &raw const asked, BPF_ANY);
+        set_address(call, publication.address, publication.port);
+    }
+    ALLOW
+}
+
+/// `recvmsg` and `getpeername`: the process is shown whom it asked for.
+#[inline(always)]
+pub fn show_peer(call: *mut bpf_sock_addr) -> i32 {
+    if let Some((shown, _)) = asked_for(call)
+        && is_ours(call)
+        && let Some(asked) = Ipv4::PEERS.get(&peer_key(call, shown.address, shown.port))
+    {
+        set_address(call, asked.address, asked.port);
+    }
+    ALLOW
+}
+
+/// `bind`: a published port is taken, though no socket holds it.
+#[inline(always)]
+pub fn bind(call: *mut bpf_sock_addr) -> i32 {
+    /// `EADDRINUSE`
+    const IN_USE: i32 = -98;
+    if let Some((wanted, protocol)) = asked_for(call)
+        && is_ours(call)
+        && is_reserved(wanted.address, wanted.port, protocol)
+    {
+        // SAFETY: integers only. Without it the process would see EPERM.
+        unsafe { bpf_set_retval(IN_USE) };
+        return REFUSE;
+    }
+    ALLOW
+}
+
+/// Address, port and protocol of the call. The fields are read one by one (volatile): the kernel translates each access by itself.
+#[inline(always)]
+fn asked_for(call: *mut bpf_sock_addr) -> Option<(SocketPeer<Ipv4>, u8)> {
+    // SAFETY: `call` is the program's context; the verifier turns each read into one of the real field.
+    let (address, port, protocol) = unsafe {
+        (
+            read_volatile(&raw const (*call).user_ip4),
+            read_volatile(&raw const (*call).user_port),
+            read_volatile(&raw const (*call).protocol),
+        )
+    };
+    let protocol = match protocol as u8 {
+        protocol @ (TCP | UDP) => protocol,
+        _ => return None,
+    };
+    let port = port as u16;
+    (port != 0).then_some((
+        SocketPeer {
+            address: Ipv4Address(address),
+            port,
+            padding: [0; 2],
+        },
+        protocol,
+    ))
+}
+
+/// Does the socket live in the namespace whose ports we publish?
+#[inline(always)]
+fn is_ours(call: *mut bpf_sock_addr) -> bool {
+    // SAFETY: `call` is the program's context.
+    unsafe { bpf_get_netns_cookie(call.cast()) == CONFIG.load().netns_cookie }
+}
+
+/// Who answers there, when it is an address of this host.
+#[inline(always)]
+fn publication_for(address: Ipv4Address, port: u16, protocol: u8) -> Option<Publication<Ipv4>> {
+    // Connecting to 0.0.0.0 means the host itself, as 127.0.0.1 does.
+    let address = if address == Ipv4::ANY {
+        Ipv4Address::new([127, 0, 0, 1])
+    } else {
+        address
+    };
+    let is_local = address.octets()[0] == 127 || Ipv4::LOCAL.find(&address).is_some();
+    if !is_local {
+        return None;
+    }
+    publish::find::<Ipv4>(address, port, protocol)
+}
+
+/// Is the port published at this address, or at any when all are wanted?
+#[inline(always)]
+fn is_reserved(address: Ipv4Address, port: u16, protocol: u8) -> bool {
+    const TABLE: Table<ReservationKey, Reservation> = Table::of(&raw const RESERVED);
+    if TABLE
+        .find(&ReservationKey {
+            port,
+            protocol,
+            family: Ipv4::AF,
+        })
+        .is_none()
+    {
+        return false;
+    }
+    let exact = PublishKey::<Ipv4> {
+        address,
+        port,
+        protocol,
+        padding: 0,
+    };
+    address == Ipv4::ANY
+        || Ipv4::PUBLISHED.find(&exact).is_some()
+        || Ipv4::PUBLISHED
+            .find(&PublishKey {
+                address: Ipv4::ANY,
+                ..exact
+            })
+            .is_some()
+}
+
+#[inline(always)]
+fn peer_key(call: *mut bpf_sock_addr, address: Ipv4Address, port: u16) -> SocketPeerKey<Ipv4> {
+    // SAFETY: `call` is the program's context.
+    let cookie = unsafe { bpf_get_socket_cookie(call.cast()) };
+    SocketPeerKey {
+        cookie,
+        address,
+        port,
+        padding: [0; 2],
+    }
+}
+
+#[inline(always)]
+fn set_address(call: *mut bpf_sock_addr, address: Ipv4Address, port: u16) {
+    // SAFETY: `call` is the program's context; both fields are writable in these hooks.
+    unsafe {
+        (&raw mut (*call).user_ip4).write_volatile(address.0);
+        (&raw mut (*call).user_port).write_volatile(u32::from(port));
+    }
+}

@@ -1,0 +1,69 @@
+//! What leaves by a NIC: no container's address does. What the datapath sends out itself is translated already and passes with one look-up, like
+//! everything that is the host's own.
+
+use sluice_datapath_common::{
+    DropReason, Family, Ipv4,
+    flow::{FLOW_MASQUERADES, SCOPE_HOST},
+};
+
+use crate::{
+    family::Layer3,
+    maps::Prefix,
+    packet::{Frame, Layer4, Packet, Place},
+    rewrite,
+    stage::{
+        admit::{self, Affair},
+        error,
+        flow::{self, Entry},
+        fragment,
+    },
+    verdict::Verdict,
+};
+
+/// On its way out, as it is or translated in place.
+#[inline(always)]
+pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
+    match frame.ether_type() {
+        Ipv4::ETHER_TYPE => guard::<Ipv4>(frame),
+        _ => Ok(Verdict::Stack),
+    }
+}
+
+#[inline(always)]
+fn guard<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
+    let mut place = Place::<F>::uninit();
+    let Ok(packet) = Packet::read(frame, SCOPE_HOST, &mut place) else {
+        return Ok(Verdict::Stack);
+    };
+    let Some(home) = F::SUBNETS.get(&Prefix::whole(packet.key.source)) else {
+        return Ok(Verdict::Stack);
+    };
+    fragment::follow(packet).map_err(|_| DropReason::UnmasqueradedSource)?;
+    if packet.layer4 == Layer4::Error {
+        return error::follow(packet).map_err(|_| DropReason::UnmasqueradedSource);
+    }
+    let flow = match masqueraded_before(packet, home)? {
+        Some(known) => known,
+        None => match admit::judgement(admit::admit(frame, &packet.key, packet.tcp_flags))? {
+            Affair::Ours => flow::opened(packet)?,
+            Affair::Hosts => return Err(DropReason::UnmasqueradedSource),
+        },
+    };
+    // SAFETY: the kernel keeps the entry's slot readable until the program ends. The stack that forwarded the packet has counted its hop.
+    rewrite::translate(packet, unsafe { flow.as_ref() }, 0)?;
+    Ok(Verdict::Stack)
+}
+
+/// The flow the endpoint itself opened by `from_container`, whose packet we gave to the stack to be reported on or cut up; else one that was
+/// opened here.
+#[inline(always)]
+fn masqueraded_before<F: Layer3>(packet: &mut Packet<F>, home: u32) -> Result<Option<Entry<F>>, DropReason> {
+    packet.key.scope = home;
+    let own = flow::known(&packet.key);
+    packet.key.scope = SCOPE_HOST;
+    // SAFETY: see `guard`.
+    match own.filter(|flow| unsafe { flow.as_ref() }.flags & FLOW_MASQUERADES != 0) {
+        Some(own) => Ok(Some(own)),
+        None => flow::follow(packet),
+    }
+}

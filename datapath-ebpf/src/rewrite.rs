@@ -1,0 +1,246 @@
+//! All writing: nothing else changes a packet.
+//!
+//! Checksums are never summed anew but corrected by what changed (RFC 1624), which leaves right what was right and wrong what was wrong.
+//! The layer above goes through `bpf_l4_csum_replace`, since only the kernel knows whether its sum is finished or waits for the NIC
+//! (CHECKSUM_PARTIAL): addresses with `PSEUDO_HDR`, as an unfinished sum holds just the pseudo header; ports without it, as the NIC will
+//! sum them itself. The IPv4 header's sum is always finished, so it is corrected here and written with the addresses in one piece.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::{bpf_l4_csum_replace, bpf_skb_change_type, bpf_skb_store_bytes},
+};
+use sluice_datapath_common::{
+    DropReason, Family, Ipv4,
+    checksum::{add, apply, difference},
+    flow::{FLOW_REWRITES_DESTINATION, FLOW_REWRITES_SOURCE, Flow},
+};
+
+use crate::{
+    family::Layer3,
+    packet::{ArpHeader, ETHERNET, EthernetHeader, Frame, Ipv4Header, Ipv4Rest, Layer4, Mac, Packet},
+};
+
+/// Where the checksum lies in the headers above IP, bytes.
+const TCP_CHECKSUM: u32 = 16;
+const UDP_CHECKSUM: u32 = 6;
+const ICMP_CHECKSUM: u32 = 2;
+/// Where an ICMP identifier lies.
+const ICMP_IDENTIFIER: u32 = 4;
+
+/// How a family's IP header is written.
+pub trait Write: Family {
+    /// Does ICMP's checksum cover the addresses?
+    const ICMP_HAS_PSEUDO_HEADER: bool;
+
+    /// Writes both addresses and takes `hop` off the hops that are left. `change` is what the addresses add to a checksum.
+    fn write_header(
+        packet: &Packet<Self>,
+        source: Self::Address,
+        destination: Self::Address,
+        change: u32,
+        hop: u8,
+    ) -> Result<(), DropReason>;
+}
+
+/// Gives the packet the addresses and ports of its flow, and takes `hop` (0 or 1) off the hops it may still take.
+#[inline(always)]
+pub fn translate<F: Write>(packet: &Packet<F>, flow: &Flow<F>, hop: u8) -> Result<(), DropReason> {
+    if flow.flags & (FLOW_REWRITES_SOURCE | FLOW_REWRITES_DESTINATION) == 0 && hop == 0 {
+        return Ok(());
+    }
+    let addresses = flow.address_difference;
+    F::write_header(packet, flow.source, flow.destination, addresses, hop)?;
+    let above = packet.above;
+    match packet.layer4 {
+        Layer4::Tcp => translate_ports(packet, flow, above + TCP_CHECKSUM, 0),
+        Layer4::Udp => translate_ports(packet, flow, above + UDP_CHECKSUM, BPF_F_MARK_MANGLED_0),
+        Layer4::Echo => {
+            if F::ICMP_HAS_PSEUDO_HEADER {
+                correct(packet.frame, above + ICMP_CHECKSUM, addresses, BPF_F_PSEUDO_HDR)?;
+            }
+            if flow.source_port == packet.key.source_port {
+                return Ok(());
+            }
+            correct(packet.frame, above + ICMP_CHECKSUM, flow.port_difference, 0)?;
+            store(packet.frame, above + ICMP_IDENTIFIER, &flow.source_port)
+        }
+        // Without ports there is nothing to translate but the addresses; later fragments have no header of the layer above.
+        Layer4::Error | Layer4::Portless | Layer4::Continuation => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn translate_ports<F: Family>(packet: &Packet<F>, flow: &Flow<F>, checksum: u32, flags: u32) -> Result<(), DropReason> {
+    if flow.address_difference != 0 {
+        correct(
+            packet.frame,
+            checksum,
+            flow.address_difference,
+            flags | BPF_F_PSEUDO_HDR,
+        )?;
+    }
+    if flow.source_port == packet.key.source_port && flow.destination_port == packet.key.destination_port {
+        return Ok(());
+    }
+    correct(packet.frame, checksum, flow.port_difference, flags)?;
+    store(packet.frame, packet.above, &[flow.source_port, flow.destination_port])
+}
+
+/// Translates an ICMP error by the packet it quotes. `flow` is what a packet of the opposite direction would take, the quoted one reversed.
+///
+/// Inside the quotation the sums are corrected by hand and every change is carried into the sum of the ICMP message. A header of the quoted
+/// packet that was cut off is left out, as the sender of the error left it out.
+#[inline(always)]
+pub fn translate_error<F: Layer3>(
+    packet: &Packet<F>,
+    quoted: &Packet<F>,
+    flow: &Flow<F>,
+    hop: u8,
+) -> Result<(), DropReason> {
+    // Who reports: the other end of the conversation, seen as the flow shows it, or a router on the way, which stays itself.
+    let reporter = if packet.key.source == quoted.key.destination {
+        flow.source
+    } else {
+        packet.key.source
+    };
+    if flow.flags & (FLOW_REWRITES_SOURCE | FLOW_REWRITES_DESTINATION) != 0 {
+        // The quoted header's own sum makes up for its addresses, so the ICMP message's sum does not notice.
+        F::write_header(quoted, flow.destination, flow.source, flow.address_difference, 0)?;
+        let change = translate_quoted_layer4(quoted, flow)?;
+        correct(packet.frame, packet.above + ICMP_CHECKSUM, change, 0)?;
+    }
+    let outer = add(
+        F::difference(packet.key.source, reporter),
+        F::difference(packet.key.destination, flow.destination),
+    );
+    if F::ICMP_HAS_PSEUDO_HEADER {
+        correct(packet.frame, packet.above + ICMP_CHECKSUM, outer, BPF_F_PSEUDO_HDR)?;
+    }
+    F::write_header(packet, reporter, flow.destination, outer, hop)
+}
+
+/// Translates the quoted ports or identifier and the quoted checksum; returns what that adds to the sum of the ICMP message.
+#[inline(always)]
+fn translate_quoted_layer4<F: Layer3>(quoted: &Packet<F>, flow: &Flow<F>) -> Result<u32, DropReason> {
+    let addresses = flow.address_difference;
+    let (at, within) = match quoted.layer4 {
+        Layer4::Tcp => (TCP_CHECKSUM, add(addresses, flow.port_difference)),
+        Layer4::Udp => (UDP_CHECKSUM, add(addresses, flow.port_difference)),
+        Layer4::Echo if F::ICMP_HAS_PSEUDO_HEADER => (ICMP_CHECKSUM, add(addresses, flow.port_difference)),
+        Layer4::Echo => (ICMP_CHECKSUM, flow.port_difference),
+        Layer4::Error | Layer4::Portless | Layer4::Continuation => return Ok(0),
+    };
+    let mut change = flow.port_difference;
+    // A UDP checksum of zero is none; TCP's may have been cut off.
+    if let Ok(old) = quoted.frame.read_beyond::<u16>(quoted.above + at)
+        && !(old == 0 && quoted.layer4 == Layer4::Udp)
+    {
+        let new = apply(old, within);
+        store(quoted.frame, quoted.above + at, &new)?;
+        change = add(change, difference(u32::from(old), u32::from(new)));
+    }
+    match quoted.layer4 {
+        Layer4::Echo => store(quoted.frame, quoted.above + ICMP_IDENTIFIER, &flow.source_port)?,
+        _ => store(quoted.frame, quoted.above, &[flow.destination_port, flow.source_port])?,
+    }
+    Ok(change)
+}
+
+/// Gives the frame its MACs, unless it bears them already.
+#[inline(always)]
+pub fn address_frame(frame: Frame, destination: Mac, source: Mac) -> Result<(), DropReason> {
+    if frame.ethernet()?.to() == destination {
+        return Ok(());
+    }
+    store(frame, 0, &[destination.words(), source.words()])
+}
+
+/// Tells the kernel that the frame is for the device it goes to. It decided otherwise (`PACKET_OTHERHOST`) when the frame came in with another
+/// endpoint's MAC, and `bpf_redirect_peer` carries that judgement into the receiver's namespace, where the packet would be ignored.
+#[inline(always)]
+pub fn declare_for_us(frame: Frame) {
+    /// `PACKET_HOST`
+    const HOST: u32 = 0;
+    if !frame.is_for_us() {
+        // SAFETY: the frame is the program's context. The change from one such type to another cannot fail.
+        unsafe { bpf_skb_change_type(frame.skb(), HOST) };
+    }
+}
+
+/// Turns an ARP question into its answer: `target` of the question is at `mac`.
+#[inline(always)]
+pub fn answer_arp(frame: Frame, question: &ArpHeader, mac: Mac) -> Result<(), DropReason> {
+    /// Big endian "is at".
+    const IS_AT: u16 = 2u16.to_be();
+    let asker = question.sender_mac;
+    store(frame, 0, &[asker, mac.words()])?;
+    let answer = ArpHeader {
+        operation: IS_AT,
+        sender_mac: mac.words(),
+        sender: question.target,
+        target_mac: asker,
+        target: question.sender,
+        ..*question
+    };
+    const _: () = assert!(size_of::<EthernetHeader>() == ETHERNET as usize);
+    store(frame, ETHERNET, &answer)
+}
+
+/// Corrects a checksum above IP by what was changed.
+#[inline(always)]
+fn correct(frame: Frame, offset: u32, difference: u32, flags: u32) -> Result<(), DropReason> {
+    // SAFETY: the frame is the program's context; the kernel checks the offset. Size 0 in `flags`: `to` is a difference.
+    match unsafe { bpf_l4_csum_replace(frame.skb(), offset, 0, u64::from(difference), u64::from(flags)) } {
+        0 => Ok(()),
+        _ => Err(DropReason::RewriteFailed),
+    }
+}
+
+/// Writes `value` at `offset`.
+#[inline(always)]
+fn store<T>(frame: Frame, offset: u32, value: &T) -> Result<(), DropReason> {
+    // SAFETY: the frame is the program's context; the kernel checks the bounds and reads `size_of::<T>()` bytes of `value`, which has no padding.
+    match unsafe {
+        bpf_skb_store_bytes(
+            frame.skb(),
+            offset,
+            (&raw const *value).cast(),
+            size_of::<T>() as u32,
+            0,
+        )
+    } {
+        0 => Ok(()),
+        _ => Err(DropReason::RewriteFailed),
+    }
+}
+
+// === impl Ipv4 ===
+
+impl Write for Ipv4 {
+    const ICMP_HAS_PSEUDO_HEADER: bool = false;
+
+    /// One write for time to live, checksum and addresses.
+    #[inline(always)]
+    fn write_header(
+        packet: &Packet<Self>,
+        source: Self::Address,
+        destination: Self::Address,
+        change: u32,
+        hop: u8,
+    ) -> Result<(), DropReason> {
+        /// Where the second half starts, bytes from the start of the IP header.
+        const REST: u32 = (size_of::<Ipv4Header>() - size_of::<Ipv4Rest>()) as u32;
+        let old = packet.frame.read_beyond::<Ipv4Header>(packet.header)?.rest;
+        let [hops, protocol] = old.hops_and_protocol;
+        let left = [hops.wrapping_sub(hop), protocol];
+        let word = |bytes| u32::from(u16::from_ne_bytes(bytes));
+        let change = add(change, difference(word(old.hops_and_protocol), word(left)));
+        let new = Ipv4Rest {
+            hops_and_protocol: left,
+            checksum: apply(old.checksum, change),
+            source: source.0,
+            destination: destination.0,
+        };
+        store(packet.frame, packet.header + REST, &new)
+    }
+}

@@ -1,0 +1,92 @@
+//! Who has this address? Answered here: an ARP question never travels.
+//!
+//! An endpoint is answered with its own MAC, so that frames inside a network bear the MAC of their receiver, as in a switch; the gateway
+//! with the gateway's, which every host end of a veth bears too. Nothing is learned from what the wire says.
+
+use aya_ebpf::helpers::bpf_redirect;
+use sluice_datapath_common::{
+    DropReason, Family as _, Ipv4, Ipv4Address,
+    endpoint::{Attachment, EndpointKey},
+};
+
+use crate::{
+    family::Tables as _,
+    maps::{self, Prefix},
+    packet::{ArpHeader, ETHERNET, Frame, Mac},
+    rewrite,
+    verdict::Verdict,
+};
+
+/// Answers an endpoint.
+#[inline(always)]
+pub fn answer_endpoint(frame: Frame, asker: &Attachment) -> Result<Verdict, DropReason> {
+    let mac = Mac::new(asker.mac);
+    if frame.ethernet()?.from() != mac {
+        return Err(DropReason::ForgedMac);
+    }
+    let arp = read(frame)?;
+    // A probe (RFC 5227) speaks as nobody, all others as the one they are.
+    let speaks_truly = arp.sender == asker.address4.0 || arp.sender == Ipv4::ANY.0;
+    if Mac::from_words(arp.sender_mac) != mac || !speaks_truly {
+        return Err(DropReason::ForgedArp);
+    }
+    let target = Ipv4Address(arp.target);
+    if !is_question(&arp) || target == asker.address4 {
+        return Ok(Verdict::Heard);
+    }
+    let network = maps::network(asker.network).ok_or(DropReason::UnknownDevice)?;
+    let owner = match target == network.gateway4 {
+        true => network.gateway_mac,
+        false => endpoint_mac(asker.network, target)?,
+    };
+    answer(frame, &arp, Mac::new(owner))
+}
+
+/// Answers the host, whose leg all networks share.
+#[inline(always)]
+pub fn answer_host(frame: Frame) -> Result<Verdict, DropReason> {
+    let arp = read(frame)?;
+    let target = Ipv4Address(arp.target);
+    // The host asks after its own addresses before it takes them; nobody else has them.
+    if !is_question(&arp) || Ipv4::LOCAL.find(&target).is_some() {
+        return Ok(Verdict::Heard);
+    }
+    let network = Ipv4::SUBNETS
+        .get(&Prefix::whole(target))
+        .ok_or(DropReason::NoSuchEndpoint)?;
+    answer(frame, &arp, Mac::new(endpoint_mac(network, target)?))
+}
+
+#[inline(always)]
+fn read(frame: Frame) -> Result<ArpHeader, DropReason> {
+    /// Ethernet.
+    const HARDWARE: u16 = 1u16.to_be();
+    /// IPv4.
+    const PROTOCOL: u16 = 0x0800u16.to_be();
+    /// Six bytes and four.
+    const LENGTHS: u16 = 0x0604u16.to_be();
+    let arp: ArpHeader = frame.read(ETHERNET)?;
+    match arp.hardware == HARDWARE && arp.protocol == PROTOCOL && arp.lengths == LENGTHS {
+        true => Ok(arp),
+        false => Err(DropReason::UnknownEtherType),
+    }
+}
+
+#[inline(always)]
+fn is_question(arp: &ArpHeader) -> bool {
+    arp.operation == 1u16.to_be()
+}
+
+#[inline(always)]
+fn endpoint_mac(network: u32, address: Ipv4Address) -> Result<[u8; 6], DropReason> {
+    let endpoint = Ipv4::ENDPOINTS.get(&EndpointKey { network, address });
+    endpoint.map(|endpoint| endpoint.mac).ok_or(DropReason::NoSuchEndpoint)
+}
+
+/// Sends the answer back by the device the question came from.
+#[inline(always)]
+fn answer(frame: Frame, question: &ArpHeader, mac: Mac) -> Result<Verdict, DropReason> {
+    rewrite::answer_arp(frame, question, mac)?;
+    // SAFETY: integers only; the kernel finds the device when it sends.
+    Ok(Verdict::Sent(unsafe { bpf_redirect(frame.ifindex(), 0) } as i32))
+}

@@ -1,0 +1,54 @@
+//! ICMP errors go where the packet they quote came from, translated as its answers would be. They open nothing and keep nothing alive.
+
+use sluice_datapath_common::{DropReason, network::FIRST_NETWORK};
+
+use super::{deliver, flow, route::Leg};
+use crate::{
+    family::Layer3,
+    key::{self, flow_key},
+    maps::Prefix,
+    packet::{Fragment, Packet, Place},
+    rewrite,
+    verdict::Verdict,
+};
+
+/// Sends the error on its way.
+#[inline(always)]
+pub fn follow<F: Layer3>(packet: &Packet<F>) -> Result<Verdict, DropReason> {
+    let mut place = Place::<F>::uninit();
+    let quoted = packet.quoted(&mut place).map_err(|_| DropReason::UnrelatedError)?;
+    along_quoted(packet, quoted)
+}
+
+/// Sends an error of the host's stack on its way. The host may also speak of what an endpoint said to it without any translation, or of a packet
+/// that we gave it for this very purpose: then the endpoint gets the error as it is.
+#[inline(always)]
+pub fn follow_or_tell<F: Layer3>(packet: &Packet<F>) -> Result<Verdict, DropReason> {
+    let mut place = Place::<F>::uninit();
+    let quoted = packet.quoted(&mut place).map_err(|_| DropReason::UnrelatedError)?;
+    match along_quoted(packet, quoted) {
+        Err(DropReason::UnrelatedError) if quoted.key.source == packet.key.destination => {}
+        told => return told,
+    }
+    let network = F::SUBNETS
+        .get(&Prefix::whole(packet.key.destination))
+        .ok_or(DropReason::UnrelatedError)?;
+    deliver::straight(packet, &Leg::<F>::to_endpoint(network, packet.key.destination)?)
+}
+
+#[inline(always)]
+fn along_quoted<F: Layer3>(packet: &Packet<F>, quoted: &Packet<F>) -> Result<Verdict, DropReason> {
+    // An endpoint reports on its own part only; the world's routers report on what they please.
+    let is_reporter = packet.key.source == quoted.key.destination;
+    let is_own = packet.key.destination == quoted.key.source && quoted.fragment != Fragment::Later;
+    if !is_own || (packet.key.scope >= FIRST_NETWORK && !is_reporter) {
+        return Err(DropReason::UnrelatedError);
+    }
+    let key = &quoted.key;
+    let answers = flow_key(key::destination(key), key::source(key), packet.key.scope, key.protocol);
+    let flow = flow::known(&answers).ok_or(DropReason::UnrelatedError)?;
+    // SAFETY: the kernel keeps the entry's slot readable until the program ends.
+    let flow = unsafe { flow.as_ref() };
+    rewrite::translate_error(packet, quoted, flow, deliver::hops_to(flow))?;
+    deliver::send(packet, flow)
+}

@@ -1,0 +1,13 @@
+//! The questions that are asked of a packet, one a file.
+
+pub mod admit;
+pub mod antispoof;
+pub mod arp;
+pub mod deliver;
+pub mod error;
+pub mod flow;
+pub mod fragment;
+pub mod masquerade;
+pub mod policy;
+pub mod publish;
+pub mod route;

@@ -1,0 +1,78 @@
+//! The only way out of a program: a packet goes on, or its death is counted.
+
+use aya_ebpf::bindings::{BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use sluice_datapath_common::{
+    DropReason,
+    counter::Counter,
+    drop::{Direction, DropKey},
+};
+
+use crate::{
+    maps::{ATTACHMENTS, DROPS, Table},
+    packet::Frame,
+};
+
+/// What becomes of a packet that is not dropped.
+#[must_use]
+pub enum Verdict {
+    /// It goes on where it is: to the programs after ours, then to the host's stack or out of the NIC.
+    Stack,
+    /// It was sent elsewhere: the answer of a redirect helper.
+    Sent(i32),
+    /// It was heard, and nobody has anything to say to it: the right end of an ARP announcement or probe. Not a drop.
+    Heard,
+}
+
+/// Lets the packet go, or counts its death.
+#[inline(always)]
+pub fn act(frame: Frame, direction: Direction, path: Result<Verdict, DropReason>) -> i32 {
+    match path {
+        // Not TC_ACT_OK: programs after ours (a user's own) still have their say.
+        Ok(Verdict::Stack) => TC_ACT_UNSPEC,
+        Ok(Verdict::Sent(code)) => code,
+        Ok(Verdict::Heard) => TC_ACT_SHOT as i32,
+        Err(reason) => {
+            count(frame, direction as u8, reason as u8);
+            TC_ACT_SHOT as i32
+        }
+    }
+}
+
+/// Counts a drop. Out of line: it stands at the end of every path.
+#[cold]
+#[inline(never)]
+fn count(frame: Frame, direction: u8, reason: u8) {
+    const TABLE: Table<DropKey, Counter> = Table::of(&raw const DROPS);
+    let endpoint = if direction == Direction::FromContainer as u8 {
+        endpoint_behind(frame.ifindex())
+    } else {
+        0
+    };
+    let key = DropKey {
+        endpoint,
+        reason,
+        direction,
+        padding: [0; 2],
+    };
+    let bytes = u64::from(frame.len());
+    if let Some(counter) = TABLE.find(&key) {
+        // SAFETY: the slot of this CPU: nobody else writes to it while the program runs.
+        unsafe {
+            (*counter.as_ptr()).packets += 1;
+            (*counter.as_ptr()).bytes += bytes;
+        }
+    } else {
+        // When the table is full the oldest counter gives way; there is nobody to tell if even that fails.
+        let _ = TABLE.insert(&key, &raw const *&Counter { packets: 1, bytes }, BPF_NOEXIST);
+    }
+}
+
+/// The number of the endpoint whose veth has its host end here, 0 if none.
+#[inline(always)]
+fn endpoint_behind(ifindex: u32) -> u32 {
+    Table::of(&raw const ATTACHMENTS)
+        .get(&ifindex)
+        .map_or(0, |attachment: sluice_datapath_common::endpoint::Attachment| {
+            attachment.endpoint
+        })
+}
