@@ -1,4 +1,13 @@
 //! The engine as people meet it, by the stock docker CLI.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod bad_input;
+mod exec;
+mod hostile_archives;
+mod images;
+mod leftovers;
+mod lifecycle;
+mod many;
 mod running;
+mod security;
+mod surface;

@@ -19,6 +19,7 @@ mod snapshot;
 
 pub use daemon::{Daemon, Engine};
 pub use docker::Docker;
+pub use files::binary;
 pub use host::{Background, Host};
 pub use image::{busybox, web};
 pub use network::{HOST, INTERNET, LAN, Lab, SECOND};

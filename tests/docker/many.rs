@@ -1,0 +1,135 @@
+//! Many at once, and beside each other.
+
+use std::time::{Duration, Instant};
+
+use lab::{Daemon, HOST, Lab, patience, start};
+
+#[test]
+fn fifty_containers_started_at_once_all_work() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for number in 0..50 {
+            let docker = docker.clone();
+            scope.spawn(move || {
+                let flags = format!("run -d --name box{number} -p {}:80 busybox", 9000 + number);
+                let mut words: Vec<&str> = flags.split(' ').collect();
+                let script = format!("mkdir /www; echo box{number} > /www/index.html; exec httpd -f -p 80 -h /www");
+                words.extend(["sh", "-c", &script]);
+                docker.words(&words).ok();
+            });
+        }
+    });
+    println!("fifty containers in {:?}", begin.elapsed());
+    assert_eq!(docker.ok("ps -q").lines().count(), 50);
+    for number in 0..50 {
+        let url = format!("http://{HOST}:{}/", 9000 + number);
+        let page = lab.lan.run(&format!(
+            "curl -sS --retry 5 --retry-connrefused --retry-delay 1 --max-time 5 {url}"
+        ));
+        assert_eq!(page, format!("box{number}"));
+    }
+    let mut addresses: Vec<String> = (0..50).map(|number| docker.address(&format!("box{number}"))).collect();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 50, "no address is given twice");
+    let ids = docker.ok("ps -aq");
+    let mut words = vec!["rm", "-f"];
+    words.extend(ids.lines());
+    docker.words(&words).ok();
+    assert_eq!(docker.ok("ps -aq"), "");
+    assert_eq!(lab.host.run("ip -o link | grep -c ' slc' || true"), "0");
+}
+
+#[test]
+fn a_container_is_there_and_gone_in_well_under_a_second() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    let best = (0..5)
+        .map(|_| {
+            let begin = Instant::now();
+            docker.ok("run --rm busybox true");
+            begin.elapsed()
+        })
+        .min();
+    println!("run --rm true: {best:?}");
+    assert!(best < Some(patience(1)), "{best:?}");
+}
+
+#[test]
+fn two_instances_live_side_by_side_and_the_end_of_one_is_nothing_to_the_other() {
+    let lab = Lab::new();
+    let first = start(&lab, "");
+    let mut second = Daemon::start_instance(&lab.host, "two", "--bip 172.30.0.1/16");
+    second.docker().import(&lab::busybox(), "busybox", &[]);
+    for (daemon, name, port) in [(&first, "one", 9001), (&second, "two", 9002)] {
+        let docker = daemon.docker();
+        let script = format!("mkdir /www; echo {name} > /www/index.html; exec httpd -f -p 80 -h /www");
+        docker
+            .words(&[
+                "run",
+                "-d",
+                "--name",
+                "box",
+                "-p",
+                &format!("{port}:80"),
+                "busybox",
+                "sh",
+                "-c",
+                &script,
+            ])
+            .ok();
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let both = || {
+        assert_eq!(
+            lab.lan.run(&format!("curl -sS --max-time 5 http://{HOST}:9001/")),
+            "one"
+        );
+        assert_eq!(
+            lab.lan.run(&format!("curl -sS --max-time 5 http://{HOST}:9002/")),
+            "two"
+        );
+        assert_eq!(lab.host.run("curl -sS --max-time 5 http://127.0.0.1:9001/"), "one");
+        assert_eq!(lab.host.run("curl -sS --max-time 5 http://127.0.0.1:9002/"), "two");
+    };
+    both();
+    assert_eq!(first.docker().ok("ps -q").lines().count(), 1);
+    second.stop();
+    both();
+    second.boot();
+    both();
+    second.docker().ok("rm -f box");
+    second.stop();
+    second.clean_up().ok();
+    assert_eq!(
+        lab.lan.run(&format!("curl -sS --max-time 5 http://{HOST}:9001/")),
+        "one"
+    );
+    assert_eq!(first.docker().ok("exec box cat /www/index.html"), "one");
+}
+
+#[test]
+fn two_hosts_on_one_machine_know_nothing_of_each_other() {
+    let (here, there) = (Lab::new(), Lab::new());
+    let (first, second) = (start(&here, ""), start(&there, ""));
+    for (lab, daemon, name) in [(&here, &first, "here"), (&there, &second, "there")] {
+        let script = format!("mkdir /www; echo {name} > /www/index.html; exec httpd -f -p 80 -h /www");
+        daemon
+            .docker()
+            .words(&[
+                "run", "-d", "--name", "box", "-p", "8080:80", "busybox", "sh", "-c", &script,
+            ])
+            .ok();
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(lab.host.run("curl -sS --max-time 5 http://127.0.0.1:8080/"), name);
+    }
+    assert_eq!(here.host.run("curl -sS --max-time 5 http://127.0.0.1:8080/"), "here");
+    assert_eq!(
+        here.lan.run(&format!("curl -sS --max-time 5 http://{HOST}:8080/")),
+        "here"
+    );
+}
