@@ -22,6 +22,8 @@ use crate::{
     syscall::{self, FsContext},
 };
 
+const LAST_SIGNAL: libc::c_int = 64;
+
 fn failed(what: &str) -> impl FnOnce(io::Error) -> RuntimeError {
     move |error| RuntimeError::Failed(format!("{what}: {error}"))
 }
@@ -118,9 +120,19 @@ fn set_up(
 pub(crate) fn fresh_process() -> Result<(), RuntimeError> {
     // SAFETY: takes no pointers.
     syscall::result(unsafe { libc::setsid() }).map_err(failed("make a session"))?;
-    for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGCHLD] {
-        // SAFETY: the default action is no code of ours.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's own call: the library's refuses the two signals it uses for threads, and those can be inherited as ignored as well.
+    let default_action = [0u64; 4];
+    for signal in 1..=LAST_SIGNAL {
+        // SAFETY: four words of zeroes are a sigaction that says "default"; the old one is not asked for. SIGKILL and SIGSTOP are refused.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default_action.as_ptr(),
+                std::ptr::null::<u64>(),
+                8usize,
+            )
+        };
     }
     // SAFETY: sigset_t is plain data; sigemptyset makes it a valid empty set.
     let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };

@@ -45,6 +45,7 @@ pub(crate) fn hide<'a>(
             let cover = if syscall::fstat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR {
                 let context = FsContext::open("tmpfs")?;
                 context.set("source", Some("tmpfs"))?;
+                context.set("ro", None)?;
                 context.mount(mount_attr::RDONLY)?
             } else {
                 syscall::clone_tree(null, c"", false)?

@@ -76,7 +76,12 @@ fn fresh(kind: &str, source: Option<&Path>, options: &Options) -> io::Result<Own
     for (key, value) in &options.data {
         context.set(key, value.as_deref())?;
     }
-    context.mount(options.attributes.set | options.recursive_attributes.set)
+    let attributes = options.attributes.set | options.recursive_attributes.set;
+    if attributes & mount_attr::RDONLY != 0 {
+        // The instance too, not only this view of it.
+        context.set("ro", None)?;
+    }
+    context.mount(attributes)
 }
 
 fn attach(detached: OwnedFd, onto: OwnedFd, options: &Options) -> io::Result<()> {

@@ -7,4 +7,5 @@ mod lab;
 mod lifecycle;
 mod memory;
 mod oracle;
+mod speed;
 mod streams;
