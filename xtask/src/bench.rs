@@ -258,7 +258,7 @@ impl Bench {
             interrupt::check()?;
             println!(
                 "{}",
-                profile::compare(site, path, figure, kind, self.seconds, &directory)?.text()
+                profile::compare(site, path, figure, kind, self.seconds.max(3), &directory)?.text()
             );
         }
         Ok(())

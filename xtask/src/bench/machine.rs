@@ -15,6 +15,7 @@ pub struct Machine {
     cpu: String,
     tools: Vec<(&'static str, String)>,
     bridge_netfilter: bool,
+    congestion_control: String,
 }
 
 /// Name, question, and the word before the version.
@@ -34,16 +35,14 @@ impl Machine {
         let about = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = about.lines().find_map(|line| line.strip_prefix("model name"));
         Self {
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
+            kernel: setting("kernel/osrelease"),
             cpu: cpu.unwrap_or("unknown").trim_start_matches(['\t', ' ', ':']).to_owned(),
             tools: TOOLS
                 .iter()
                 .filter_map(|(name, question, before)| Some((*name, version(name, question, before)?)))
                 .collect(),
             bridge_netfilter: fs::exists("/proc/sys/net/bridge").unwrap_or(false),
+            congestion_control: setting("net/ipv4/tcp_congestion_control"),
         }
     }
 
@@ -59,11 +58,12 @@ impl Machine {
             false => "bridges do not pass frames through netfilter (no br_netfilter)",
         };
         format!(
-            "Linux {}, {} CPUs ({}); {}; {bridge}.",
+            "Linux {}, {} CPUs ({}); {}; TCP with {}; {bridge}.",
             self.kernel,
             cpus(),
             self.cpu,
-            tools.join(", ")
+            tools.join(", "),
+            self.congestion_control,
         )
     }
 
@@ -79,9 +79,18 @@ impl Machine {
             "cpus": cpus(),
             "cpu": self.cpu,
             "tools": tools,
+            "congestion_control": self.congestion_control,
             "bridge_netfilter": self.bridge_netfilter,
         })
     }
+}
+
+/// What the kernel says below `/proc/sys`.
+fn setting(name: &str) -> String {
+    fs::read_to_string(format!("/proc/sys/{name}"))
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// Processes that ran or waited for a CPU in the last minute, on average.
