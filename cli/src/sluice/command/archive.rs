@@ -1,0 +1,137 @@
+//! Images from archives: `sluice import`, `sluice load`.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::Args;
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{
+    Response,
+    body::{Frame, Incoming},
+};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::{
+    daemon::{self, Body, Daemon},
+    failure::Failure,
+    output::print,
+    query::query,
+};
+
+/// Bytes sent at a time.
+const PIECE: usize = 256 * 1024;
+
+/// `sluice import`
+#[derive(Args)]
+pub struct Import {
+    /// A Dockerfile instruction to apply, as `CMD ["sh"]`
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    change: Vec<String>,
+    /// A word on where it is from
+    #[arg(short, long)]
+    message: Option<String>,
+    /// os/architecture
+    #[arg(long)]
+    platform: Option<String>,
+    /// The archive; - for standard input
+    file: String,
+    /// Its name
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    name: Option<String>,
+}
+
+/// `sluice load`
+#[derive(Args)]
+pub struct Load {
+    /// The archive instead of standard input
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Accepted for likeness with docker: there is no progress to hide
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Import {
+    pub async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
+        if self.file.starts_with("http://") || self.file.starts_with("https://") {
+            return Err(Failure::Usage(
+                "importing from a URL is not supported: fetch it and import -".into(),
+            ));
+        }
+        let mut pairs = vec![("fromSrc", "-")];
+        pairs.extend(self.name.as_deref().map(|name| ("repo", name)));
+        pairs.extend(self.message.as_deref().map(|message| ("message", message)));
+        pairs.extend(self.platform.as_deref().map(|platform| ("platform", platform)));
+        pairs.extend(self.change.iter().map(|change| ("changes", change.as_str())));
+        let file = (self.file != "-").then(|| PathBuf::from(&self.file));
+        let body = body(file.as_ref()).await?;
+        let response = daemon
+            .post_stream(&format!("/images/create{}", query(&pairs)), "application/x-tar", body)
+            .await?;
+        follow(response).await
+    }
+}
+
+impl Load {
+    pub async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
+        if self.input.is_none() && std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+            return Err(Failure::Usage("requested load from stdin, but stdin is empty".into()));
+        }
+        let body = body(self.input.as_ref()).await?;
+        let response = daemon
+            .post_stream("/images/load?quiet=1", "application/x-tar", body)
+            .await?;
+        follow(response).await
+    }
+}
+
+/// The archive, piece by piece.
+async fn body(file: Option<&PathBuf>) -> Result<Body, Failure> {
+    let source: Box<dyn AsyncRead + Send + Unpin> = match file {
+        None => Box::new(tokio::io::stdin()),
+        Some(path) => {
+            let file = tokio::fs::File::open(path).await;
+            Box::new(file.map_err(|why| Failure::Usage(format!("open {}: {why}", path.display())))?)
+        }
+    };
+    let pieces = stream::try_unfold(source, |mut source| async move {
+        let mut piece = Vec::with_capacity(PIECE);
+        source.read_buf(&mut piece).await?;
+        Ok((!piece.is_empty()).then(|| (Frame::data(Bytes::from(piece)), source)))
+    });
+    Ok(StreamBody::new(pieces).boxed_unsync())
+}
+
+/// Prints what the daemon tells, a line of JSON each; an error among them is ours.
+async fn follow(response: Response<Incoming>) -> Result<(), Failure> {
+    let (mut body, mut pending) = (response.into_body(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(daemon::broken)?.into_data() {
+            pending.extend_from_slice(&data);
+        }
+        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            tell(line.trim_ascii())?;
+        }
+    }
+    tell(pending.trim_ascii())
+}
+
+fn tell(line: &[u8]) -> Result<(), Failure> {
+    if line.is_empty() {
+        return Ok(());
+    }
+    let told: Value = daemon::json(line)?;
+    let error = told["errorDetail"]["message"].as_str().or(told["error"].as_str());
+    if let Some(message) = error {
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    match (told["stream"].as_str(), told["status"].as_str()) {
+        (Some(text), _) => print(text),
+        // a status with an id is progress of a layer
+        (None, Some(text)) if told["id"].is_null() => print(&format!("{text}\n")),
+        _ => Ok(()),
+    }
+}

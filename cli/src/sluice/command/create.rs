@@ -1,0 +1,554 @@
+//! `sluice create`, and what it shares with `run`: the description of a container.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use bollard_stubs::models::{
+    ContainerCreateBody, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
+};
+use clap::{ArgAction, Args};
+
+use crate::{daemon::Daemon, failure::Failure, measure::parse_bytes, output::print, publish::Published, query::query};
+
+/// `sluice create`
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+pub struct Create {
+    #[command(flatten)]
+    container: Container,
+}
+
+/// A container, as its options describe it.
+#[derive(Args, Debug)]
+pub struct Container {
+    /// Another line of /etc/hosts, as NAME:ADDRESS
+    #[arg(long, value_name = "HOST:IP")]
+    add_host: Vec<String>,
+    /// Connect to STDIN, STDOUT or STDERR only
+    #[arg(short, long, value_name = "STREAM")]
+    pub attach: Vec<String>,
+    /// Add a capability
+    #[arg(long)]
+    cap_add: Vec<String>,
+    /// Drop a capability
+    #[arg(long)]
+    cap_drop: Vec<String>,
+    /// Write the container's id to this file
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+    /// Relative weight of its CPU time
+    #[arg(short, long)]
+    cpu_shares: Option<i64>,
+    /// How many CPUs it may use, as 1.5
+    #[arg(long)]
+    cpus: Option<f64>,
+    /// A DNS server
+    #[arg(long)]
+    dns: Vec<String>,
+    /// An option of DNS
+    #[arg(long)]
+    dns_option: Vec<String>,
+    /// A search domain of DNS
+    #[arg(long)]
+    dns_search: Vec<String>,
+    /// Instead of the image's entrypoint
+    #[arg(long)]
+    entrypoint: Option<String>,
+    /// An environment variable, NAME=VALUE or NAME
+    #[arg(short, long, value_name = "VARIABLE")]
+    env: Vec<String>,
+    /// A file of environment variables
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// A port that is used, without publishing it
+    #[arg(long, value_name = "PORT")]
+    expose: Vec<String>,
+    /// Print help
+    #[arg(long, action = ArgAction::HelpLong)]
+    help: Option<bool>,
+    /// Its host name
+    #[arg(short, long)]
+    hostname: Option<String>,
+    /// An init inside that forwards signals and reaps
+    #[arg(long)]
+    init: bool,
+    /// Keep its input open
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// A label, NAME=VALUE
+    #[arg(short, long)]
+    label: Vec<String>,
+    /// A file of labels
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
+    /// A link to another container, as NAME:ALIAS
+    #[arg(long)]
+    link: Vec<String>,
+    /// How much memory it may use, as 64m
+    #[arg(short, long, value_name = "BYTES")]
+    memory: Option<String>,
+    /// Memory and swap together; -1 for any
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    memory_swap: Option<String>,
+    /// Its name
+    #[arg(long)]
+    name: Option<String>,
+    /// Its network: bridge, none, host, container:NAME or a network's name
+    #[arg(long, visible_alias = "net", value_name = "NETWORK")]
+    network: Option<String>,
+    /// A further name in its network
+    #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
+    network_alias: Vec<String>,
+    /// Its platform, os/architecture
+    #[arg(long)]
+    platform: Option<String>,
+    /// How many processes it may have
+    #[arg(long, allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+    /// All capabilities and devices
+    #[arg(long)]
+    privileged: bool,
+    /// Publish a port: [[ADDRESS:]PORT:]CONTAINER-PORT[/PROTOCOL]
+    #[arg(short, long, value_name = "PORT")]
+    publish: Vec<String>,
+    /// Publish every exposed port at a free one
+    #[arg(short = 'P', long)]
+    publish_all: bool,
+    /// Its root file system cannot be written
+    #[arg(long)]
+    read_only: bool,
+    /// When it starts again: no, on-failure[:NUMBER], always, unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<String>,
+    /// Remove it when it ends
+    #[arg(long)]
+    pub rm: bool,
+    /// A security option
+    #[arg(long)]
+    security_opt: Vec<String>,
+    /// Size of /dev/shm
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<String>,
+    /// The signal that stops it
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    /// Seconds from that signal to the kill
+    #[arg(long, value_name = "SECONDS")]
+    stop_timeout: Option<i64>,
+    /// A kernel parameter, NAME=VALUE
+    #[arg(long)]
+    sysctl: Vec<String>,
+    /// A file system in memory, PATH[:OPTIONS]
+    #[arg(long)]
+    tmpfs: Vec<String>,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Its user, name or id, maybe :group
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Mount a directory: [HOST:]PATH[:OPTIONS]
+    #[arg(short, long, value_name = "VOLUME")]
+    volume: Vec<String>,
+    /// Its working directory
+    #[arg(short, long, value_name = "DIRECTORY")]
+    workdir: Option<String>,
+    /// The image, and what to run in it instead of its own command
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
+    image: Vec<String>,
+}
+
+impl Create {
+    pub async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
+        let id = self.container.create(daemon, false).await.map_err(|why| match why {
+            // docker's create ends with 1
+            Failure::BeforeStart(why) => *why,
+            other => other,
+        })?;
+        print(&format!("{id}\n"))
+    }
+}
+
+impl Container {
+    /// Makes it, and tells its id. Every failure counts as one before the start.
+    pub async fn create(&self, daemon: &Daemon, attached: bool) -> Result<String, Failure> {
+        let made = async {
+            let body = self.body(attached)?;
+            if let Some(file) = &self.cidfile
+                && file.exists()
+            {
+                let why = "make sure the other container isn't running or delete it";
+                return Err(Failure::Usage(format!(
+                    "container ID file found, {why}: {}",
+                    file.display()
+                )));
+            }
+            let name = self.name.as_deref().map(|name| ("name", name));
+            let platform = self.platform.as_deref().map(|platform| ("platform", platform));
+            let pairs: Vec<_> = name.into_iter().chain(platform).collect();
+            let made = daemon
+                .post_json(&format!("/containers/create{}", query(&pairs)), &body)
+                .await;
+            let made = made.inspect_err(|failure| {
+                // docker would pull now; this says as docker does why it does not run
+                if failure.is_missing() && failure.to_string().contains("No such image") {
+                    eprintln!(
+                        "Unable to find image '{}' locally",
+                        body.image.as_deref().unwrap_or_default()
+                    );
+                }
+            })?;
+            let id = made["Id"]
+                .as_str()
+                .ok_or_else(|| Failure::Broken("the daemon did not tell the id".into()))?;
+            for warning in made["Warnings"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|warning| warning.as_str())
+            {
+                eprintln!("WARNING: {warning}");
+            }
+            if let Some(file) = &self.cidfile {
+                std::fs::write(file, id)
+                    .map_err(|why| Failure::Usage(format!("cannot write {}: {why}", file.display())))?;
+            }
+            Ok(id.to_owned())
+        };
+        made.await.map_err(|why| Failure::BeforeStart(Box::new(why)))
+    }
+
+    fn body(&self, attached: bool) -> Result<ContainerCreateBody, Failure> {
+        let (image, command) = self
+            .image
+            .split_first()
+            .ok_or_else(|| Failure::Usage("no image".into()))?;
+        let published = Published::parse(&self.publish, &self.expose)?;
+        let (binds, volumes) = self.volumes()?;
+        let attaches = |stream: &str| match self.attach.is_empty() {
+            true => attached,
+            false => self.attach.iter().any(|name| name.eq_ignore_ascii_case(stream)),
+        };
+        Ok(ContainerCreateBody {
+            hostname: self.hostname.clone(),
+            user: self.user.clone(),
+            attach_stdin: Some(self.interactive && attached),
+            attach_stdout: Some(attaches("stdout")),
+            attach_stderr: Some(attaches("stderr")),
+            exposed_ports: some(published.exposed),
+            tty: Some(self.tty),
+            open_stdin: Some(self.interactive),
+            stdin_once: Some(self.interactive && attached),
+            env: some(self.environment()?),
+            cmd: some(command.to_vec()),
+            image: Some(image.clone()),
+            volumes: some(volumes),
+            working_dir: self.workdir.clone(),
+            entrypoint: self.entrypoint.as_ref().map(|entrypoint| match entrypoint.is_empty() {
+                true => vec![String::new()], // none at all, not even the image's
+                false => vec![entrypoint.clone()],
+            }),
+            labels: some_map(self.labels()?),
+            stop_signal: self.stop_signal.clone(),
+            stop_timeout: self.stop_timeout,
+            networking_config: self.networking(),
+            host_config: Some(HostConfig {
+                binds: some(binds),
+                port_bindings: some_map(published.bindings),
+                ..self.host_config()?
+            }),
+            ..ContainerCreateBody::default()
+        })
+    }
+
+    fn host_config(&self) -> Result<HostConfig, Failure> {
+        if self.rm && self.restart.as_deref().is_some_and(|policy| policy != "no") {
+            return Err(Failure::Usage(
+                "conflicting options: cannot specify both --restart and --rm".into(),
+            ));
+        }
+        let bytes = |text: &Option<String>| text.as_deref().map(parse_bytes).transpose();
+        Ok(HostConfig {
+            auto_remove: Some(self.rm),
+            cap_add: some(self.cap_add.clone()),
+            cap_drop: some(self.cap_drop.clone()),
+            cpu_shares: self.cpu_shares,
+            dns: some(self.dns.clone()),
+            dns_options: some(self.dns_option.clone()),
+            dns_search: some(self.dns_search.clone()),
+            extra_hosts: some(self.add_host.clone()),
+            init: self.init.then_some(true),
+            links: some(self.link.clone()),
+            memory: bytes(&self.memory)?,
+            memory_swap: match self.memory_swap.as_deref() {
+                Some("-1") => Some(-1),
+                _ => bytes(&self.memory_swap)?,
+            },
+            nano_cpus: self.cpus.map(|cpus| (cpus * 1e9) as i64),
+            network_mode: Some(self.network.clone().unwrap_or_else(|| "default".into())),
+            pids_limit: self.pids_limit,
+            privileged: self.privileged.then_some(true),
+            publish_all_ports: Some(self.publish_all),
+            readonly_rootfs: self.read_only.then_some(true),
+            restart_policy: self.restart.as_deref().map(restart_policy).transpose()?,
+            security_opt: some(self.security_opt.clone()),
+            shm_size: bytes(&self.shm_size)?,
+            sysctls: some_map(pairs(&self.sysctl)),
+            tmpfs: some_map(self.tmpfs.iter().map(|text| {
+                let (path, options) = text.split_once(':').unwrap_or((text, ""));
+                (path.to_owned(), options.to_owned())
+            })),
+            ..HostConfig::default()
+        })
+    }
+
+    fn networking(&self) -> Option<NetworkingConfig> {
+        if self.network_alias.is_empty() {
+            return None;
+        }
+        let network = self.network.clone().unwrap_or_else(|| "default".into());
+        let endpoint = EndpointSettings {
+            aliases: Some(self.network_alias.clone()),
+            ..EndpointSettings::default()
+        };
+        Some(NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(network, endpoint)])),
+        })
+    }
+
+    /// Files first, so that the command line has the last word.
+    fn environment(&self) -> Result<Vec<String>, Failure> {
+        let mut all = Vec::new();
+        for file in &self.env_file {
+            all.extend(lines(file)?.iter().filter_map(|line| variable(line)));
+        }
+        for text in &self.env {
+            if text.starts_with('=') || text.is_empty() {
+                return Err(Failure::Usage(format!("invalid environment variable: {text}")));
+            }
+            all.extend(variable(text));
+        }
+        Ok(all)
+    }
+
+    fn labels(&self) -> Result<HashMap<String, String>, Failure> {
+        let mut all = Vec::new();
+        for file in &self.label_file {
+            all.extend(lines(file)?);
+        }
+        all.extend(self.label.iter().cloned());
+        Ok(pairs(&all))
+    }
+
+    /// Binds, and volumes without a name.
+    fn volumes(&self) -> Result<(Vec<String>, Vec<String>), Failure> {
+        let (mut binds, mut anonymous) = (Vec::new(), Vec::new());
+        for text in &self.volume {
+            match text.split_once(':') {
+                None => anonymous.push(text.clone()),
+                Some((source, rest)) if source == "." || source.starts_with("./") || source.starts_with("../") => {
+                    let here = std::env::current_dir().and_then(|here| std::path::absolute(here.join(source)));
+                    let source = here.map_err(|why| Failure::Usage(format!("cannot resolve {source}: {why}")))?;
+                    binds.push(format!("{}:{rest}", source.display()));
+                }
+                Some(_) => binds.push(text.clone()),
+            }
+        }
+        Ok((binds, anonymous))
+    }
+}
+
+fn restart_policy(text: &str) -> Result<RestartPolicy, Failure> {
+    let (name, count) = text.split_once(':').unwrap_or((text, ""));
+    let name = match name {
+        "no" => RestartPolicyNameEnum::NO,
+        "always" => RestartPolicyNameEnum::ALWAYS,
+        "unless-stopped" => RestartPolicyNameEnum::UNLESS_STOPPED,
+        "on-failure" => RestartPolicyNameEnum::ON_FAILURE,
+        _ => return Err(Failure::Usage(format!("invalid restart policy '{text}'"))),
+    };
+    let maximum_retry_count = match count {
+        "" => None,
+        count => Some(
+            count
+                .parse()
+                .map_err(|_| Failure::Usage("maximum retry count must be an integer".into()))?,
+        ),
+    };
+    Ok(RestartPolicy {
+        name: Some(name),
+        maximum_retry_count,
+    })
+}
+
+/// `NAME=VALUE`; a bare name has our own value, and is left out when we have none.
+fn variable(text: &str) -> Option<String> {
+    match text.contains('=') {
+        true => Some(text.to_owned()),
+        false => std::env::var(text).ok().map(|value| format!("{text}={value}")),
+    }
+}
+
+/// Lines that say something.
+fn lines(file: &PathBuf) -> Result<Vec<String>, Failure> {
+    let text = std::fs::read_to_string(file);
+    let text = text.map_err(|why| Failure::Usage(format!("open {}: {why}", file.display())))?;
+    let text = text.trim_start_matches('\u{feff}');
+    let lines = text
+        .lines()
+        .map(str::trim_start)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines: Vec<String> = lines.map(str::to_owned).collect();
+    for line in &lines {
+        let name = line.split('=').next().unwrap_or_default();
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            let why = format!(
+                "invalid env file ({}): variable '{name}' contains whitespaces or has no name",
+                file.display()
+            );
+            return Err(Failure::Usage(why));
+        }
+    }
+    Ok(lines)
+}
+
+fn pairs(texts: &[String]) -> HashMap<String, String> {
+    let pair = |text: &String| {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        (name.to_owned(), value.to_owned())
+    };
+    texts.iter().map(pair).collect()
+}
+
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+fn some_map<V>(pairs: impl IntoIterator<Item = (String, V)>) -> Option<HashMap<String, V>> {
+    let map: HashMap<String, V> = pairs.into_iter().collect();
+    (!map.is_empty()).then_some(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    #[command(disable_help_flag = true)]
+    struct Line {
+        #[command(flatten)]
+        container: Container,
+    }
+
+    fn container(line: &[&str]) -> Container {
+        Line::try_parse_from(["create"].iter().chain(line))
+            .unwrap_or_else(|error| panic!("{error}"))
+            .container
+    }
+
+    fn body(line: &[&str]) -> ContainerCreateBody {
+        container(line).body(true).unwrap()
+    }
+
+    #[test]
+    fn what_stands_behind_the_image_is_the_command() {
+        let body = body(&["-i", "-h", "box", "alpine", "sh", "-c", "echo --rm", "--rm", "-i"]);
+        assert_eq!(body.image.unwrap(), "alpine");
+        assert_eq!(body.cmd.unwrap(), ["sh", "-c", "echo --rm", "--rm", "-i"]);
+        assert_eq!(body.hostname.unwrap(), "box");
+        assert_eq!(body.host_config.unwrap().auto_remove, Some(false));
+        assert_eq!((body.open_stdin, body.stdin_once), (Some(true), Some(true)));
+    }
+
+    #[test]
+    fn an_unknown_option_before_the_image_is_refused() {
+        assert!(Line::try_parse_from(["create", "--nope", "alpine"]).is_err());
+        assert!(Line::try_parse_from(["create"]).is_err());
+    }
+
+    #[test]
+    fn options_find_their_place() {
+        let body = body(&[
+            "--rm",
+            "-itp",
+            "8080:80",
+            "-P",
+            "-e",
+            "A=1",
+            "-v",
+            "/srv:/data:ro",
+            "-v",
+            "/anonymous",
+            "--net",
+            "none",
+            "--name=x",
+            "-l",
+            "a=b",
+            "-l",
+            "flag",
+            "-u",
+            "web",
+            "-w",
+            "/srv",
+            "--entrypoint",
+            "/bin/sh",
+            "-m",
+            "64m",
+            "--cpus",
+            "1.5",
+            "image",
+        ]);
+        let host = body.host_config.unwrap();
+        assert_eq!(host.binds.unwrap(), ["/srv:/data:ro"]);
+        assert_eq!(body.volumes.unwrap(), ["/anonymous"]);
+        assert_eq!(
+            (host.network_mode.as_deref(), host.auto_remove),
+            (Some("none"), Some(true))
+        );
+        assert_eq!((host.memory, host.nano_cpus), (Some(64 << 20), Some(1_500_000_000)));
+        assert_eq!((body.tty, host.publish_all_ports), (Some(true), Some(true)));
+        assert_eq!(body.labels.unwrap()["flag"], "");
+        assert_eq!(body.entrypoint.unwrap(), ["/bin/sh"]);
+        assert_eq!(body.exposed_ports.unwrap(), ["80/tcp"]);
+        assert_eq!(body.env.unwrap(), ["A=1"]);
+    }
+
+    #[test]
+    fn a_variable_without_value_is_ours() {
+        let path = std::env::var("PATH").unwrap();
+        let container = container(&["-e", "PATH", "-e", "SLUICE_SURELY_NOT_SET", "-e", "EMPTY=", "image"]);
+        assert_eq!(
+            container.environment().unwrap(),
+            [format!("PATH={path}"), "EMPTY=".into()]
+        );
+    }
+
+    #[test]
+    fn an_env_file_has_comments_and_the_command_line_the_last_word() {
+        let file = std::env::temp_dir().join(format!("sluice-cli-env-{}", std::process::id()));
+        std::fs::write(&file, "# comment\nA=1\n\n  B=two words\n").unwrap();
+        let environment = container(&["--env-file", file.to_str().unwrap(), "-e", "A=2", "image"]).environment();
+        std::fs::write(&file, "WRONG NAME=1\n").unwrap();
+        let wrong = container(&["--env-file", file.to_str().unwrap(), "image"]).environment();
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(environment.unwrap(), ["A=1", "B=two words", "A=2"]);
+        assert!(wrong.is_err());
+    }
+
+    #[test]
+    fn policies_and_sizes_are_checked() {
+        let policy = restart_policy("on-failure:3").unwrap();
+        assert_eq!(
+            (policy.name, policy.maximum_retry_count),
+            (Some(RestartPolicyNameEnum::ON_FAILURE), Some(3))
+        );
+        assert!(restart_policy("sometimes").is_err() && restart_policy("on-failure:x").is_err());
+        assert!(container(&["-m", "much", "image"]).body(false).is_err());
+        assert!(
+            container(&["--rm", "--restart", "always", "image"])
+                .body(false)
+                .is_err()
+        );
+    }
+}

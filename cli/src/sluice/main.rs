@@ -1,0 +1,187 @@
+//! `sluice`: the daemon's own client. Docker's verbs in Docker's manner, and the questions only Sluice can answer.
+//!
+//! It decides nothing: every command is a request, or a few in the order a person would make them.
+
+mod command;
+mod daemon;
+mod failure;
+mod listing;
+mod measure;
+mod output;
+mod publish;
+mod query;
+mod session;
+mod table;
+mod template;
+mod terminal;
+
+use clap::{Parser, Subcommand};
+use command::{
+    archive, cleanup, create, datapath, events, exec, image, inspect, life, logs, network, port, ps, run, start, system,
+};
+use daemon::{Address, Daemon};
+use failure::Failure;
+
+/// Containers on an eBPF network.
+#[derive(Parser)]
+#[command(
+    name = "sluice",
+    version,
+    max_term_width = 120,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Sluice {
+    /// Daemon to ask: unix://PATH or tcp://HOST:PORT [default: $SLUICE_HOST, $DOCKER_HOST or unix:///run/sluice/sluice.sock]
+    #[arg(short = 'H', long)]
+    host: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make and start a container
+    Run(Box<run::Run>),
+    /// Make a container
+    Create(Box<create::Create>),
+    /// Start containers
+    Start(start::Start),
+    /// Stop containers: their stop signal, then KILL
+    Stop(life::Stop),
+    /// Stop containers and start them again
+    Restart(life::Restart),
+    /// Send containers a signal
+    Kill(life::Kill),
+    /// Freeze containers
+    Pause(life::Pause),
+    /// Thaw containers
+    Unpause(life::Unpause),
+    /// Wait for the end of containers and print their exit codes
+    Wait(life::Wait),
+    /// Remove containers
+    Rm(life::Rm),
+    /// Give a container another name
+    Rename(life::Rename),
+    /// List containers
+    Ps(ps::Ps),
+    /// Print the log of a container
+    Logs(logs::Logs),
+    /// Run a further process in a container
+    Exec(exec::Exec),
+    /// List the published ports of a container
+    Port(port::Port),
+    /// List the processes of a container
+    Top(life::Top),
+    /// Print all about containers, images or networks
+    Inspect(inspect::Inspect),
+    /// List images
+    Images(image::Images),
+    /// Give an image a further name
+    Tag(image::Tag),
+    /// Remove images
+    Rmi(image::Rmi),
+    /// Print the steps an image was made in
+    History(image::History),
+    /// Make an image of a tar of a root file system
+    Import(archive::Import),
+    /// Read images from an archive made by `docker save`
+    Load(archive::Load),
+    /// Networks
+    #[command(subcommand)]
+    Network(network::Network),
+    /// Print what happens
+    Events(events::Events),
+    /// Print the versions of client and daemon
+    Version(system::Version),
+    /// Print facts about the daemon
+    Info(system::Info),
+    /// Ask whether the daemon answers
+    Ping(system::Ping),
+    /// How the datapath is: tables, programs, troubles
+    Status(datapath::Status),
+    /// List the connections in the flow table
+    Flows(datapath::Flows),
+    /// List dropped packets by reason
+    Drops(datapath::Drops),
+    /// Remove everything a stopped daemon left in the kernel
+    Cleanup(cleanup::Cleanup),
+}
+
+fn main() {
+    let arguments = Sluice::parse();
+    let code = match answer(arguments) {
+        Ok(()) => 0,
+        Err(failure) => {
+            if !matches!(&failure, Failure::Code(_)) {
+                match &failure {
+                    Failure::BeforeStart(why) if matches!(**why, Failure::Code(_)) => {}
+                    Failure::BeforeStart(why) => {
+                        eprintln!("sluice: {why}\n\nRun 'sluice run --help' for more information")
+                    }
+                    other => eprintln!("{other}"),
+                }
+            }
+            failure.code()
+        }
+    };
+    // a read of standard input may still be waiting on its thread; nothing else is
+    std::process::exit(code)
+}
+
+fn answer(arguments: Sluice) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|why| Failure::Usage(format!("cannot start: {why}")))?;
+    let address = Address::choose(arguments.host.as_deref())?;
+    let daemon = Daemon::at(address);
+    let result = runtime.block_on(async {
+        match arguments.command {
+            Command::Run(run) => run.answer(&daemon).await,
+            Command::Create(create) => create.answer(&daemon).await,
+            Command::Start(start) => start.answer(&daemon).await,
+            Command::Stop(stop) => stop.answer(&daemon).await,
+            Command::Restart(restart) => restart.answer(&daemon).await,
+            Command::Kill(kill) => kill.answer(&daemon).await,
+            Command::Pause(pause) => pause.answer(&daemon).await,
+            Command::Unpause(unpause) => unpause.answer(&daemon).await,
+            Command::Wait(wait) => wait.answer(&daemon).await,
+            Command::Rm(rm) => rm.answer(&daemon).await,
+            Command::Rename(rename) => rename.answer(&daemon).await,
+            Command::Ps(ps) => ps.answer(&daemon).await,
+            Command::Logs(logs) => logs.answer(&daemon).await,
+            Command::Exec(exec) => exec.answer(&daemon).await,
+            Command::Port(port) => port.answer(&daemon).await,
+            Command::Top(top) => top.answer(&daemon).await,
+            Command::Inspect(inspect) => inspect.answer(&daemon).await,
+            Command::Images(images) => images.answer(&daemon).await,
+            Command::Tag(tag) => tag.answer(&daemon).await,
+            Command::Rmi(rmi) => rmi.answer(&daemon).await,
+            Command::History(history) => history.answer(&daemon).await,
+            Command::Import(import) => import.answer(&daemon).await,
+            Command::Load(load) => load.answer(&daemon).await,
+            Command::Network(network) => network.answer(&daemon).await,
+            Command::Events(events) => events.answer(&daemon).await,
+            Command::Version(version) => version.answer(&daemon).await,
+            Command::Info(info) => info.answer(&daemon).await,
+            Command::Ping(ping) => ping.answer(&daemon).await,
+            Command::Status(status) => status.answer(&daemon).await,
+            Command::Flows(flows) => flows.answer(&daemon).await,
+            Command::Drops(drops) => drops.answer(&daemon).await,
+            Command::Cleanup(cleanup) => cleanup.answer(arguments.host.is_some(), &daemon).await,
+        }
+    });
+    runtime.shutdown_background();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Sluice::command().debug_assert();
+    }
+}
