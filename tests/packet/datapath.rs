@@ -1,0 +1,247 @@
+//! The programs and their tables, loaded once per test process.
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuHashMap};
+use aya::programs::tc::SchedClassifierLinkId;
+use aya::programs::{
+    CgroupAttachMode, CgroupSockAddr, Program, SchedClassifier, TcAttachType, TestRun, TestRunOptions,
+};
+use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
+use sluice_datapath_common::config::Config;
+use sluice_datapath_common::counter::Counter;
+use sluice_datapath_common::drop::{Direction, DropKey, DropReason};
+use sluice_datapath_common::flow::{Flow, FlowKey};
+use sluice_datapath_common::fragment::{FragmentKey, FragmentPorts};
+use sluice_datapath_common::socket::{SocketPeer, SocketPeerKey};
+use sluice_datapath_common::{Ipv4, Ipv4Address, programs};
+
+use crate::frame::Frame;
+
+/// What a program says of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// TC_ACT_UNSPEC: others may have a look.
+    Stack,
+    /// TC_ACT_SHOT.
+    Dropped,
+    /// TC_ACT_REDIRECT.
+    Sent,
+}
+
+/// What a program made of a packet.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    pub frame: Frame,
+}
+
+pub struct Datapath {
+    ebpf: Ebpf,
+}
+
+/// Where `cargo xtask build` puts the object.
+const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/sluice-datapath.o");
+
+/// The tables are small here: most tests leave a handful of entries, and one fills `FLOWS4`.
+const FLOWS: u32 = 64;
+
+impl Datapath {
+    /// Loads every program with what it knows of the host.
+    pub fn load(config: &Config) -> Self {
+        let object = std::env::var("SLUICE_DATAPATH").unwrap_or(OBJECT.to_owned());
+        let bytes = std::fs::read(&object)
+            .unwrap_or_else(|error| panic!("read {object} (`cargo xtask build` makes it): {error}"));
+        let mut loader = EbpfLoader::new();
+        let log = if std::env::var_os("VERIFIER_LOG").is_some() {
+            VerifierLogLevel::VERBOSE
+        } else {
+            VerifierLogLevel::STATS
+        };
+        loader.verifier_log_level(log).override_global("CONFIG", config, true);
+        for (map, size) in [
+            ("FLOWS4", FLOWS),
+            ("OPENING4", 512),
+            ("PUBLISHED4", 64),
+            ("RESERVED", 65_536),
+        ] {
+            loader.map_max_entries(map, size);
+        }
+        let mut ebpf = loader
+            .load(&bytes)
+            .unwrap_or_else(|error| panic!("load {object}: {error:?}"));
+        for name in programs::CLASSIFIERS {
+            let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
+            program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        for name in programs::SOCKET_HOOKS {
+            let program: &mut CgroupSockAddr = ebpf.program_mut(name).unwrap().try_into().unwrap();
+            program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        Self { ebpf }
+    }
+
+    /// A classifier.
+    pub fn classifier(&mut self, name: &str) -> &mut SchedClassifier {
+        self.ebpf.program_mut(name).unwrap().try_into().unwrap()
+    }
+
+    /// Attaches a classifier to a device of the thread's network namespace, for as long as this value lives.
+    pub fn attach(&mut self, program: &str, device: &str, side: TcAttachType) {
+        let _: SchedClassifierLinkId = self
+            .classifier(program)
+            .attach(device, side)
+            .unwrap_or_else(|error| panic!("attach {program} to {device}: {error:?}"));
+    }
+
+    /// Attaches every socket hook to a cgroup.
+    pub fn attach_hooks(&mut self, cgroup: &std::fs::File) {
+        for name in programs::SOCKET_HOOKS {
+            let hook: &mut CgroupSockAddr = self.ebpf.program_mut(name).unwrap().try_into().unwrap();
+            hook.attach(cgroup, CgroupAttachMode::Single)
+                .unwrap_or_else(|error| panic!("attach {name}: {error:?}"));
+        }
+    }
+
+    /// All programs by name.
+    pub fn programs(&self) -> impl Iterator<Item = (&str, &Program)> {
+        self.ebpf.programs()
+    }
+
+    /// Gives the frame to a program as if it were on the device.
+    pub fn run(&mut self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
+        let mut out = vec![0; frame.0.len() + 64];
+        let (code, length, _) = self.run_often(program, ifindex, frame, &mut out, 1);
+        out.truncate(length);
+        let verdict = match code {
+            -1 => Verdict::Stack,
+            2 => Verdict::Dropped,
+            7 => Verdict::Sent,
+            code => panic!("{program} returned {code}"),
+        };
+        Outcome {
+            verdict,
+            frame: Frame(out),
+        }
+    }
+
+    /// Nanoseconds that the program takes, on average, when it sees the frame over and over. It sees what it has made of it from the second time on.
+    pub fn time(&mut self, program: &str, ifindex: u32, frame: &Frame, rounds: u32) -> u32 {
+        let mut out = vec![0; frame.0.len() + 64];
+        self.run_often(program, ifindex, frame, &mut out, rounds).2
+    }
+
+    fn run_often(
+        &mut self,
+        program: &str,
+        ifindex: u32,
+        frame: &Frame,
+        out: &mut [u8],
+        repeat: u32,
+    ) -> (i32, usize, u32) {
+        /// Where `ifindex` lies in `__sk_buff`.
+        const IFINDEX: usize = 40;
+        let mut context = [0; 192];
+        context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        let options = TestRunOptions {
+            data_in: Some(&frame.0),
+            data_out: Some(out),
+            ctx_in: Some(&context),
+            repeat,
+            ..Default::default()
+        };
+        let result = self
+            .classifier(program)
+            .test_run(options)
+            .unwrap_or_else(|error| panic!("run {program}: {error:?}"));
+        (
+            result.return_value as i32,
+            result.data_size_out as usize,
+            result.duration.as_nanos() as u32,
+        )
+    }
+
+    pub fn insert<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) {
+        self.hash(map)
+            .insert(key, value, 0)
+            .unwrap_or_else(|error| panic!("insert into {map}: {error}"));
+    }
+
+    pub fn remove<K: Pod, V: Pod>(&mut self, map: &str, key: K) {
+        let _ = self.hash::<K, V>(map).remove(&key);
+    }
+
+    pub fn set<V: Pod>(&mut self, map: &str, index: u32, value: V) {
+        let mut array: Array<_, V> = self.map(map).try_into().unwrap();
+        array.set(index, value, 0).unwrap();
+    }
+
+    pub fn insert_subnet(&mut self, address: Ipv4Address, bits: u32, network: u32) {
+        let mut trie: LpmTrie<_, Ipv4Address, u32> = self.map("SUBNETS4").try_into().unwrap();
+        trie.insert(&Key::new(bits, address), network, 0).unwrap();
+    }
+
+    /// All answered flows, or all others.
+    pub fn flows(&mut self, map: &str) -> Vec<(FlowKey<Ipv4>, Flow<Ipv4>)> {
+        self.entries(map)
+    }
+
+    pub fn entries<K: Pod, V: Pod>(&mut self, map: &str) -> Vec<(K, V)> {
+        self.hash::<K, V>(map).iter().collect::<Result<_, _>>().unwrap()
+    }
+
+    /// Every drop that was counted.
+    pub fn drops(&mut self) -> Vec<(DropReason, Direction, u32, u64)> {
+        let counters: PerCpuHashMap<_, DropKey, Counter> = self.map("DROPS").try_into().unwrap();
+        let counters: Vec<_> = counters.iter().collect::<Result<_, _>>().unwrap();
+        let all = counters.iter().map(|(key, per_cpu)| {
+            let packets = per_cpu.iter().map(|counter| counter.packets).sum();
+            let reason = DropReason::from_number(key.reason).expect("a reason");
+            (
+                reason,
+                Direction::from_number(key.direction).expect("a direction"),
+                key.endpoint,
+                packets,
+            )
+        });
+        all.collect()
+    }
+
+    /// Empties every table that a test or a program may have written to.
+    pub fn clear(&mut self) {
+        self.clear_hash::<FlowKey<Ipv4>, Flow<Ipv4>>("FLOWS4");
+        self.clear_hash::<FlowKey<Ipv4>, Flow<Ipv4>>("OPENING4");
+        self.clear_hash::<FragmentKey<Ipv4>, FragmentPorts>("FRAGMENTS4");
+        self.clear_hash::<SocketPeerKey<Ipv4>, SocketPeer<Ipv4>>("PEERS4");
+        self.clear_hash::<u32, sluice_datapath_common::endpoint::Attachment>("ATTACHMENTS");
+        self.clear_hash::<sluice_datapath_common::endpoint::EndpointKey<Ipv4>, sluice_datapath_common::endpoint::Endpoint>("ENDPOINTS4");
+        self.clear_hash::<Ipv4Address, sluice_datapath_common::uplink::LocalAddress>("LOCAL4");
+        self.clear_hash::<u32, sluice_datapath_common::uplink::Uplink<Ipv4>>("UPLINKS4");
+        self.clear_hash::<sluice_datapath_common::publish::PublishKey<Ipv4>, sluice_datapath_common::publish::Publication<Ipv4>>("PUBLISHED4");
+        self.clear_hash::<sluice_datapath_common::publish::ReservationKey, sluice_datapath_common::publish::Reservation>("RESERVED");
+        let mut drops: PerCpuHashMap<_, DropKey, Counter> = self.map("DROPS").try_into().unwrap();
+        let keys: Vec<_> = drops.keys().collect::<Result<_, _>>().unwrap();
+        for key in keys {
+            let _ = drops.remove(&key);
+        }
+    }
+
+    fn clear_hash<K: Pod, V: Pod>(&mut self, map: &str) {
+        let mut hash = self.hash::<K, V>(map);
+        let keys: Vec<K> = hash.keys().collect::<Result<_, _>>().unwrap();
+        for key in keys {
+            let _ = hash.remove(&key);
+        }
+    }
+
+    fn hash<K: Pod, V: Pod>(&mut self, map: &str) -> HashMap<&mut MapData, K, V> {
+        self.map(map)
+            .try_into()
+            .unwrap_or_else(|error| panic!("{map}: {error}"))
+    }
+
+    fn map(&mut self, name: &str) -> &mut Map {
+        self.ebpf
+            .map_mut(name)
+            .unwrap_or_else(|| panic!("the object has no map {name}"))
+    }
+}

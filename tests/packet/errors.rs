@@ -1,0 +1,166 @@
+//! ICMP errors, translated by the packet they quote.
+
+use std::net::Ipv4Addr;
+
+use sluice_datapath_common::drop::{Direction, DropReason};
+
+use crate::frame::{ECHO_REQUEST, Frame, Packet, SYN, TCP, TIME_EXCEEDED, UDP, UNREACHABLE};
+use crate::scene::{self, CLIENT, GATEWAY, NIC_ADDRESS, ROUTER, SERVER, SHOP, WEB};
+
+/// The quoted packet, whose own checksums are right where the quotation is whole.
+#[track_caller]
+fn quoted(error: &Frame) -> Frame {
+    let quoted = error.quoted();
+    quoted.ip_sum().unwrap();
+    quoted
+}
+
+#[test]
+fn an_error_about_a_masqueraded_packet_finds_its_sender() {
+    let mut scene = scene::set();
+    let sent = scene
+        .says(WEB, &Packet::udp((WEB.address, 40_000), (SERVER, 33_434)))
+        .sent();
+    let error = scene
+        .world_says(&Packet::error(ROUTER, NIC_ADDRESS, TIME_EXCEEDED, &sent, 1000))
+        .sent();
+    assert_eq!(
+        (error.source(), error.destination(), error.to_mac()),
+        (ROUTER, WEB.address, WEB.mac)
+    );
+    let quoted = quoted(&error);
+    quoted.sums().unwrap();
+    assert_eq!((quoted.source(), quoted.source_port()), (WEB.address, 40_000));
+    assert_eq!((quoted.destination(), quoted.destination_port()), (SERVER, 33_434));
+}
+
+#[test]
+fn eight_quoted_bytes_are_enough() {
+    let mut scene = scene::set();
+    let sent = scene
+        .says(WEB, &Packet::tcp((WEB.address, 40_000), (SERVER, 80), SYN))
+        .sent();
+    let error = scene
+        .world_says(&Packet::error(SERVER, NIC_ADDRESS, UNREACHABLE, &sent, 28))
+        .sent();
+    let quoted = quoted(&error);
+    assert_eq!(
+        (quoted.source(), quoted.source_port(), quoted.destination()),
+        (WEB.address, 40_000, SERVER)
+    );
+}
+
+#[test]
+fn an_error_about_a_ping_gives_the_identifier_back() {
+    let mut scene = scene::set();
+    scene
+        .says(SHOP, &Packet::echo(SHOP.address, SERVER, ECHO_REQUEST, 77))
+        .sent();
+    let sent = scene
+        .says(WEB, &Packet::echo(WEB.address, SERVER, ECHO_REQUEST, 77))
+        .sent();
+    assert_ne!(sent.identifier(), 77);
+    let error = scene
+        .world_says(&Packet::error(ROUTER, NIC_ADDRESS, TIME_EXCEEDED, &sent, 1000))
+        .sent();
+    let quoted = quoted(&error);
+    quoted.sums().unwrap();
+    assert_eq!((error.destination(), quoted.identifier()), (WEB.address, 77));
+}
+
+#[test]
+fn a_clients_error_about_an_answer_reaches_the_endpoint() {
+    let mut scene = scene::set();
+    scene.publish(Ipv4Addr::UNSPECIFIED, 53, UDP, WEB, 5353);
+    scene.world_says(&Packet::udp((CLIENT, 5000), (NIC_ADDRESS, 53))).sent();
+    let answer = scene
+        .says(WEB, &Packet::udp((WEB.address, 5353), (CLIENT, 5000)))
+        .sent();
+    let error = scene
+        .world_says(&Packet::error(CLIENT, NIC_ADDRESS, UNREACHABLE, &answer, 1000))
+        .sent();
+    let quoted = quoted(&error);
+    quoted.sums().unwrap();
+    assert_eq!((quoted.source(), quoted.source_port()), (WEB.address, 5353));
+    assert_eq!((quoted.destination(), quoted.destination_port()), (CLIENT, 5000));
+}
+
+#[test]
+fn an_endpoints_error_about_a_published_port_speaks_of_that_port() {
+    let mut scene = scene::set();
+    scene.publish(Ipv4Addr::UNSPECIFIED, 53, UDP, WEB, 5353);
+    let asked = scene.world_says(&Packet::udp((CLIENT, 5000), (NIC_ADDRESS, 53))).sent();
+    let error = scene
+        .says(WEB, &Packet::error(WEB.address, CLIENT, UNREACHABLE, &asked, 1000))
+        .sent();
+    assert_eq!((error.source(), error.destination()), (NIC_ADDRESS, CLIENT));
+    let quoted = quoted(&error);
+    quoted.sums().unwrap();
+    assert_eq!(
+        (quoted.source(), quoted.destination(), quoted.destination_port()),
+        (CLIENT, NIC_ADDRESS, 53)
+    );
+}
+
+#[test]
+fn an_error_between_neighbours_passes_as_it_is() {
+    let mut scene = scene::set();
+    let asked = scene
+        .says(WEB, &Packet::udp((WEB.address, 4000), (SHOP.address, 53)))
+        .sent();
+    let packet = Packet::error(SHOP.address, WEB.address, UNREACHABLE, &asked, 1000);
+    let error = scene.says(SHOP, &packet).sent();
+    assert_eq!(error, packet.macs(SHOP.mac, WEB.mac).build());
+}
+
+#[test]
+fn an_error_about_nothing_known_is_dropped_from_a_container_and_the_hosts_from_the_world() {
+    let mut scene = scene::set();
+    let never_sent = Packet::udp((SHOP.address, 53), (WEB.address, 4000)).build();
+    let outcome = scene.says(
+        WEB,
+        &Packet::error(WEB.address, SHOP.address, UNREACHABLE, &never_sent, 1000),
+    );
+    scene.assert_dropped(
+        &outcome,
+        DropReason::UnrelatedError,
+        Direction::FromContainer,
+        WEB.number,
+    );
+    let of_host = Packet::tcp((NIC_ADDRESS, 4000), (SERVER, 80), SYN).build();
+    scene
+        .world_says(&Packet::error(ROUTER, NIC_ADDRESS, TIME_EXCEEDED, &of_host, 1000))
+        .stays();
+}
+
+#[test]
+fn the_host_reports_on_a_packet_that_it_was_given_for_this() {
+    let mut scene = scene::set();
+    scene
+        .says(WEB, &Packet::udp((WEB.address, 20_000), (SERVER, 33_434)))
+        .sent();
+    let last_hop = scene
+        .says(WEB, &Packet::udp((WEB.address, 20_000), (SERVER, 33_434)).ttl(1))
+        .sent();
+    let error = scene
+        .host_says(&Packet::error(GATEWAY, WEB.address, TIME_EXCEEDED, &last_hop, 1000))
+        .sent();
+    assert_eq!((error.source(), error.to_mac()), (GATEWAY, WEB.mac));
+    assert_eq!(quoted(&error).source(), WEB.address);
+}
+
+#[test]
+fn an_error_does_not_open_or_answer_a_flow() {
+    let mut scene = scene::set();
+    let sent = scene
+        .says(WEB, &Packet::tcp((WEB.address, 20_000), (SERVER, 80), SYN))
+        .sent();
+    scene
+        .world_says(&Packet::error(ROUTER, NIC_ADDRESS, UNREACHABLE, &sent, 28))
+        .sent();
+    assert_eq!(scene.counts(), (0, 2));
+    assert_eq!(
+        scene.flow(0, TCP, (SERVER, 80), (NIC_ADDRESS, 20_000)).unwrap().packets,
+        0
+    );
+}

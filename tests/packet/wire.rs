@@ -1,0 +1,522 @@
+//! Redirects carried out: a host, two containers and a LAN made of namespaces, and real sockets that talk through the programs.
+//!
+//! ```text
+//!   web 10.7.0.2 ─┐                                   ┌─ lan 192.0.2.50
+//!                 ├─ host: sluice0 10.7.0.1, nic0 192.0.2.1
+//!   shop 10.7.0.3 ┘
+//! ```
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::time::Duration;
+
+use aya::programs::TcAttachType;
+use nix::sched::{CloneFlags, setns, unshare};
+use sluice_datapath_common::config::Config;
+use sluice_datapath_common::endpoint::{Attachment, Endpoint, EndpointKey};
+use sluice_datapath_common::network::{NETWORK_EXISTS, NETWORK_ICC, NETWORK_MASQUERADES, Network};
+use sluice_datapath_common::publish::{Publication, PublishKey, Reservation, ReservationKey};
+use sluice_datapath_common::uplink::{LocalAddress, Uplink};
+use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6Address, programs};
+
+use crate::datapath::Datapath;
+use crate::frame::{TCP, UDP};
+
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
+const WEB: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 2);
+const SHOP: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 3);
+const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const LAN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 50);
+const MAC: &str = "02:42:00:00:00:01";
+const NETWORK: u32 = 2;
+/// Several times what a socket buffers, so that super-packets form.
+const TRANSFER: usize = 6 << 20;
+
+/// A network namespace that lives as long as this value.
+struct Namespace(File);
+
+impl Namespace {
+    fn make() -> Self {
+        let made = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            ip("link set lo up");
+            Self(File::open("/proc/thread-self/ns/net").unwrap())
+        });
+        made.join().unwrap()
+    }
+
+    /// Runs the closure in the namespace, on a thread of its own.
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+}
+
+struct Rig {
+    host: Namespace,
+    web: Namespace,
+    shop: Namespace,
+    lan: Namespace,
+    datapath: Datapath,
+}
+
+impl Rig {
+    /// Makes all of it. With `offload` off, every checksum is finished by its sender and proven by its receiver.
+    fn make(offload: bool) -> Self {
+        let (host, web, shop, lan) = (
+            Namespace::make(),
+            Namespace::make(),
+            Namespace::make(),
+            Namespace::make(),
+        );
+        let (web_path, shop_path, lan_path) = (web.path(), shop.path(), lan.path());
+        let cookie = host.inside(move || {
+            ip(&format!(
+                "link add sluice0 index 21 address {MAC} type veth peer name sluice0-dp index 22"
+            ));
+            ip(&format!(
+                "link add slc1 index 11 address {MAC} type veth peer name eth0 netns {web_path}"
+            ));
+            ip(&format!(
+                "link add slc2 index 12 address {MAC} type veth peer name eth0 netns {shop_path}"
+            ));
+            ip(&format!(
+                "link add nic0 index 31 type veth peer name eth0 netns {lan_path}"
+            ));
+            ip("addr add 10.7.0.1/24 dev sluice0");
+            ip("addr add 192.0.2.1/24 dev nic0");
+            ["sluice0", "sluice0-dp", "slc1", "slc2", "nic0"]
+                .iter()
+                .for_each(|device| ip(&format!("link set {device} up")));
+            std::fs::write("/proc/sys/net/ipv4/conf/sluice0/forwarding", "1").unwrap();
+            netns_cookie()
+        });
+        for (namespace, last) in [(&web, 2), (&shop, 3)] {
+            namespace.inside(|| {
+                ip(&format!("link set eth0 address 02:42:0a:07:00:0{last}"));
+                ip(&format!("addr add 10.7.0.{last}/24 dev eth0"));
+                ip("link set eth0 up");
+                ip("route add default via 10.7.0.1");
+                ethtool("eth0", offload);
+            });
+        }
+        lan.inside(|| {
+            ip("addr add 192.0.2.50/24 dev eth0");
+            ip("link set eth0 up");
+            ethtool("eth0", offload);
+        });
+        if !offload {
+            host.inside(|| {
+                ["sluice0", "sluice0-dp", "nic0"]
+                    .iter()
+                    .for_each(|device| ethtool(device, false))
+            });
+        }
+        let config = Config {
+            netns_cookie: cookie,
+            host_leg_ifindex: 22,
+            host_ifindex: 21,
+            host_mac: [0x02, 0x42, 0, 0, 0, 1],
+            ephemeral_first: 32_768,
+            ephemeral_last: 60_999,
+            padding: [0; 6],
+        };
+        let mut rig = Self {
+            host,
+            web,
+            shop,
+            lan,
+            datapath: Datapath::load(&config),
+        };
+        rig.fill();
+        rig.attach();
+        rig
+    }
+
+    fn fill(&mut self) {
+        let datapath = &mut self.datapath;
+        datapath.set("EPOCH", 0, 1u32);
+        datapath.set(
+            "NETWORKS",
+            NETWORK,
+            Network {
+                flags: NETWORK_EXISTS | NETWORK_ICC | NETWORK_MASQUERADES,
+                mtu: 1500,
+                gateway4: GATEWAY.into(),
+                gateway6: Ipv6Address::default(),
+                gateway_mac: [0x02, 0x42, 0, 0, 0, 1],
+                padding: [0; 2],
+            },
+        );
+        datapath.insert_subnet(Ipv4Address::new([10, 7, 0, 0]), 24, NETWORK);
+        for (number, address) in [(1, WEB), (2, SHOP)] {
+            let [a, b, c, d] = address.octets();
+            let (ifindex, mac) = (10 + number, [0x02, 0x42, a, b, c, d]);
+            let key = EndpointKey::<Ipv4> {
+                network: NETWORK,
+                address: address.into(),
+            };
+            datapath.insert(
+                "ENDPOINTS4",
+                key,
+                Endpoint {
+                    endpoint: number,
+                    ifindex,
+                    mac,
+                    padding: [0; 2],
+                },
+            );
+            datapath.insert(
+                "ATTACHMENTS",
+                ifindex,
+                Attachment {
+                    endpoint: number,
+                    generation: 0,
+                    network: NETWORK,
+                    address4: address.into(),
+                    address6: Ipv6Address::default(),
+                    mac,
+                    padding: [0; 2],
+                },
+            );
+        }
+        for (address, gateway_of) in [(GATEWAY, NETWORK), (HOST, 0)] {
+            datapath.insert(
+                "LOCAL4",
+                Ipv4Address::from(address),
+                LocalAddress {
+                    ifindex: 21,
+                    gateway_of,
+                },
+            );
+        }
+        datapath.insert(
+            "UPLINKS4",
+            31u32,
+            Uplink::<Ipv4> {
+                address: HOST.into(),
+                mtu: 1500,
+            },
+        );
+        for protocol in [TCP, UDP] {
+            let port = 8080u16.to_be();
+            let key = PublishKey::<Ipv4> {
+                address: Ipv4Address(0),
+                port,
+                protocol,
+                padding: 0,
+            };
+            let inside = 80u16.to_be();
+            datapath.insert(
+                "PUBLISHED4",
+                key,
+                Publication::<Ipv4> {
+                    network: NETWORK,
+                    endpoint: 1,
+                    address: WEB.into(),
+                    port: inside,
+                    padding: [0; 2],
+                },
+            );
+            let reservation = ReservationKey {
+                port,
+                protocol,
+                family: libc::AF_INET as u8,
+            };
+            datapath.insert("RESERVED", reservation, Reservation { publications: 1 });
+        }
+    }
+
+    fn attach(&mut self) {
+        let Self { host, datapath, .. } = self;
+        host.inside(move || {
+            datapath.attach(programs::FROM_CONTAINER, "slc1", TcAttachType::Ingress);
+            datapath.attach(programs::FROM_CONTAINER, "slc2", TcAttachType::Ingress);
+            datapath.attach(programs::FROM_HOST, "sluice0-dp", TcAttachType::Ingress);
+            datapath.attach(programs::FROM_NIC, "nic0", TcAttachType::Ingress);
+            datapath.attach(programs::TO_NIC, "nic0", TcAttachType::Egress);
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let cgroup = mounts
+                .lines()
+                .find(|line| line.contains(" - cgroup2 "))
+                .and_then(|line| line.split(' ').nth(4));
+            datapath.attach_hooks(&File::open(cgroup.expect("a cgroup2 mount")).unwrap());
+        });
+    }
+
+    /// Nobody has seen a wrong checksum, and nothing has been dropped.
+    fn assert_clean(&mut self) {
+        for namespace in [&self.host, &self.web, &self.shop, &self.lan] {
+            let statistics = namespace.inside(|| std::fs::read_to_string("/proc/net/snmp").unwrap());
+            for protocol in ["Tcp", "Udp", "Icmp"] {
+                assert_eq!(counter(&statistics, protocol, "InCsumErrors"), 0, "{protocol}");
+            }
+        }
+        let drops = self.datapath.drops();
+        let expected = [
+            sluice_datapath_common::DropReason::FamilyDisabled,
+            sluice_datapath_common::DropReason::Multicast,
+        ];
+        let unexpected: Vec<_> = drops.iter().filter(|drop| !expected.contains(&drop.0)).collect();
+        assert!(unexpected.is_empty(), "{unexpected:?}");
+    }
+}
+
+/// A counter of /proc/net/snmp.
+fn counter(statistics: &str, protocol: &str, name: &str) -> u64 {
+    let mut lines = statistics
+        .lines()
+        .filter(|line| line.starts_with(&format!("{protocol}:")));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = names.split(' ').position(|other| other == name).unwrap();
+    values.split(' ').nth(at).unwrap().parse().unwrap()
+}
+
+fn ip(line: &str) {
+    let ip = Command::new("ip").args(line.split(' ')).output().unwrap();
+    assert!(
+        ip.status.success(),
+        "ip {line}: {}",
+        String::from_utf8_lossy(&ip.stderr)
+    );
+}
+
+fn ethtool(device: &str, offload: bool) {
+    if offload {
+        return;
+    }
+    let done = Command::new("ethtool")
+        .args(["-K", device, "tx", "off", "tso", "off", "gso", "off"])
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "ethtool {device}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+}
+
+/// The cookie of the thread's network namespace.
+fn netns_cookie() -> u64 {
+    const SO_NETNS_COOKIE: i32 = 71;
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (mut cookie, mut size) = (0u64, 8u32);
+    // SAFETY: the socket is open, and the kernel writes eight bytes at most.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut size,
+        )
+    };
+    assert_eq!(done, 0);
+    cookie
+}
+
+/// Somebody serves: takes a connection, reads what comes, and sends as much back. Says who called.
+fn serve(listener: TcpListener) -> (SocketAddr, usize) {
+    let (mut stream, caller) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let read = expect_pattern(&mut stream);
+    send_pattern(&mut stream);
+    (caller, read)
+}
+
+/// Somebody calls: sends, then reads what comes back. Says who it thinks it talks to.
+fn call(to: SocketAddr) -> (SocketAddr, usize) {
+    let mut stream =
+        TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap_or_else(|error| panic!("{to}: {error}"));
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let peer = stream.peer_addr().unwrap();
+    send_pattern(&mut stream);
+    (peer, expect_pattern(&mut stream))
+}
+
+/// Bytes whose place in the stream can be seen.
+fn pattern(at: usize) -> Vec<u8> {
+    (at..at + 65_536)
+        .map(|place| (place ^ place >> 8 ^ place >> 16) as u8)
+        .collect()
+}
+
+fn send_pattern(stream: &mut TcpStream) {
+    (0..TRANSFER)
+        .step_by(65_536)
+        .for_each(|at| stream.write_all(&pattern(at)).unwrap());
+    stream.shutdown(Shutdown::Write).unwrap();
+}
+
+fn expect_pattern(stream: &mut TcpStream) -> usize {
+    let mut piece = vec![0; 65_536];
+    for at in (0..TRANSFER).step_by(65_536) {
+        stream.read_exact(&mut piece).unwrap();
+        assert!(piece == pattern(at), "the stream differs near {at}");
+    }
+    assert_eq!(stream.read(&mut piece).unwrap(), 0, "nothing follows");
+    TRANSFER
+}
+
+/// A transfer each way from `client` to `at`, which is served at `inside` of `server`. Who called, and whom the caller sees.
+fn transfer(client: &Namespace, at: SocketAddr, server: &Namespace, inside: SocketAddr) -> (SocketAddr, SocketAddr) {
+    let listener = server.inside(|| TcpListener::bind(inside).unwrap());
+    std::thread::scope(|scope| {
+        let served = scope.spawn(|| serve(listener));
+        let (peer, read) = client.inside(|| call(at));
+        assert_eq!(read, TRANSFER);
+        let (caller, read) = served.join().unwrap();
+        assert_eq!(read, TRANSFER);
+        (caller, peer)
+    })
+}
+
+fn streams_flow_on_every_path(offload: bool) {
+    let mut rig = Rig::make(offload);
+    let web_inside = SocketAddr::from((WEB, 80));
+
+    let (caller, _) = transfer(&rig.shop, (WEB, 80).into(), &rig.web, web_inside);
+    assert_eq!(caller.ip(), SHOP, "a neighbour is seen as itself");
+
+    let (caller, _) = transfer(&rig.lan, (HOST, 8080).into(), &rig.web, web_inside);
+    assert_eq!(caller.ip(), LAN, "a client of a published port is seen as itself");
+
+    let (caller, _) = transfer(&rig.web, (LAN, 9000).into(), &rig.lan, (LAN, 9000).into());
+    assert_eq!(caller.ip(), HOST, "the world sees the host");
+
+    let (caller, peer) = transfer(&rig.host, (Ipv4Addr::LOCALHOST, 8080).into(), &rig.web, web_inside);
+    assert_eq!(caller.ip(), GATEWAY, "a process of the host is seen as the gateway");
+    assert_eq!(
+        peer,
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+        "and sees whom it called"
+    );
+
+    let (caller, _) = transfer(&rig.host, (HOST, 8080).into(), &rig.web, web_inside);
+    assert_eq!(caller.ip(), GATEWAY);
+
+    let (caller, _) = transfer(&rig.shop, (HOST, 8080).into(), &rig.web, web_inside);
+    assert_eq!(caller.ip(), SHOP, "a neighbour by the published port is seen as itself");
+
+    let (caller, _) = transfer(&rig.web, (HOST, 8080).into(), &rig.web, web_inside);
+    assert_eq!(
+        caller.ip(),
+        GATEWAY,
+        "one's own published port is reached by way of the gateway"
+    );
+
+    let (caller, _) = transfer(&rig.web, (HOST, 7000).into(), &rig.host, (HOST, 7000).into());
+    assert_eq!(caller.ip(), WEB, "the host sees the container");
+
+    let (caller, _) = transfer(&rig.host, web_inside, &rig.web, web_inside);
+    assert_eq!(caller.ip(), GATEWAY);
+    rig.assert_clean();
+}
+
+#[test]
+fn streams_flow_on_every_path_with_super_packets() {
+    streams_flow_on_every_path(true);
+}
+
+#[test]
+fn streams_flow_on_every_path_with_finished_checksums() {
+    streams_flow_on_every_path(false);
+}
+
+#[test]
+fn datagrams_find_their_way_also_in_pieces() {
+    let mut rig = Rig::make(true);
+    let server = rig.web.inside(|| UdpSocket::bind((WEB, 80)).unwrap());
+    let echo = std::thread::spawn(move || {
+        server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut datagram = vec![0; 20_000];
+        for _ in 0..8 {
+            let (length, from) = server.recv_from(&mut datagram).unwrap();
+            server.send_to(&datagram[..length], from).unwrap();
+        }
+    });
+    for (namespace, to) in [
+        (&rig.shop, SocketAddr::from((WEB, 80))),
+        (&rig.shop, (HOST, 8080).into()),
+        (&rig.lan, (HOST, 8080).into()),
+        (&rig.host, (Ipv4Addr::LOCALHOST, 8080).into()),
+    ] {
+        namespace.inside(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            for length in [100, 8000] {
+                let sent = vec![length as u8; length];
+                socket.send_to(&sent, to).unwrap();
+                let mut datagram = vec![0; 20_000];
+                let (length, from) = socket
+                    .recv_from(&mut datagram)
+                    .unwrap_or_else(|error| panic!("{to}: {error}"));
+                assert_eq!(
+                    (&datagram[..length], from),
+                    (&sent[..], to),
+                    "the answer comes from whom was asked"
+                );
+            }
+        });
+    }
+    echo.join().unwrap();
+    rig.assert_clean();
+}
+
+#[test]
+fn a_published_port_cannot_be_bound_by_a_process_of_the_host() {
+    let rig = Rig::make(true);
+    let bound = |namespace: &Namespace, address: Ipv4Addr, port: u16| {
+        namespace.inside(|| {
+            TcpListener::bind((address, port))
+                .map(drop)
+                .map_err(|error| error.kind())
+        })
+    };
+    let taken = Err(std::io::ErrorKind::AddrInUse);
+    assert_eq!(bound(&rig.host, Ipv4Addr::UNSPECIFIED, 8080), taken);
+    assert_eq!(bound(&rig.host, Ipv4Addr::LOCALHOST, 8080), taken);
+    assert_eq!(bound(&rig.host, HOST, 8080), taken);
+    assert_eq!(bound(&rig.host, HOST, 8081), Ok(()));
+    assert_eq!(
+        bound(&rig.web, Ipv4Addr::UNSPECIFIED, 8080),
+        Ok(()),
+        "another namespace has ports of its own"
+    );
+}
+
+#[test]
+fn a_closed_port_is_refused_at_once_on_every_path() {
+    let mut rig = Rig::make(true);
+    for (namespace, to) in [
+        (&rig.shop, SocketAddr::from((WEB, 80))),
+        (&rig.lan, (HOST, 8080).into()),
+        (&rig.web, (LAN, 9000).into()),
+    ] {
+        let refused =
+            namespace.inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)).map_err(|e| e.kind()));
+        assert_eq!(refused.map(drop), Err(std::io::ErrorKind::ConnectionRefused), "{to}");
+        // A closed port of UDP is told by an ICMP error, translated by the packet it quotes.
+        namespace.inside(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            socket.connect(to).unwrap();
+            socket.send(b"is anybody there?").unwrap();
+            let answer = socket.recv(&mut [0; 8]).map_err(|error| error.kind());
+            assert_eq!(answer, Err(std::io::ErrorKind::ConnectionRefused), "{to}");
+        });
+    }
+    rig.assert_clean();
+}
