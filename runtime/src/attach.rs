@@ -1,7 +1,6 @@
 //! Live connections to a process's standard streams.
 
 use std::{
-    future::Future,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -162,8 +161,8 @@ impl Drop for Stdin {
     }
 }
 
-fn finish(connection: Connection, frame: Vec<u8>, mut sent: usize) -> impl Future<Output = ()> {
-    async move {
+async fn finish(connection: Connection, frame: Vec<u8>, mut sent: usize) {
+    {
         while sent < frame.len() && connection.stream().writable().await.is_ok() {
             match connection.stream().try_write(&frame[sent..]) {
                 Ok(written) => sent += written,

@@ -15,8 +15,8 @@ use oci_spec::runtime::Spec;
 use crate::{
     Config, Runtime, RuntimeError,
     cgroup::Hierarchies,
-    off_the_loop,
-    plan::{Plan, file},
+    digest, off_the_loop,
+    plan::file,
     process::shim::Orders,
     security::seccomp,
     syscall,
@@ -94,13 +94,9 @@ impl Maker {
     fn fill(&self) -> Result<u32, RuntimeError> {
         let Create { id, bundle, .. } = &self.create;
         let parent = &self.config.cgroup_parent;
-        let mut spec = read_spec(&bundle.join("config.json"))?;
-        let profile = spec.linux_mut().as_mut().and_then(|linux| {
-            let profile = linux.seccomp().clone();
-            linux.set_seccomp(None);
-            profile
-        });
-        if let Some(profile) = &profile {
+        let spec = read_spec(&bundle.join("config.json"))?;
+        let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        if let Some(profile) = profile {
             let filter = self.filters.filter(profile)?;
             fs::write(self.directory.join(file::FILTER), &filter[..])
                 .map_err(|error| RuntimeError::Failed(format!("write the seccomp filter of {id}: {error}")))?;
@@ -114,23 +110,15 @@ impl Maker {
             .as_ref()
             .and_then(|process| process.terminal())
             .unwrap_or(false);
-        let root = spec.root().as_ref().map(|root| bundle.join(root.path()));
-        let plan = Plan {
-            id: id.clone(),
-            bundle: bundle.clone(),
-            root: root.ok_or_else(|| RuntimeError::Failed("the spec names no root".to_owned()))?,
-            cgroup2: cgroups.unified.clone(),
-            cgroup1: cgroups.v1,
-            seccomp_flags: profile.as_ref().map(seccomp::load_flags),
-            spec,
-        };
+        let unified = cgroups.unified.clone();
+        let plan = digest::plan(id, bundle, &spec, cgroups, profile.map(seccomp::load_flags))?;
         plan.write(&self.directory)
             .map_err(|error| RuntimeError::Failed(format!("write the plan of {id}: {error}")))?;
         let flags = [(self.create.stdin, 'i'), (self.create.stdin_once, 'o'), (terminal, 't')];
         let orders = Orders {
             directory: self.directory.clone(),
             shims: self.hierarchies.shims(parent)?,
-            cgroup: cgroups.unified,
+            cgroup: unified,
             oom_counter: self.hierarchies.oom_counter(parent, id),
             log: self.create.log.clone().unwrap_or_default(),
             flags: flags

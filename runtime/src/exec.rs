@@ -1,6 +1,6 @@
 //! Further processes in a running container.
 
-use crate::{Attachment, Runtime, RuntimeError, attach::attachment, connection::Connection, wire::Kind};
+use crate::{Attachment, Runtime, RuntimeError, attach::attachment, connection::Connection, digest, wire::Kind};
 
 /// A further process in a running container.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ impl Runtime {
             return Err(RuntimeError::Failed(format!("container {} is paused", exec.id)));
         }
         let failed = |error| RuntimeError::Failed(format!("write the process to be executed as JSON: {error}"));
-        let process = serde_json::to_vec(&exec.process).map_err(failed)?;
+        let process = serde_json::to_vec(&digest::process(&exec.process)).map_err(failed)?;
         let gone = || RuntimeError::Failed(format!("container {} is not running", exec.id));
         let id_length = u8::try_from(exec.exec_id.len())
             .map_err(|_| RuntimeError::Failed(format!("the id {} is too long", exec.exec_id)))?;

@@ -9,6 +9,7 @@ mod cgroup;
 mod connection;
 mod create;
 mod delete;
+mod digest;
 mod error;
 mod exec;
 mod namespaces;

@@ -2,16 +2,14 @@
 
 use std::{io, os::fd::AsRawFd};
 
-use oci_spec::runtime::LinuxNamespaceType;
-
 use crate::{RuntimeError, plan::Plan, syscall};
 
 /// Joined before the first process is made, in this order.
-const JOINED_EARLY: [LinuxNamespaceType; 4] = [
-    LinuxNamespaceType::Network,
-    LinuxNamespaceType::Ipc,
-    LinuxNamespaceType::Uts,
-    LinuxNamespaceType::Pid,
+const JOINED_EARLY: [(i32, &str); 4] = [
+    (libc::CLONE_NEWNET, "network"),
+    (libc::CLONE_NEWIPC, "ipc"),
+    (libc::CLONE_NEWUTS, "uts"),
+    (libc::CLONE_NEWPID, "pid"),
 ];
 
 /// All a process exec'd into a container shares with it.
@@ -22,30 +20,15 @@ pub(crate) const SHARED_BY_EXEC: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
-/// Refuses what is not supported, before anything is made.
-pub(crate) fn check(plan: &Plan) -> Result<(), RuntimeError> {
-    for kind in [LinuxNamespaceType::User, LinuxNamespaceType::Time] {
-        if plan.namespace(kind).is_some() {
-            return Err(RuntimeError::Failed(format!("{kind} namespaces are not supported")));
-        }
-    }
-    match plan.namespace(LinuxNamespaceType::Mount) {
-        Some(None) => Ok(()),
-        _ => Err(RuntimeError::Failed(
-            "a container needs a mount namespace of its own".to_owned(),
-        )),
-    }
-}
-
 /// Joins those namespaces that the spec gives by path. They are inherited by the process made next.
 pub(crate) fn join(plan: &Plan) -> Result<(), RuntimeError> {
-    for kind in JOINED_EARLY {
+    for (kind, name) in JOINED_EARLY {
         let Some(Some(path)) = plan.namespace(kind) else {
             continue;
         };
-        let joined = syscall::open(path, libc::O_RDONLY).and_then(|namespace| set(&namespace, kind as i32));
+        let joined = syscall::open(path, libc::O_RDONLY).and_then(|namespace| set(&namespace, kind));
         joined.map_err(|error| {
-            RuntimeError::Failed(format!("join the {kind} namespace at {}: {error}", path.display()))
+            RuntimeError::Failed(format!("join the {name} namespace at {}: {error}", path.display()))
         })?;
     }
     Ok(())
@@ -61,11 +44,11 @@ pub(crate) fn set(namespace: &impl AsRawFd, kinds: i32) -> io::Result<()> {
 /// where the process is when it is made, so the process makes it by itself once it is in its cgroups.
 pub(crate) fn flags(plan: &Plan) -> u64 {
     [
-        LinuxNamespaceType::Mount,
-        LinuxNamespaceType::Pid,
-        LinuxNamespaceType::Network,
-        LinuxNamespaceType::Ipc,
-        LinuxNamespaceType::Uts,
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWNET,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUTS,
     ]
     .into_iter()
     .filter(|kind| plan.namespace(*kind) == Some(None))

@@ -1,14 +1,16 @@
 //! All that is needed to make a container's processes, as the daemon leaves it in the container's directory.
+//!
+//! It says what an OCI spec says, in the fewest words: the shim's side reads this and never a spec, so it stays small. The shim of a
+//! running container can be older than the daemon that asks it to execute something, hence fields are only ever added, with a default.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::RuntimeError;
+use crate::{RuntimeError, security::capabilities::Sets};
 
 /// File names in a container's directory.
 pub(crate) mod file {
@@ -33,23 +35,86 @@ pub(crate) struct Cgroup1 {
     pub path: PathBuf,
 }
 
+/// A namespace that is not the host's.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Namespace {
+    /// Its `CLONE_NEW…` flag.
+    pub kind: i32,
+    /// The one to join; none: a new one.
+    pub path: Option<PathBuf>,
+}
+
+/// A mount.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Mount {
+    /// Where, in the container.
+    pub destination: PathBuf,
+    /// The file system; `none` or `bind` for binds.
+    pub kind: String,
+    /// What; absolute for binds.
+    pub source: Option<PathBuf>,
+    /// In fstab's words.
+    pub options: Vec<String>,
+}
+
+/// A device node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Device {
+    pub path: PathBuf,
+    /// `S_IFCHR` and so on, with the permissions.
+    pub mode: u32,
+    pub major: u32,
+    pub minor: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// A resource limit: which (`RLIMIT_…`), soft, hard.
+pub(crate) type Limit = (u32, u64, u64);
+
+/// A process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: PathBuf,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub umask: Option<u32>,
+    /// Rows and columns of its terminal, if it is to have another size than none.
+    pub terminal_size: Option<(u16, u16)>,
+    pub capabilities: Sets,
+    pub no_new_privileges: bool,
+    pub limits: Vec<Limit>,
+    pub oom_score_adj: Option<i32>,
+}
+
 /// How to make the container.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// The container's id.
     pub id: String,
-    /// The bundle; relative paths in the spec start here.
-    pub bundle: PathBuf,
     /// Where the root file system is mounted.
     pub root: PathBuf,
+    pub root_is_read_only: bool,
+    pub root_propagation: Option<String>,
     /// The container's cgroup in the unified tree.
     pub cgroup2: PathBuf,
     /// Its cgroups in v1 hierarchies, if there are any.
     pub cgroup1: Vec<Cgroup1>,
+    pub namespaces: Vec<Namespace>,
+    pub mounts: Vec<Mount>,
+    pub devices: Vec<Device>,
+    pub sysctls: Vec<(String, String)>,
+    pub read_only_paths: Vec<String>,
+    pub masked_paths: Vec<String>,
+    pub host_name: Option<String>,
+    pub domain_name: Option<String>,
     /// Flags for loading the seccomp filter; none: there is no filter.
     pub seccomp_flags: Option<u64>,
-    /// The spec, without its seccomp profile: that is compiled already.
-    pub spec: Spec,
+    /// The first process.
+    pub process: Process,
 }
 
 impl Plan {
@@ -76,17 +141,9 @@ impl Plan {
         Ok(Some((filter, flags)))
     }
 
-    pub fn process(&self) -> Result<&Process, RuntimeError> {
-        self.spec
-            .process()
-            .as_ref()
-            .ok_or_else(|| RuntimeError::Failed("the spec names no process".to_owned()))
-    }
-
-    /// Outer option: is the namespace in the spec; inner: the path of the one to join.
-    pub fn namespace(&self, kind: LinuxNamespaceType) -> Option<Option<&Path>> {
-        let namespaces = self.spec.linux().as_ref()?.namespaces().as_ref()?;
-        let namespace = namespaces.iter().find(|namespace| namespace.typ() == kind)?;
-        Some(namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty()))
+    /// Outer option: does the container have such a namespace; inner: the path of the one to join.
+    pub fn namespace(&self, kind: i32) -> Option<Option<&Path>> {
+        let namespace = self.namespaces.iter().find(|namespace| namespace.kind == kind)?;
+        Some(namespace.path.as_deref())
     }
 }

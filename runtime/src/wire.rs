@@ -27,7 +27,7 @@ pub(crate) enum Kind {
     Resize = 5,
     /// Connect to the first process's streams. Answer: `Done`, then streams.
     Attach = 6,
-    /// Flags (u8: 1 stdin, 2 terminal), length of the id (u8), id, process as JSON. Answer: `Done` (pid, flags) or `Failed`, then streams.
+    /// Flags (u8: 1 stdin, 2 terminal), length of the id (u8), id, process of a plan as JSON. Answer: `Done` (pid, flags) or `Failed`, then streams.
     Exec = 7,
     /// A piece for stdin. No answer.
     Stdin = 8,

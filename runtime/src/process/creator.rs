@@ -9,8 +9,6 @@ use std::{
     path::Path,
 };
 
-use oci_spec::runtime::LinuxNamespaceType;
-
 use super::{channel, init, stdio};
 use crate::{
     RuntimeError, namespaces,
@@ -26,8 +24,7 @@ pub(crate) fn create(
 ) -> Result<(), RuntimeError> {
     let plan = Plan::read(directory)?;
     let filter = plan.filter(directory)?;
-    namespaces::check(&plan)?;
-    harden(plan.process()?.oom_score_adj())?;
+    harden(plan.process.oom_score_adj)?;
     let cgroup = syscall::open(&plan.cgroup2, libc::O_PATH | libc::O_DIRECTORY)
         .map_err(|error| RuntimeError::Failed(format!("open the cgroup {}: {error}", plan.cgroup2.display())))?;
     namespaces::join(&plan)?;
@@ -89,5 +86,5 @@ fn tell_joined(join: &OwnedFd) -> io::Result<()> {
 
 /// Is the cgroup namespace the container's own?
 pub(crate) fn own_cgroup_namespace(plan: &Plan) -> bool {
-    plan.namespace(LinuxNamespaceType::Cgroup) == Some(None)
+    plan.namespace(libc::CLONE_NEWCGROUP) == Some(None)
 }

@@ -6,8 +6,6 @@ use std::{
     path::Path,
 };
 
-use oci_spec::runtime::Process;
-
 use super::{
     channel,
     creator::{harden, join_v1},
@@ -17,7 +15,7 @@ use super::{
 };
 use crate::{
     RuntimeError, namespaces,
-    plan::Plan,
+    plan::{Plan, Process},
     syscall::{self, Cloned},
 };
 
@@ -33,7 +31,7 @@ pub(crate) fn create(
     let filter = plan.filter(directory)?;
     let process: Process = serde_json::from_slice(process)
         .map_err(|error| RuntimeError::Failed(format!("understand the process to be executed: {error}")))?;
-    harden(plan.process()?.oom_score_adj())?;
+    harden(plan.process.oom_score_adj)?;
     join_v1(&plan, "0")?;
     let cgroup = open_cgroup(&plan)?;
     namespaces::set(&BorrowedRaw(first), namespaces::SHARED_BY_EXEC)
@@ -89,7 +87,7 @@ fn enter(
     identity::become_process(
         &Identity {
             process,
-            container: plan.process()?,
+            container: &plan.process,
             filter,
         },
         streams,

@@ -9,13 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci_spec::runtime::{PosixRlimitType, Process};
-
 use super::{channel, stdio, tty};
 use crate::{
     RuntimeError,
+    plan::Process,
     rootfs::resolve::{self, Wanted},
-    security::capabilities::Sets,
     syscall,
 };
 
@@ -45,40 +43,30 @@ pub(crate) fn become_process(
     streams: Streams,
     channel: BorrowedFd<'_>,
 ) -> Result<Infallible, RuntimeError> {
-    let user = identity.process.user();
     let master = take_streams(streams, identity.process)?;
-    let entered = enter_directory(identity.process.cwd());
+    let entered = enter_directory(&identity.process.cwd);
     set_limits(identity.container)?;
     // SAFETY: takes no pointers.
     syscall::result(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) }).map_err(failed("keep capabilities"))?;
-    let capabilities = identity
-        .container
-        .capabilities()
-        .as_ref()
-        .map(Sets::from)
-        .unwrap_or_default();
+    let capabilities = &identity.container.capabilities;
     capabilities.limit()?;
-    become_user(
-        user.uid(),
-        user.gid(),
-        user.additional_gids().as_deref().unwrap_or_default(),
-    )?;
+    become_user(identity.process.uid, identity.process.gid, &identity.process.groups)?;
     capabilities.apply_but_keep_admin()?;
     // SAFETY: takes no pointers.
     syscall::result(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0) })
         .map_err(failed("unkeep capabilities"))?;
     // A directory that only the user may enter (a network file system, say) is tried again as that user.
     if entered.is_err() {
-        enter_directory(identity.process.cwd())?;
+        enter_directory(&identity.process.cwd)?;
     }
     // SAFETY: takes no pointers.
-    unsafe { libc::umask(user.umask().unwrap_or(0o022)) };
+    unsafe { libc::umask(identity.process.umask.unwrap_or(0o022)) };
     channel::send_ready(channel, master.as_ref().map(AsFd::as_fd)).map_err(failed("report to the shim"))?;
     drop(master);
 
     channel::wait_for_go(channel)?;
-    let arguments = identity.process.args().as_deref().unwrap_or_default();
-    let environment = identity.process.env().as_deref().unwrap_or_default();
+    let arguments = &identity.process.args[..];
+    let environment = &identity.process.env[..];
     let program = find_program(arguments, environment)?;
     let arguments = c_strings(arguments)?;
     let environment = c_strings(environment)?;
@@ -90,7 +78,7 @@ pub(crate) fn become_process(
         Some((filter, flags)) => syscall::load_seccomp(filter, *flags).map_err(failed("load the seccomp filter")),
         None => Ok(()),
     };
-    if identity.container.no_new_privileges().unwrap_or(false) {
+    if identity.container.no_new_privileges {
         capabilities.apply()?;
         // SAFETY: takes no pointers.
         syscall::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
@@ -108,7 +96,7 @@ pub(crate) fn become_process(
 
 /// Puts the streams at 0, 1, 2. Gives the terminal's master, for the shim.
 fn take_streams(streams: Streams, process: &Process) -> Result<Option<OwnedFd>, RuntimeError> {
-    let uid = process.user().uid();
+    let uid = process.uid;
     match streams {
         Streams::Pipes(ends) => {
             stdio::take([&ends.stdin, &ends.stdout, &ends.stderr], uid).map_err(failed("take the standard streams"))?;
@@ -117,9 +105,8 @@ fn take_streams(streams: Streams, process: &Process) -> Result<Option<OwnedFd>, 
         Streams::Terminal { master, slave } => {
             stdio::take([&slave, &slave, &slave], uid).map_err(failed("take the terminal as standard streams"))?;
             tty::control().map_err(failed("make the terminal the session's"))?;
-            if let Some(size) = process.console_size() {
-                tty::resize(master.as_fd(), size.height() as u16, size.width() as u16)
-                    .map_err(failed("size the terminal"))?;
+            if let Some((rows, columns)) = process.terminal_size {
+                tty::resize(master.as_fd(), rows, columns).map_err(failed("size the terminal"))?;
             }
             Ok(Some(master))
         }
@@ -162,37 +149,14 @@ fn enter_directory(cwd: &Path) -> Result<(), RuntimeError> {
 }
 
 fn set_limits(process: &Process) -> Result<(), RuntimeError> {
-    for limit in process.rlimits().iter().flatten() {
-        let resource = match limit.typ() {
-            PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
-            PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
-            PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
-            PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
-            PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
-            PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
-            PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
-            PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
-            PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
-            PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
-            PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
-            PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
-            PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
-            PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
-            PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
-            PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
-        };
+    for (resource, soft, hard) in &process.limits {
         let value = libc::rlimit {
-            rlim_cur: limit.soft(),
-            rlim_max: limit.hard(),
+            rlim_cur: *soft,
+            rlim_max: *hard,
         };
         // SAFETY: the struct outlives the call.
-        syscall::result(unsafe { libc::setrlimit(resource, &value) }).map_err(|error| {
-            RuntimeError::Failed(format!(
-                "set {} to {}/{}: {error}",
-                limit.typ(),
-                limit.soft(),
-                limit.hard()
-            ))
+        syscall::result(unsafe { libc::setrlimit(*resource, &value) }).map_err(|error| {
+            RuntimeError::Failed(format!("set resource limit {resource} to {soft}/{hard}: {error}"))
         })?;
     }
     Ok(())

@@ -1,14 +1,11 @@
 //! The container's first process, from its birth to its own program.
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
-
-use oci_spec::runtime::LinuxNamespaceType;
 
 use super::{
     channel, creator,
@@ -52,8 +49,7 @@ fn set_up(
     channel: BorrowedFd<'_>,
     joined: OwnedFd,
 ) -> Result<Infallible, RuntimeError> {
-    let process = plan.process()?;
-    let linux = plan.spec.linux().as_ref();
+    let process = &plan.process;
     fresh_process()?;
     let mut joined = Some(joined);
     if creator::own_cgroup_namespace(plan) {
@@ -61,7 +57,7 @@ fn set_up(
         // SAFETY: takes no pointers.
         syscall::result(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }).map_err(failed("make a cgroup namespace"))?;
     }
-    if plan.namespace(LinuxNamespaceType::Network) == Some(None) {
+    if plan.namespace(libc::CLONE_NEWNET) == Some(None) {
         raise_loopback().map_err(failed("bring the loopback device up"))?;
     }
     // Devices get the modes the spec says, not what the daemon's mask leaves of them.
@@ -80,28 +76,16 @@ fn set_up(
     };
     pivot::turn(&root)?;
     name_host(plan)?;
-    if let Some(settings) = linux
-        .and_then(|linux| linux.sysctl().as_ref())
-        .filter(|settings| !settings.is_empty())
-    {
-        set_sysctls(plan, settings)?;
+    if !plan.sysctls.is_empty() {
+        set_sysctls(plan, &plan.sysctls)?;
     }
-    if let Some(linux) = linux {
-        let read_only = linux.readonly_paths().iter().flatten().map(String::as_str);
-        masks::read_only(root.as_fd(), read_only)?;
-        if let Some(paths) = linux.masked_paths().as_ref().filter(|paths| !paths.is_empty()) {
-            let null = masks::verified_null(root.as_fd())?;
-            masks::hide(root.as_fd(), null.as_fd(), paths.iter().map(String::as_str))?;
-        }
+    masks::read_only(root.as_fd(), plan.read_only_paths.iter().map(String::as_str))?;
+    if !plan.masked_paths.is_empty() {
+        let null = masks::verified_null(root.as_fd())?;
+        masks::hide(root.as_fd(), null.as_fd(), plan.masked_paths.iter().map(String::as_str))?;
     }
-    make_working_directory(root.as_fd(), process.cwd())?;
-    let read_only = plan
-        .spec
-        .root()
-        .as_ref()
-        .and_then(|root| root.readonly())
-        .unwrap_or(false);
-    pivot::finish(linux.and_then(|linux| linux.rootfs_propagation().as_deref()), read_only)?;
+    make_working_directory(root.as_fd(), &process.cwd)?;
+    pivot::finish(plan.root_propagation.as_deref(), plan.root_is_read_only)?;
     drop(root);
     join_keyring(&plan.id)?;
     wait_for_cgroups(&mut joined)?;
@@ -176,15 +160,15 @@ fn raise_loopback() -> io::Result<()> {
 }
 
 fn name_host(plan: &Plan) -> Result<(), RuntimeError> {
-    if plan.namespace(LinuxNamespaceType::Uts).is_none() {
+    if plan.namespace(libc::CLONE_NEWUTS).is_none() {
         return Ok(());
     }
-    if let Some(name) = plan.spec.hostname().as_ref().filter(|name| !name.is_empty()) {
+    if let Some(name) = &plan.host_name {
         // SAFETY: the pointer and the length belong together.
         syscall::result(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) })
             .map_err(failed("set the host name"))?;
     }
-    if let Some(name) = plan.spec.domainname().as_ref().filter(|name| !name.is_empty()) {
+    if let Some(name) = &plan.domain_name {
         // SAFETY: the pointer and the length belong together.
         syscall::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) })
             .map_err(failed("set the domain name"))?;
@@ -193,7 +177,7 @@ fn name_host(plan: &Plan) -> Result<(), RuntimeError> {
 }
 
 /// Writes kernel settings through a procfs nobody else has seen: whatever stands at the container's /proc can't catch the write.
-fn set_sysctls(plan: &Plan, settings: &HashMap<String, String>) -> Result<(), RuntimeError> {
+fn set_sysctls(plan: &Plan, settings: &[(String, String)]) -> Result<(), RuntimeError> {
     let proc = FsContext::open("proc")
         .and_then(|context| context.mount(0))
         .map_err(failed("mount a procfs"))?;
@@ -235,15 +219,15 @@ fn sysctl_path(name: &str) -> PathBuf {
 fn is_the_containers_own(plan: &Plan, path: &Path) -> bool {
     let has = |kind| plan.namespace(kind).is_some();
     if path.starts_with("net") {
-        return has(LinuxNamespaceType::Network);
+        return has(libc::CLONE_NEWNET);
     }
     if path.starts_with("fs/mqueue") {
-        return has(LinuxNamespaceType::Ipc);
+        return has(libc::CLONE_NEWIPC);
     }
     match path.strip_prefix("kernel").ok().and_then(Path::to_str) {
-        Some("domainname" | "hostname") => has(LinuxNamespaceType::Uts),
+        Some("domainname" | "hostname") => has(libc::CLONE_NEWUTS),
         Some("sem" | "msgmax" | "msgmnb" | "msgmni" | "shmall" | "shmmax" | "shmmni" | "shm_rmid_forced") => {
-            has(LinuxNamespaceType::Ipc)
+            has(libc::CLONE_NEWIPC)
         }
         _ => false,
     }

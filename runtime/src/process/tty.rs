@@ -20,7 +20,7 @@ fn pair(root: BorrowedFd<'_>) -> io::Result<(OwnedFd, OwnedFd)> {
     let master = resolve::open_plain(root, Path::new("/dev/pts/ptmx"), libc::O_RDWR | libc::O_NOCTTY)?;
     let is_terminal = |fd: BorrowedFd<'_>, number_fits: &dyn Fn(u32, u32) -> bool| -> io::Result<()> {
         let status = syscall::fstat(fd)?;
-        let on_devpts = syscall::filesystem_magic(fd)? == libc::DEVPTS_SUPER_MAGIC as i64;
+        let on_devpts = syscall::filesystem_magic(fd)? == libc::DEVPTS_SUPER_MAGIC;
         let is_character = status.st_mode & libc::S_IFMT == libc::S_IFCHR;
         if on_devpts && is_character && number_fits(libc::major(status.st_rdev), libc::minor(status.st_rdev)) {
             Ok(())

@@ -6,10 +6,12 @@ use std::{
     path::Path,
 };
 
-use oci_spec::runtime::{LinuxDeviceType, Mount};
-
 use super::resolve::{self, Wanted};
-use crate::{RuntimeError, plan::Plan, spec, syscall};
+use crate::{
+    RuntimeError,
+    plan::{Device, Mount, Plan},
+    syscall,
+};
 
 /// Links every program expects in `/dev`.
 const LINKS: [(&str, &str); 5] = [
@@ -22,15 +24,12 @@ const LINKS: [(&str, &str); 5] = [
 
 /// Makes the nodes of the spec and the links. A `/dev` that is bound from the host is left alone.
 pub(crate) fn all(root: BorrowedFd<'_>, plan: &Plan) -> Result<(), RuntimeError> {
-    if plan.spec.mounts().iter().flatten().any(binds_dev) {
+    if plan.mounts.iter().any(binds_dev) {
         return Ok(());
     }
     let failed = |what: &str, error: io::Error| RuntimeError::Failed(format!("make {what} in the container: {error}"));
-    let linux = plan.spec.linux().as_ref();
-    let own = linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten();
-    // A device the spec names replaces the default one of that path: it comes last.
-    for device in spec::default_devices().iter().chain(own) {
-        node(root, device).map_err(|error| failed(&format!("device {}", device.path().display()), error))?;
+    for device in &plan.devices {
+        node(root, device).map_err(|error| failed(&format!("device {}", device.path.display()), error))?;
     }
     let dev = resolve::ensure(root, Path::new("/dev"), Wanted::Directory).map_err(|error| failed("/dev", error))?;
     for (target, name) in LINKS {
@@ -44,49 +43,36 @@ pub(crate) fn all(root: BorrowedFd<'_>, plan: &Plan) -> Result<(), RuntimeError>
 }
 
 fn binds_dev(mount: &Mount) -> bool {
-    let is_bind = mount.typ().as_deref() == Some("bind")
+    let is_bind = mount.kind == "bind"
         || mount
-            .options()
+            .options
             .iter()
-            .flatten()
             .any(|option| matches!(option.as_str(), "bind" | "rbind"));
-    is_bind && mount.destination().components().eq(Path::new("/dev").components())
+    is_bind && mount.destination.components().eq(Path::new("/dev").components())
 }
 
-fn node(root: BorrowedFd<'_>, device: &oci_spec::runtime::LinuxDevice) -> io::Result<()> {
-    let kind = match device.typ() {
-        LinuxDeviceType::B => libc::S_IFBLK,
-        LinuxDeviceType::C | LinuxDeviceType::U => libc::S_IFCHR,
-        LinuxDeviceType::P => libc::S_IFIFO,
-        LinuxDeviceType::A => {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "type 'a' is for rules, not for nodes",
-            ));
-        }
-    };
-    let path = device.path();
+fn node(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
+    let path = &device.path;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
     };
     let directory = resolve::ensure(root, parent, Wanted::Directory)?;
     let name = syscall::c_path(Path::new(name))?;
-    let mode = device.file_mode().unwrap_or(0o666) & 0o7777;
-    let number = libc::makedev(device.major() as u32, device.minor() as u32);
+    let number = libc::makedev(device.major, device.minor);
     // SAFETY: name is NUL-terminated and outlives the call.
-    let made = syscall::result(unsafe { libc::mknodat(directory.as_raw_fd(), name.as_ptr(), kind | mode, number) });
+    let made = syscall::result(unsafe { libc::mknodat(directory.as_raw_fd(), name.as_ptr(), device.mode, number) });
     match made {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             // SAFETY: name is NUL-terminated and outlives the call.
             syscall::result(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) })?;
             // SAFETY: as above.
-            syscall::result(unsafe { libc::mknodat(directory.as_raw_fd(), name.as_ptr(), kind | mode, number) })?;
+            syscall::result(unsafe { libc::mknodat(directory.as_raw_fd(), name.as_ptr(), device.mode, number) })?;
         }
         other => {
             other?;
         }
     }
-    let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+    let (uid, gid) = (device.uid, device.gid);
     if (uid, gid) != (0, 0) {
         // SAFETY: name is NUL-terminated and outlives the call; links are not followed.
         syscall::result(unsafe {

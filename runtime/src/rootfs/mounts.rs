@@ -3,10 +3,8 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
-
-use oci_spec::runtime::Mount;
 
 use super::{
     options::Options,
@@ -14,24 +12,24 @@ use super::{
 };
 use crate::{
     RuntimeError,
-    plan::Plan,
+    plan::{Mount, Plan},
     syscall::{self, FsContext, MountAttr, mount_attr},
 };
 
 /// Puts every mount of the plan below `root`.
 pub(crate) fn all(root: BorrowedFd<'_>, plan: &Plan) -> Result<(), RuntimeError> {
-    for mount in plan.spec.mounts().iter().flatten() {
+    for mount in &plan.mounts {
         one(root, mount, plan).map_err(|error| {
-            let kind = mount.typ().as_deref().unwrap_or("bind");
-            RuntimeError::Failed(match mount.source() {
+            let kind = &mount.kind;
+            RuntimeError::Failed(match &mount.source {
                 Some(source) => {
                     format!(
                         "mount {} ({kind}) at {}: {error}",
                         source.display(),
-                        mount.destination().display()
+                        mount.destination.display()
                     )
                 }
-                None => format!("mount {kind} at {}: {error}", mount.destination().display()),
+                None => format!("mount {kind} at {}: {error}", mount.destination.display()),
             })
         })?;
     }
@@ -39,9 +37,9 @@ pub(crate) fn all(root: BorrowedFd<'_>, plan: &Plan) -> Result<(), RuntimeError>
 }
 
 fn one(root: BorrowedFd<'_>, mount: &Mount, plan: &Plan) -> io::Result<()> {
-    let options = Options::parse(mount.options().iter().flatten().map(String::as_str));
-    let kind = mount.typ().as_deref().unwrap_or("none");
-    let destination = mount.destination();
+    let options = Options::parse(mount.options.iter().map(String::as_str));
+    let kind = mount.kind.as_str();
+    let destination = &mount.destination;
     if destination.components().count() < 2 {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -49,7 +47,7 @@ fn one(root: BorrowedFd<'_>, mount: &Mount, plan: &Plan) -> io::Result<()> {
         ));
     }
     if options.bind.is_some() || kind == "bind" {
-        return bind(root, mount, &options, plan);
+        return bind(root, mount, &options);
     }
     match kind {
         "cgroup" if plan.cgroup1.is_empty() => cgroup2(root, destination, &options),
@@ -61,7 +59,7 @@ fn one(root: BorrowedFd<'_>, mount: &Mount, plan: &Plan) -> io::Result<()> {
             } else {
                 resolve::ensure(root, destination, Wanted::Directory)?
             };
-            let detached = fresh(kind, mount.source().as_deref(), &options)?;
+            let detached = fresh(kind, mount.source.as_deref(), &options)?;
             attach(detached, onto, &options)
         }
     }
@@ -103,19 +101,18 @@ fn propagate(mount: BorrowedFd<'_>, options: &Options) -> io::Result<()> {
     )
 }
 
-fn bind(root: BorrowedFd<'_>, mount: &Mount, options: &Options, plan: &Plan) -> io::Result<()> {
+fn bind(root: BorrowedFd<'_>, mount: &Mount, options: &Options) -> io::Result<()> {
     let source = mount
-        .source()
+        .source
         .as_ref()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a bind mount needs a source"))?;
-    // A relative source is relative to the bundle.
-    let source: PathBuf = plan.bundle.join(source);
+
     let here = syscall::open(Path::new("/"), libc::O_PATH)?;
-    let detached = syscall::clone_tree(here.as_fd(), &syscall::c_path(&source)?, options.bind.unwrap_or(true))?;
+    let detached = syscall::clone_tree(here.as_fd(), &syscall::c_path(source)?, options.bind.unwrap_or(true))?;
     let is_directory = syscall::fstat(detached.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
     let onto = resolve::ensure(
         root,
-        mount.destination(),
+        &mount.destination,
         if is_directory { Wanted::Directory } else { Wanted::File },
     )?;
     if options.attributes != MountAttr::default() {

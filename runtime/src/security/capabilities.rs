@@ -3,6 +3,7 @@
 use std::{collections::HashSet, io};
 
 use oci_spec::runtime::{Capability, LinuxCapabilities};
+use serde::{Deserialize, Serialize};
 
 use crate::{RuntimeError, syscall};
 
@@ -75,7 +76,7 @@ const SYS_ADMIN: u64 = 1 << number(Capability::SysAdmin);
 const HIGHEST_POSSIBLE: u32 = 63;
 
 /// The five sets as bit masks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sets {
     bounding: u64,
     effective: u64,

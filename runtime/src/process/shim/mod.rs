@@ -236,12 +236,10 @@ fn make_first(orders: &Orders, report: &OwnedFd) -> Result<Job, RuntimeError> {
     let mut job = Job::new(String::new(), ours, kept, orders.has('o'));
     let made = wait_until_ready(&mut job, orders.has('i'));
     let status = wait_for(creator);
-    if made.is_err() || status != 0 {
-        if let Some(pid) = job.pid {
-            // SAFETY: takes no pointers; it is our child and not yet reaped, so the pid is still its.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-            wait_for(pid);
-        }
+    if let Some(pid) = job.pid.filter(|_| made.is_err() || status != 0) {
+        // SAFETY: takes no pointers; it is our child and not yet reaped, so the pid is still its.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+        wait_for(pid);
     }
     made?;
     if status != 0 {
