@@ -123,6 +123,11 @@ impl Host {
         Namespaces::within(pid, work)
     }
 
+    /// A line of shell that opens a shell in the host, for as long as this program runs.
+    pub fn door(&self) -> String {
+        self.machine.namespaces.door()
+    }
+
     /// Joins this host and another by a cable between two devices.
     pub fn connect(&self, device: &str, other: &Host, others_device: &str) {
         let there = other.machine.namespaces.net_path();

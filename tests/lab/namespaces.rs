@@ -56,6 +56,14 @@ impl Namespaces {
         })
     }
 
+    /// A line of shell that opens a shell in them, for as long as this program runs.
+    pub fn door(&self) -> String {
+        use std::os::fd::AsRawFd;
+        let files = [("mount", &self.mnt), ("net", &self.net), ("uts", &self.uts)];
+        let flags = files.map(|(kind, file)| format!("--{kind}=/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+        format!("nsenter {}", flags.join(" "))
+    }
+
     /// The network namespace as a path that `ip link … netns PATH` takes.
     pub fn net_path(&self) -> String {
         use std::os::fd::AsRawFd;

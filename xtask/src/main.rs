@@ -2,10 +2,9 @@
 //!
 //! A file per command. Each does first what the ones before it do, as far as it is needed: `test` sets up and builds by itself.
 
-// NOTE to the lab builder: `bench` (xtask/src/bench*) and `vm` (xtask/src/vm*) are being written by two further builders since 11:20; leave both to
-// them and concentrate on lab, test, demo and the tests. They use your tests/lab (sluice-tests lib) for hosts; `test --kernel` calls vm::Vm.
 mod bench;
 mod build;
+mod demo;
 mod lint;
 mod repository;
 mod setup;
@@ -32,6 +31,7 @@ enum Command {
     Build(build::Build),
     Lint(lint::Lint),
     Test(test::Test),
+    Demo(demo::Demo),
     Bench(bench::Bench),
     Vm(vm::Run),
 }
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Setup(setup) => setup.run(),
         Command::Build(build) => build.run(),
         Command::Lint(lint) => lint.run(),
+        Command::Demo(demo) => demo.run(),
         Command::Bench(bench) => bench.run(),
         Command::Test(test) => return test.run(),
         Command::Vm(vm) => vm.run(),

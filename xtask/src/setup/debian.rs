@@ -66,12 +66,18 @@ pub fn as_root<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     command
 }
 
-/// Runs this very command again with sudo, and says so.
-pub fn again_as_root() -> Outcome {
+/// Runs this very command again with sudo, and says so. Of the environment these variables are sure to arrive.
+pub fn again_as_root(variables: &[(&str, &Path)]) -> Outcome {
     say("this needs root: going on with sudo");
     let own = std::env::current_exe().doing(|| "find this program".into())?;
-    let path = format!("PATH={}", std::env::var("PATH").unwrap_or_default());
-    step::run(as_root(["env", &path]).arg(own).args(std::env::args_os().skip(1)))
+    let mut command = as_root(["env"]);
+    command.arg(format!("PATH={}", std::env::var("PATH").unwrap_or_default()));
+    command.args(
+        variables
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.display())),
+    );
+    step::run(command.arg(own).args(std::env::args_os().skip(1)))
 }
 
 /// Are we root?
