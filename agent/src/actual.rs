@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use ipnet::Ipv4Net;
@@ -32,11 +33,16 @@ pub struct Veth {
     pub up: bool,
 }
 
+/// How long a veth of ours stands before more is done for it than it needs to work.
+pub const YOUTH: Duration = Duration::from_secs(2);
+
 /// What is there.
 #[derive(Clone, Default, Debug)]
 pub struct Actual {
     /// Veths by the index of their host end.
     pub veths: BTreeMap<u32, Veth>,
+    /// When veths were made, for those that are young.
+    pub made: BTreeMap<u32, Instant>,
     /// Sandbox files, and whether a namespace is mounted on each.
     pub sandboxes: BTreeMap<PathBuf, bool>,
     /// The host's leg.
@@ -98,6 +104,12 @@ impl Actual {
             .map(|address| address.address)
             .collect();
         self.world = World::of(devices, addresses, names);
+    }
+
+    /// Forgets the youth of those who have outgrown it or are gone.
+    pub fn grow(&mut self, now: Instant) {
+        self.made
+            .retain(|ifindex, made| now.duration_since(*made) < YOUTH && self.veths.contains_key(ifindex));
     }
 
     /// The index of an endpoint's veth.

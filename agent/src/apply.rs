@@ -8,7 +8,7 @@
 //!
 //! One endpoint that cannot be made is told of and leaves the others alone.
 
-use std::{collections::BTreeMap, io, path::PathBuf, thread};
+use std::{collections::BTreeMap, io, path::PathBuf, thread, time::Instant};
 
 use sluice_datapath_common::{
     network::Network,
@@ -24,7 +24,10 @@ use crate::{
     map::{contents::Tables, pins::Maps},
     names::Names,
     plan::{self, Steps, Troubles},
-    program::{attach::Attacher, load::Programs},
+    program::{
+        attach::{Attacher, Outcome},
+        load::Programs,
+    },
 };
 
 /// How many threads make sandboxes and furnish veths at a time. Most of their time they wait for the kernel.
@@ -44,6 +47,15 @@ pub struct Hands<'a> {
     pub names: &'a Names,
 }
 
+/// How closely it is looked at attached programs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attention {
+    /// They are as we left them, or gone.
+    Usual,
+    /// An earlier life may have been cut short at any moment.
+    Full,
+}
+
 /// What came of it.
 #[derive(Default, Debug)]
 pub struct Report {
@@ -51,16 +63,18 @@ pub struct Report {
     pub troubles: Troubles,
     /// Endpoints are gone, and flows of theirs may be left.
     pub endpoints_gone: bool,
+    /// Veths that have no link yet: they are young, or it is not their turn.
+    pub unpromoted: usize,
     /// Writes to tables, devices and namespaces.
     pub changes: usize,
 }
 
-/// Makes the host agree with what is desired. `see_to_programs`: also look whether those of devices that stay are attached.
+/// Makes the host agree with what is desired. `see_to_programs`: also look whether those of devices that stay are attached, and how closely.
 pub fn apply(
     hands: &mut Hands<'_>,
     desired: &Desired,
     actual: &mut Actual,
-    see_to_programs: bool,
+    see_to_programs: Option<Attention>,
     routes_moved: bool,
 ) -> Result<Report, AgentError> {
     let mut report = Report {
@@ -89,7 +103,11 @@ pub fn apply(
     // 2
     report.changes += devices.count();
     if !devices.remove_veths.is_empty() {
-        veth::remove_all(hands.netlink, &devices.remove_veths).tried(|| "removing veths".to_owned())?;
+        // Each waits for the kernel's readers to be done, but not for each other when asked for side by side.
+        let remove = |ifindex: &u32| Netlink::open().and_then(|mut netlink| veth::remove(&mut netlink, *ifindex));
+        for outcome in in_parallel(&devices.remove_veths, remove) {
+            outcome.tried(|| "removing veths".to_owned())?;
+        }
         for ifindex in &devices.remove_veths {
             hands.attacher.forget(*ifindex);
             actual.veths.remove(ifindex);
@@ -112,8 +130,9 @@ pub fn apply(
     }
 
     // 4
-    if see_to_programs {
-        see_to_all_programs(hands, actual, &mut report.troubles);
+    match see_to_programs {
+        Some(attention) => see_to_all_programs(hands, actual, &mut report, attention),
+        None => report.unpromoted = actual.made.len(),
     }
 
     // 5
@@ -219,8 +238,8 @@ fn make_veths<'a>(
         let outcome = veth::make(hands.netlink, wish)
             .tried(|| format!("making the veth {} of endpoint {}", wish.host_end, wish.endpoint))
             .and_then(
-                |ifindex| match hands.attacher.to_device(hands.programs, FROM_CONTAINER, ifindex) {
-                    Ok(_) => Ok(ifindex),
+                |ifindex| match hands.attacher.to_new_device(hands.programs, FROM_CONTAINER, ifindex) {
+                    Ok(()) => Ok(ifindex),
                     Err(error) => {
                         let _ = veth::remove(hands.netlink, ifindex);
                         Err(error)
@@ -238,6 +257,7 @@ fn make_veths<'a>(
                         up: true,
                     },
                 );
+                actual.made.insert(ifindex, Instant::now());
                 made.push((ifindex, wish));
             }
             Err(error) => drop(troubles.insert(wish.endpoint.clone(), error.to_string())),
@@ -289,9 +309,8 @@ fn raise(hands: &mut Hands<'_>, made: &[(u32, &veth::Wish)], actual: &mut Actual
 
 /// Attaches what is missing and replaces what is of another load. What works stays as it is, also where no address is any more: an uplink that
 /// loses its address for a moment keeps its programs.
-fn see_to_all_programs(hands: &mut Hands<'_>, actual: &Actual, troubles: &mut Troubles) {
+fn see_to_all_programs(hands: &mut Hands<'_>, actual: &mut Actual, report: &mut Report, attention: Attention) {
     let mut devices: Vec<(u32, &[&'static str])> = vec![(actual.leg.datapath, &[FROM_HOST])];
-    devices.extend(actual.veths.keys().map(|ifindex| (*ifindex, &[FROM_CONTAINER][..])));
     devices.extend(
         actual
             .world
@@ -302,18 +321,55 @@ fn see_to_all_programs(hands: &mut Hands<'_>, actual: &Actual, troubles: &mut Tr
     for (ifindex, programs) in devices {
         for program in programs {
             if let Err(error) = hands.attacher.to_device(hands.programs, program, ifindex) {
-                troubles.insert(format!("{program}-{ifindex}"), error.to_string());
+                report
+                    .troubles
+                    .insert(format!("{program}-{ifindex}"), error.to_string());
             }
         }
-        if let Err(error) = hands.attacher.reap_duplicates(hands.maps, ifindex) {
-            tracing::warn!(ifindex, %error, "cannot look for duplicate programs");
-        }
+        reap_duplicates(hands, ifindex);
     }
+    see_to_veths(hands, actual, report, attention);
     if let Err(error) = hands.attacher.to_cgroup(hands.programs) {
-        troubles.insert("cgroup".to_owned(), error.to_string());
+        report.troubles.insert("cgroup".to_owned(), error.to_string());
     }
     if let Err(error) = hands.attacher.forget_gone() {
         tracing::warn!(%error, "cannot forget the links of devices that are gone");
+    }
+}
+
+/// Gives links to those that have outgrown their filter, a few at a time: each keeps whoever configures a network waiting.
+fn see_to_veths(hands: &mut Hands<'_>, actual: &mut Actual, report: &mut Report, attention: Attention) {
+    const AT_A_TIME: usize = 4;
+    actual.grow(Instant::now());
+    report.unpromoted = actual.made.len();
+    let suspect = attention == Attention::Full;
+    let mut left = if suspect { usize::MAX } else { AT_A_TIME };
+    for ifindex in actual.veths.keys().filter(|ifindex| !actual.made.contains_key(ifindex)) {
+        if left == 0 {
+            report.unpromoted += 1;
+            continue;
+        }
+        match hands
+            .attacher
+            .promote(hands.programs, hands.names, FROM_CONTAINER, *ifindex, suspect)
+        {
+            Ok(Outcome::Attached) => left -= 1,
+            Ok(_) => {}
+            Err(error) => drop(
+                report
+                    .troubles
+                    .insert(format!("{FROM_CONTAINER}-{ifindex}"), error.to_string()),
+            ),
+        }
+        if suspect {
+            reap_duplicates(hands, *ifindex);
+        }
+    }
+}
+
+fn reap_duplicates(hands: &Hands<'_>, ifindex: u32) {
+    if let Err(error) = hands.attacher.reap_duplicates(hands.maps, ifindex) {
+        tracing::warn!(ifindex, %error, "cannot look for duplicate programs");
     }
 }
 

@@ -158,7 +158,8 @@ impl Agent {
                 .collect())
         })
         .await?;
-        let programs = blocking(move || attacher.view(&devices)).await??;
+        let names = self.names.clone();
+        let programs = blocking(move || attacher.view(&devices, &names)).await??;
         let progress = self.shared.progress.borrow().clone();
         Ok(view::Status {
             instance: self.names.instance.clone(),

@@ -83,6 +83,11 @@ impl Names {
         alias == self.leg_alias() || self.read_alias(alias).is_some()
     }
 
+    /// May a device with this name be ours? Events about a device that is being made come before its alias.
+    pub fn is_our_name(&self, name: &str) -> bool {
+        name == self.host_leg || name == self.datapath_leg || is_host_end(name)
+    }
+
     /// The MAC of the host's leg and of the host's end of every veth: one for all, so that a frame that goes from one to another keeps it.
     pub fn gateway_mac(&self) -> MacAddress {
         gateway_mac(&self.instance)
@@ -103,6 +108,11 @@ pub fn gateway_mac(instance: &str) -> MacAddress {
 /// The host's end of an endpoint's veth.
 pub fn host_end(endpoint: &Id) -> String {
     format!("slc{}", &endpoint.as_str()[..8])
+}
+
+fn is_host_end(name: &str) -> bool {
+    name.strip_prefix("slc")
+        .is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
 fn host_leg(instance: &str) -> String {

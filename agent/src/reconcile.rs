@@ -21,8 +21,8 @@ use tokio::{
 
 use crate::{
     AgentError, Config, Tried,
-    actual::Actual,
-    apply::{self, Hands, Report},
+    actual::{Actual, YOUTH},
+    apply::{self, Attention, Hands, Report},
     desired::Desired,
     expire,
     kernel::{mounts, netlink::Netlink, netns, sysctl},
@@ -149,7 +149,7 @@ fn concern(message: RouteNetlinkMessage, names: &Names, leg: u32) -> Scope {
     match message {
         RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message) => {
             let device = listing::device(message);
-            let ours = names.is_ours(&device.alias) || device.name.starts_with("slc");
+            let ours = names.is_ours(&device.alias) || names.is_our_name(&device.name);
             Scope {
                 devices: !ours,
                 routes: !ours,
@@ -243,6 +243,8 @@ impl Kernel {
         if scope.tables {
             self.actual.tables = Tables::read(&self.maps).tried(|| "reading the datapath's tables".to_owned())?;
         }
+        let attention = if self.first { Attention::Full } else { Attention::Usual };
+        let attention = scope.devices.then_some(attention);
         let mut hands = Hands {
             netlink: &mut self.netlink,
             maps: &self.maps,
@@ -250,7 +252,7 @@ impl Kernel {
             attacher: &self.attacher,
             names: &self.names,
         };
-        let report = apply::apply(&mut hands, desired, &mut self.actual, scope.devices, scope.routes)?;
+        let report = apply::apply(&mut hands, desired, &mut self.actual, attention, scope.routes)?;
         if self.first && report.troubles.is_empty() {
             load::remove_outdated(&self.names, &self.facts)?;
             self.first = false;
@@ -357,7 +359,9 @@ impl Session {
                     scope.and(mem::take(&mut pending))
                 }
             };
-            self.round(shared, scope).await?;
+            if self.round(shared, scope).await? > 0 {
+                next_check = next_check.min(Instant::now() + YOUTH / 4);
+            }
             retry_at = self.retry(shared, retry_in);
             retry_in = if retry_at.is_some() {
                 (retry_in * 2).min(LAST_RETRY)
@@ -398,8 +402,8 @@ impl Session {
             .map_or(0, |kernel| kernel.actual.veths.len() as u64)
     }
 
-    /// One round on a thread that may block, and word of it to all who wait.
-    async fn round(&mut self, shared: &Shared, scope: Scope) -> Result<(), AgentError> {
+    /// One round on a thread that may block, and word of it to all who wait. Answers how many veths wait for more to be done for them.
+    async fn round(&mut self, shared: &Shared, scope: Scope) -> Result<usize, AgentError> {
         let mut kernel = self.kernel.take().ok_or(AgentError::Stopped)?;
         let desired = mem::take(&mut self.desired);
         lock(&shared.roster).update(&desired);
@@ -430,7 +434,7 @@ impl Session {
             endpoints,
             stuck: None,
         });
-        Ok(())
+        Ok(report.unpromoted)
     }
 }
 

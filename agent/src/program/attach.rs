@@ -2,6 +2,10 @@
 //!
 //! tcx links (Linux 6.6) and cgroup links are pinned; another program is put behind the same link, so no packet meets none. Below 6.6 a clsact
 //! filter is replaced in place, which the kernel does as atomically; it stays with its device without a pin.
+//!
+//! A new veth begins with a filter on any kernel: making a tcx link, and removing a device that has one, waits for a grace period of RCU with the
+//! lock of all network configuration held (`tcx_entry_sync`: 10 to 30 ms each), a filter is there at once. Who lives longer than a moment gets
+//! the link ([`Attacher::promote`]).
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +24,7 @@ use rtnetlink::{
     },
 };
 use sluice_datapath_common::programs::{
-    BIND4, CONNECT4, FROM_CONTAINER, FROM_HOST, FROM_NIC, GETPEERNAME4, RECVMSG4, SENDMSG4, SOCKET_HOOKS, TO_NIC,
+    BIND4, CLASSIFIERS, CONNECT4, FROM_CONTAINER, GETPEERNAME4, RECVMSG4, SENDMSG4, SOCKET_HOOKS, TO_NIC,
 };
 
 use super::load::Programs;
@@ -120,6 +124,32 @@ impl Attacher {
             }
             outcome => outcome.tried(what),
         }
+    }
+
+    /// Attaches a program to a new device without waiting: by a filter.
+    pub fn to_new_device(&self, programs: &Programs, program: &'static str, ifindex: u32) -> Result<(), AgentError> {
+        let (fd, id) = programs.get(program)?;
+        let outcome = self.by_filter(program, fd, id, ifindex);
+        outcome
+            .map(drop)
+            .tried(|| format!("attaching {program} to device {ifindex}"))
+    }
+
+    /// As [`Attacher::to_device`] for a device that may have begun with a filter, which goes when the link is there. A packet of that moment
+    /// meets the program by the link; the filter behind it sees only what the link's program has no opinion on.
+    pub fn promote(
+        &self,
+        programs: &Programs,
+        names: &Names,
+        program: &'static str,
+        ifindex: u32,
+        suspect: bool,
+    ) -> Result<Outcome, AgentError> {
+        let outcome = self.to_device(programs, program, ifindex)?;
+        if !self.clsact.load(Ordering::Relaxed) && (suspect || outcome == Outcome::Attached) {
+            remove_filters(names, ifindex).tried(|| format!("removing the filter of device {ifindex}"))?;
+        }
+        Ok(outcome)
     }
 
     /// Sees to it that the socket hooks are attached to the root of the cgroups that are visible here.
@@ -247,7 +277,7 @@ impl Attacher {
         }
         let (ours, mut reaped) = (maps.ids()?, 0);
         let mut pinned = Vec::new();
-        for program in [FROM_CONTAINER, FROM_HOST, FROM_NIC, TO_NIC] {
+        for program in CLASSIFIERS {
             if let Ok(link) = bpf::open_pin(&self.pin(program, ifindex)) {
                 pinned.push(bpf::link_info(link.as_fd())?.id);
             }
@@ -289,53 +319,38 @@ impl Attacher {
     }
 
     /// Every program and where it is attached; `devices` tells names by index.
-    pub fn view(&self, devices: &BTreeMap<u32, String>) -> Result<Vec<view::Program>, AgentError> {
-        let mut places: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        let device = |ifindex: u32| {
-            devices
-                .get(&ifindex)
-                .cloned()
-                .unwrap_or_else(|| format!("device {ifindex}"))
-        };
-        let links = self.links()?;
-        for (pin, info) in &links {
+    pub fn view(&self, devices: &BTreeMap<u32, String>, names: &Names) -> Result<Vec<view::Program>, AgentError> {
+        let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut without_link = devices.clone();
+        for (pin, info) in self.links()? {
             let name = pin.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let program = name.split('-').next().unwrap_or_default();
+            let program = name.split('-').next().unwrap_or_default().to_owned();
             if info.ifindex != 0 {
-                places.entry(program).or_default().push(device(info.ifindex));
+                without_link.remove(&info.ifindex);
+                let device = devices
+                    .get(&info.ifindex)
+                    .cloned()
+                    .unwrap_or_else(|| format!("device {}", info.ifindex));
+                places.entry(program).or_default().push(device);
             } else if let (true, Ok((path, _))) = (info.cgroup != 0, &self.cgroup) {
                 places.entry(program).or_default().push(path.display().to_string());
             }
         }
-        let by_filters = self.clsact.load(Ordering::Relaxed);
-        let filters = if by_filters {
-            self.filters_by_program(devices)?
-        } else {
-            BTreeMap::new()
+        let clsact = self.clsact.load(Ordering::Relaxed);
+        without_link.retain(|_, device| clsact || names.is_our_name(device));
+        for (program, devices) in self.filters_by_program(&without_link)? {
+            places.entry(program).or_default().extend(devices);
+        }
+        let mut program = |name: &str, by: &str| view::Program {
+            name: name.to_owned(),
+            attached_to: places.remove(name).unwrap_or_default(),
+            by: by.to_owned(),
         };
-        let mut view = Vec::new();
-        for program in [FROM_CONTAINER, FROM_HOST, FROM_NIC, TO_NIC] {
-            let attached_to = if by_filters {
-                filters.get(program).cloned()
-            } else {
-                places.remove(program)
-            };
-            let by = if by_filters { "clsact" } else { "tcx" };
-            view.push(view::Program {
-                name: program.into(),
-                attached_to: attached_to.unwrap_or_default(),
-                by: by.into(),
-            });
-        }
-        for program in SOCKET_HOOKS {
-            let attached_to = places.remove(program).unwrap_or_default();
-            view.push(view::Program {
-                name: program.into(),
-                attached_to,
-                by: "cgroup".into(),
-            });
-        }
-        Ok(view)
+        let classifiers = CLASSIFIERS.map(|name| program(name, if clsact { "clsact" } else { "tcx" }));
+        Ok(classifiers
+            .into_iter()
+            .chain(SOCKET_HOOKS.map(|name| program(name, "cgroup")))
+            .collect())
     }
 
     fn filters_by_program(&self, devices: &BTreeMap<u32, String>) -> Result<BTreeMap<String, Vec<String>>, AgentError> {

@@ -1,10 +1,12 @@
 //! The agent on a host of its own, with the real programs. Needs root; says so and passes without.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 mod stage;
 
 use std::{
     fs,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -33,6 +35,26 @@ fn devices() -> String {
         .filter(|line| !line.contains("valid_lft") && !line.contains("inet6"))
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+/// A thousand pings from one endpoint to the other, over some seconds.
+fn flood(host: &Host) -> Child {
+    Command::new("nsenter")
+        .arg(format!("--net={}", host.sandbox(1).display()))
+        .args([
+            "ping",
+            "-q",
+            "-i",
+            "0.005",
+            "-c",
+            "1000",
+            "-W",
+            "1",
+            &address(2).to_string(),
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// A fact that programs are loaded with.
@@ -96,22 +118,7 @@ fn a_restart_loses_no_packet_even_when_programs_are_replaced() {
     on_a_host(async |host| {
         let agent = host.agent().await;
         host.populate(&agent, &[1, 2]).await;
-        let flood = Command::new("nsenter")
-            .arg(format!("--net={}", host.sandbox(1).display()))
-            .args([
-                "ping",
-                "-q",
-                "-i",
-                "0.002",
-                "-c",
-                "1000",
-                "-W",
-                "1",
-                &address(2).to_string(),
-            ])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let flood = flood(host);
         drop(agent);
         for round in 0..3 {
             // Other facts, so other programs: they are loaded anew and put behind the links that are there.
@@ -137,6 +144,37 @@ fn a_restart_loses_no_packet_even_when_programs_are_replaced() {
             "programs of earlier configurations are gone: {:?}",
             pins(host)
         );
+        agent.stop().await;
+    });
+}
+
+#[test]
+fn a_veth_that_lives_on_gets_its_link_and_no_packet_is_lost_meanwhile() {
+    on_a_host(async |host| {
+        let agent = host.agent().await;
+        host.populate(&agent, &[1, 2]).await;
+        assert!(
+            !pins(host).iter().any(|pin| pin.contains("from_container-")),
+            "a filter is quicker"
+        );
+        assert!(
+            agent
+                .status()
+                .await
+                .unwrap()
+                .programs
+                .iter()
+                .all(|program| !program.attached_to.is_empty())
+        );
+        let flood = flood(host);
+        let promoted = async || pins(host).iter().filter(|pin| pin.contains("from_container-")).count() == 2;
+        eventually("both veths have their links", Duration::from_secs(5), promoted).await;
+        let report = String::from_utf8(flood.wait_with_output().unwrap().stdout).unwrap();
+        assert!(
+            report.contains("1000 received") && report.contains(" 0% packet loss"),
+            "{report}"
+        );
+        assert!(!run("tc qdisc show").contains("clsact"), "and nothing but these");
         agent.stop().await;
     });
 }
