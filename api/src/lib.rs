@@ -15,7 +15,6 @@ mod query;
 mod router;
 mod routes;
 mod serve;
-mod story;
 mod stream;
 mod time;
 mod version;

@@ -7,13 +7,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
+use sluice_engine::{Kind, Output};
 
 use crate::{
     body,
-    error::Answer,
+    error::{Answer, ApiError},
     query::Query,
     routes::{State, container::life::size},
-    story,
     stream::{self, Framing, Wanted},
     version::Version,
     wire::exec::{self, Create, Start},
@@ -26,7 +26,7 @@ pub(crate) async fn create(
     body::Json(wish): body::Json<Create>,
 ) -> Answer<(StatusCode, Json<Value>)> {
     let request = wish.into_request()?;
-    let id = story::to_its_end(async move { state.create_exec(&container, request).await }).await?;
+    let id = state.create_exec(&container, request).await?;
     Ok((StatusCode::CREATED, Json(json!({ "Id": id }))))
 }
 
@@ -39,9 +39,9 @@ pub(crate) async fn start(
 ) -> Answer<Response> {
     let wish: Start = body::read_or_default(&mut request).await?;
     let view = state.inspect_exec(&id).await?;
-    let process = story::to_its_end(async move { state.start_exec(&id).await }).await?;
+    let started = state.start_exec(&id).await;
     if wish.detach {
-        return Ok(StatusCode::OK.into_response());
+        return started.map(|_| StatusCode::OK.into_response()).map_err(ApiError::from);
     }
     let asked = view.request;
     let wanted = Wanted {
@@ -49,14 +49,28 @@ pub(crate) async fn start(
         stdout: asked.attach_stdout,
         stderr: asked.attach_stderr,
     };
+    let (process, past) = match started {
+        Ok(process) => (Some(process), None),
+        Err(error) if error.kind == Kind::Command => (None, Some(last_words(&error.message))),
+        Err(error) => return Err(error.into()),
+    };
     Ok(stream::connect(
         request,
-        Some(process),
-        None,
+        process,
+        past,
         wanted,
         Framing::of_terminal(asked.tty),
         version,
     ))
+}
+
+/// A command that cannot be executed is told of as if it had said so itself, and its exit code (126 or 127) is the session's: clients look there,
+/// not at the answer's number.
+fn last_words(message: &str) -> Output {
+    let (sender, output) = tokio::sync::mpsc::channel(1);
+    // There is room for one.
+    let _ = sender.try_send(Ok((sluice_runtime::Stream::Stdout, format!("{message}\r\n").into())));
+    output
 }
 
 /// `POST /exec/{id}/resize?h=&w=`

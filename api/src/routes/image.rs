@@ -14,7 +14,6 @@ use crate::{
     error::{Answer, ApiError},
     query::Query,
     routes::State,
-    story,
     version::Version,
     wire::image,
 };
@@ -59,14 +58,14 @@ pub(crate) async fn create(state: State, query: Query, body: Body) -> Answer<Res
         .collect();
     let message = query.text("message").unwrap_or_default().to_owned();
     let tar = body::upload(body);
-    let image = story::to_its_end(async move { state.import_image(tar, reference, changes, message).await }).await?;
+    let image = state.import_image(tar, reference, changes, message).await?;
     Ok(progress([json!({ "status": image.id })]))
 }
 
 /// `POST /images/load`
 pub(crate) async fn load(state: State, body: Body) -> Answer<Response> {
     let tar = body::upload(body);
-    let lines = story::to_its_end(async move { state.load_images(tar).await }).await?;
+    let lines = state.load_images(tar).await?;
     Ok(progress(
         lines.iter().map(|line| json!({ "stream": format!("{line}\n") })),
     ))
@@ -78,19 +77,21 @@ pub(crate) async fn tag(state: State, Path(name): Path<String>, query: Query) ->
         .text("repo")
         .ok_or_else(|| ApiError::invalid("no name was given to tag the image with"))?;
     let reference = named(repository, query.text("tag"));
-    story::to_its_end(async move { state.tag_image(&name, &reference).await }).await?;
+    state.tag_image(&name, &reference).await?;
     Ok(StatusCode::CREATED)
 }
 
 /// `DELETE /images/{name}?force=`
 pub(crate) async fn remove(state: State, Path(name): Path<String>, query: Query) -> Answer<Json<Value>> {
     let force = query.flag("force");
-    let removed = story::to_its_end(async move { state.remove_image(&name, force).await }).await?;
+    let removed = state.remove_image(&name, force).await?;
     Ok(Json(image::removed(&removed)))
 }
 
 /// `docker run` pulls what is not here, and shows this sentence to its user; scripts look for the first half of it.
 fn cannot_pull(image: &str, tag: Option<&str>) -> ApiError {
+    let image = image.strip_prefix("docker.io/").unwrap_or(image);
+    let image = image.strip_prefix("library/").unwrap_or(image);
     let name = named(image, tag);
     let version = env!("CARGO_PKG_VERSION");
     ApiError {

@@ -9,47 +9,45 @@ use crate::{
     error::{Answer, ApiError},
     query::Query,
     routes::State,
-    story,
     wire::container::host_config::Restart,
 };
 
 /// `POST /containers/{id}/start`
 pub(crate) async fn start(state: State, Path(name): Path<String>) -> Answer<StatusCode> {
-    let started = story::to_its_end(async move { state.start_container(&name).await }).await?;
+    let started = state.start_container(&name).await?;
     Ok(done_or_already(started))
 }
 
 /// `POST /containers/{id}/stop?t=&signal=`
 pub(crate) async fn stop(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
     let (timeout, signal) = patience(&query)?;
-    let stopped =
-        story::to_its_end(async move { state.stop_container(&name, timeout, signal.as_deref()).await }).await?;
+    let stopped = state.stop_container(&name, timeout, signal.as_deref()).await?;
     Ok(done_or_already(stopped))
 }
 
 /// `POST /containers/{id}/restart?t=&signal=`
 pub(crate) async fn restart(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
     let (timeout, signal) = patience(&query)?;
-    story::to_its_end(async move { state.restart_container(&name, timeout, signal.as_deref()).await }).await?;
+    state.restart_container(&name, timeout, signal.as_deref()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{id}/kill?signal=`
 pub(crate) async fn kill(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
     let signal = query.text("signal").unwrap_or_default().to_owned();
-    story::to_its_end(async move { state.kill_container(&name, &signal).await }).await?;
+    state.kill_container(&name, &signal).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{id}/pause`
 pub(crate) async fn pause(state: State, Path(name): Path<String>) -> Answer<StatusCode> {
-    story::to_its_end(async move { state.pause_container(&name).await }).await?;
+    state.pause_container(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{id}/unpause`
 pub(crate) async fn unpause(state: State, Path(name): Path<String>) -> Answer<StatusCode> {
-    story::to_its_end(async move { state.unpause_container(&name).await }).await?;
+    state.unpause_container(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -59,7 +57,7 @@ pub(crate) async fn rename(state: State, Path(name): Path<String>, query: Query)
         .text("name")
         .ok_or_else(|| ApiError::invalid("Neither old nor new names may be empty"))?;
     let new_name = new_name.trim_start_matches('/').to_owned();
-    story::to_its_end(async move { state.rename_container(&name, &new_name).await }).await?;
+    state.rename_container(&name, &new_name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -85,7 +83,7 @@ pub(crate) async fn update(
     }
     if let Some(policy) = update.restart_policy {
         let policy = policy.into_model()?;
-        story::to_its_end(async move { state.update_restart_policy(&name, policy).await }).await?;
+        state.update_restart_policy(&name, policy).await?;
     } else {
         state.inspect_container(&name, false).await?;
     }

@@ -8,7 +8,6 @@ use crate::{
     error::{Answer, ApiError},
     query::Query,
     routes::State,
-    story,
     wire::container::create::Create,
 };
 
@@ -20,7 +19,7 @@ pub(crate) async fn create(
 ) -> Answer<(StatusCode, axum::Json<Value>)> {
     let name = query.text("name").map(|name| name.trim_start_matches('/').to_owned());
     let (request, mut warnings) = wish.into_request(name)?;
-    let created = story::to_its_end(async move { state.create_container(request).await }).await?;
+    let created = state.create_container(request).await?;
     warnings.extend(created.warnings);
     Ok((
         StatusCode::CREATED,
@@ -34,6 +33,6 @@ pub(crate) async fn remove(state: State, Path(name): Path<String>, query: Query)
         return Err(ApiError::not_offered("removing a link"));
     }
     let (force, volumes) = (query.flag("force"), query.flag("v"));
-    story::to_its_end(async move { state.remove_container(&name, force, volumes).await }).await?;
+    state.remove_container(&name, force, volumes).await?;
     Ok(StatusCode::NO_CONTENT)
 }

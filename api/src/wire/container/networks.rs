@@ -5,9 +5,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use sluice_engine::ContainerView;
-use sluice_model::container::{EndpointView, NetworkMode};
+use sluice_model::{
+    PortSpec, PublishedPort,
+    container::{EndpointView, NetworkMode},
+};
 
-use super::ports;
+use super::ports as wire_ports;
 
 /// `NetworkSettings` of `inspect`.
 pub(crate) fn settings(view: &ContainerView) -> Value {
@@ -23,7 +26,7 @@ pub(crate) fn settings(view: &ContainerView) -> Value {
         "Bridge": "",
         "SandboxID": path.map_or("", |_| view.container.id.as_str()),
         "SandboxKey": path.map_or_else(String::new, |path| path.display().to_string()),
-        "Ports": ports::published_document(exposed, published),
+        "Ports": wire_ports::published_document(exposed, published),
         "HairpinMode": false,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -37,6 +40,15 @@ pub(crate) fn settings(view: &ContainerView) -> Value {
         settings.extend(first.document());
     }
     settings
+}
+
+/// Exposed and published ports, none while there is no network of ours to reach them by.
+pub(crate) fn ports(view: &ContainerView) -> (&[PortSpec], &[PublishedPort]) {
+    if view.container.state.is_alive() && !view.endpoints.is_empty() {
+        (&view.container.config.exposed_ports, &view.ports)
+    } else {
+        (&[], &[])
+    }
 }
 
 /// `NetworkSettings.Networks`.

@@ -11,12 +11,7 @@ use crate::time;
 /// A line of `ps`.
 pub(crate) fn document(view: &ContainerView, now: Timestamp) -> Value {
     let container = &view.container;
-    let alive = container.state.is_alive();
-    let (exposed, published) = if alive {
-        (&container.config.exposed_ports[..], &view.ports[..])
-    } else {
-        (&[][..], &[][..])
-    };
+    let (exposed, published) = networks::ports(view);
     let mut document = json!({
         "Id": container.id.as_str(),
         "Names": [format!("/{}", container.name)],
