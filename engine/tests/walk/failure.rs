@@ -114,9 +114,9 @@ fn a_port_is_refused_while_another_has_it_and_free_when_it_ends() {
                 }];
                 wish
             };
-            house.run(published("a", 8080)).await.unwrap();
-            engine.create_container(published("b", 8080)).await.unwrap();
-            let error = engine.start_container("b").await.unwrap_err();
+            house.run(published("first", 8080)).await.unwrap();
+            engine.create_container(published("second", 8080)).await.unwrap();
+            let error = engine.start_container("second").await.unwrap_err();
             assert_eq!(error.kind, Kind::Conflict);
             assert!(
                 error
@@ -129,15 +129,15 @@ fn a_port_is_refused_while_another_has_it_and_free_when_it_ends() {
                 "the host can't take it either"
             );
             for _ in 0..3 {
-                engine.restart_container("a", Some(0), None).await.unwrap();
+                engine.restart_container("first", Some(0), None).await.unwrap();
             }
-            engine.stop_container("a", Some(0), None).await.unwrap();
-            assert!(engine.start_container("b").await.unwrap());
+            engine.stop_container("first", Some(0), None).await.unwrap();
+            assert!(engine.start_container("second").await.unwrap());
             let listener = std::net::TcpListener::bind("0.0.0.0:9090").unwrap();
-            let error = house.run(published("c", 9090)).await.unwrap_err();
+            let error = house.run(published("third", 9090)).await.unwrap_err();
             assert!(error.message.contains("address already in use"), "{error}");
             drop(listener);
-            assert!(engine.start_container("c").await.unwrap());
+            assert!(engine.start_container("third").await.unwrap());
             house.tear_down().await;
         },
     );

@@ -5,7 +5,10 @@ use std::{
     io::Cursor,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +19,9 @@ use sluice_model::{ContainerConfig, HostConfig};
 use sluice_runtime::Runtime;
 use sluice_store::{SharedStore, embedded::Embedded};
 
-/// Tells the process that it is the one inside.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Tells the process that it is the one inside, and the name of its directory and cgroups.
 const INSIDE: &str = "SLUICE_WALK_INSIDE";
 
 /// Furnishes the namespaces: /run and bpffs are empty, /sys is that of the new network, the cgroups are the host's.
@@ -49,6 +54,12 @@ pub fn inside<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
         eprintln!("passed over: needs root");
         return;
     }
+    let name_of_house = format!(
+        "sluice-walk-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    );
+    let _swept = Swept(name_of_house.clone());
     let status = Command::new("unshare")
         .args([
             "--net",
@@ -62,11 +73,55 @@ pub fn inside<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
         ])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
+        .env(INSIDE, &name_of_house)
         .env("SLUICE_WALK_SHIM", shim())
         .status()
         .unwrap();
     assert!(status.success(), "{name} failed inside");
+}
+
+/// Sweeps what a failed test left: its mounts went with its namespaces, its processes and directories did not.
+struct Swept(String);
+
+impl Drop for Swept {
+    fn drop(&mut self) {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path());
+        let groups: Vec<PathBuf> = hierarchies
+            .chain([PathBuf::from("/sys/fs/cgroup")])
+            .map(|path| path.join(&self.0))
+            .collect();
+        for group in groups.iter().filter(|group| group.exists()) {
+            let mut nested = vec![group.clone()];
+            for entry in fs::read_dir(group)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter(|entry| entry.path().is_dir())
+            {
+                nested.insert(0, entry.path());
+            }
+            for group in nested {
+                for pid in fs::read_to_string(group.join("cgroup.procs"))
+                    .unwrap_or_default()
+                    .lines()
+                {
+                    // SAFETY: takes no pointers; the pid was just seen in a cgroup that this test made.
+                    unsafe { libc::kill(pid.parse().unwrap(), libc::SIGKILL) };
+                }
+                for _ in 0..50 {
+                    if fs::remove_dir(&group).is_ok() || !group.exists() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+        let _ = fs::remove_dir_all(Path::new("/var/tmp").join(&self.0));
+    }
 }
 
 /// The shim beside the test, built when it is missing.
@@ -97,7 +152,7 @@ pub struct House {
 impl House {
     /// A new one, with the image `box` in it.
     pub async fn build() -> Self {
-        let parent = format!("sluice-walk-{}", std::process::id());
+        let parent = std::env::var(INSIDE).unwrap();
         let directory = Path::new("/var/tmp").join(&parent);
         fs::create_dir_all(&directory).unwrap();
         let house = Self::open(directory, parent).await;
@@ -306,7 +361,7 @@ fn busybox() -> Vec<u8> {
     )
     .unwrap();
     for name in [
-        "sh", "sleep", "true", "cat", "echo", "id", "ip", "nc", "wget", "httpd", "hostname", "env", "ps", "pwd", "trap",
+        "sh", "sleep", "true", "cat", "echo", "id", "ip", "nc", "tail", "httpd", "hostname", "env", "ps", "pwd", "trap",
     ] {
         tar.append_link(
             &mut header(tar::EntryType::Symlink, 0, 0o777),

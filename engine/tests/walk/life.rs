@@ -142,23 +142,22 @@ fn the_restart_policy_starts_a_failing_container_again_until_it_is_stopped() {
                 maximum_retry_count: 2,
             };
             house.run(wish).await.unwrap();
-            let ended = async {
-                loop {
-                    let state = house
-                        .engine
-                        .inspect_container("twice", false)
-                        .await
-                        .unwrap()
-                        .container
-                        .state;
-                    if state.restart_count == 2 && state.phase == Phase::Exited {
-                        return;
-                    }
+            let thrice = async {
+                while house.log("twice").await != "once\nonce\nonce\n" {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
-            tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap();
-            assert_eq!(house.log("twice").await, "once\nonce\nonce\n");
+            tokio::time::timeout(Duration::from_secs(20), thrice).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let state = house
+                .engine
+                .inspect_container("twice", false)
+                .await
+                .unwrap()
+                .container
+                .state;
+            assert_eq!((state.phase, state.restart_count), (Phase::Exited, 2));
+            assert_eq!(house.log("twice").await, "once\nonce\nonce\n", "two tries and no more");
             house.tear_down().await;
         },
     );
