@@ -20,7 +20,7 @@ pub enum AgentError {
         program: String,
         /// The kernel's error.
         why: io::Error,
-        /// The verifier's log.
+        /// The end of the verifier's log.
         log: String,
     },
     /// The loop has ended.

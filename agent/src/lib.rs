@@ -180,6 +180,9 @@ impl Agent {
     pub async fn stop(self) {
         self.stop.send_replace(true);
         let _ = self.running.await;
+        // The loop does not wait for a round that it has begun; who tidies up after us must.
+        let at_work = self.shared.at_work.clone();
+        let _ = blocking(move || drop(lock(&at_work))).await;
     }
 
     fn open(&self) -> Result<(Arc<Maps>, Arc<Attacher>), AgentError> {

@@ -57,6 +57,8 @@ pub struct Shared {
     pub open: Mutex<Option<(Arc<Maps>, Arc<Attacher>)>>,
     /// Flows of endpoints that are gone are left.
     pub endpoints_gone: Notify,
+    /// Held while a round is at work, also when nobody waits for its end any more.
+    pub at_work: Arc<Mutex<()>>,
 }
 
 /// What a round looks at besides the store's changes.
@@ -271,6 +273,7 @@ impl Shared {
             roster: Mutex::default(),
             open: Mutex::new(None),
             endpoints_gone: Notify::new(),
+            at_work: Arc::default(),
         }
     }
 }
@@ -284,8 +287,12 @@ impl Session {
     /// Listens, opens everything, reads the store, and makes host and store agree once.
     pub async fn begin(setup: &Setup, store: &SharedStore, shared: &Shared) -> Result<Self, AgentError> {
         let events = Events::open()?;
-        let opening = setup.clone();
-        let kernel = blocking(move || Kernel::open(&opening)).await??;
+        let (opening, at_work) = (setup.clone(), shared.at_work.clone());
+        let kernel = blocking(move || {
+            let _at_work = lock(&at_work);
+            Kernel::open(&opening)
+        })
+        .await??;
         *lock(&shared.open) = Some((kernel.maps.clone(), kernel.attacher.clone()));
         let (entries, revision) = store.list(key::ROOT).await?;
         let changes = store.watch(key::ROOT, revision).await?;
@@ -408,7 +415,9 @@ impl Session {
         let desired = mem::take(&mut self.desired);
         lock(&shared.roster).update(&desired);
         let started = Instant::now();
+        let at_work = shared.at_work.clone();
         let (kernel, desired, report) = blocking(move || {
+            let _at_work = lock(&at_work);
             let report = kernel.round(&desired, scope);
             (kernel, desired, report)
         })

@@ -68,6 +68,8 @@ pub fn make(netlink: &mut Netlink, wish: &Wish) -> io::Result<u32> {
         Err(error) => return Err(error),
     }
     sysctl::without_ipv6(&wish.host_end)?;
+    // Should its program ever be torn off, what the container says ends at the host.
+    sysctl::set("ipv4", &wish.host_end, "forwarding", "0")?;
     ifindex(&wish.host_end)
 }
 

@@ -128,10 +128,17 @@ fn refused(program: &str, error: ProgramError) -> AgentError {
         ProgramError::LoadError { io_error, verifier_log } => AgentError::Refused {
             program: program.to_owned(),
             why: io_error,
-            log: verifier_log.to_string(),
+            log: last_lines(&verifier_log.to_string()),
         },
         error => AgentError::Failed(format!("loading the program {program}: {}", chain(&error))),
     }
+}
+
+/// The end of a verifier's log, where the reason stands; the whole can have a hundred thousand lines.
+fn last_lines(log: &str) -> String {
+    const SHOWN: usize = 60;
+    let lines: Vec<&str> = log.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(SHOWN)..].join("\n")
 }
 
 /// An error and what it came of: aya's errors tell the half of it each.

@@ -57,6 +57,12 @@ fn flood(host: &Host) -> Child {
         .unwrap()
 }
 
+/// Waits until so many veths have their links.
+async fn links_of(host: &Host, veths: usize) {
+    let promoted = async || pins(host).iter().filter(|pin| pin.contains("from_container-")).count() == veths;
+    eventually("the veths have their links", Duration::from_secs(5), promoted).await;
+}
+
 /// A fact that programs are loaded with.
 fn set_ephemeral_ports(first: u16) {
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", format!("{first} 60000")).unwrap();
@@ -100,6 +106,7 @@ fn a_restart_with_nothing_changed_writes_nothing() {
     on_a_host(async |host| {
         let agent = host.agent().await;
         host.populate(&agent, &[1, 2]).await;
+        links_of(host, 2).await;
         let status = agent.status().await.unwrap();
         let (before_pins, before_devices, before_links) = (pins(host), devices(), run("bpftool link show"));
         agent.stop().await;
@@ -122,10 +129,7 @@ fn a_restart_loses_no_packet_even_when_programs_are_replaced() {
         drop(agent);
         for round in 0..3 {
             // Other facts, so other programs: they are loaded anew and put behind the links that are there.
-            run(&format!(
-                "sysctl -q -w net.ipv4.ip_local_port_range={}\t60000",
-                30_000 + round
-            ));
+            set_ephemeral_ports(30_000 + round);
             let agent = host.agent().await;
             agent.stop().await;
         }
@@ -167,8 +171,7 @@ fn a_veth_that_lives_on_gets_its_link_and_no_packet_is_lost_meanwhile() {
                 .all(|program| !program.attached_to.is_empty())
         );
         let flood = flood(host);
-        let promoted = async || pins(host).iter().filter(|pin| pin.contains("from_container-")).count() == 2;
-        eventually("both veths have their links", Duration::from_secs(5), promoted).await;
+        links_of(host, 2).await;
         let report = String::from_utf8(flood.wait_with_output().unwrap().stdout).unwrap();
         assert!(
             report.contains("1000 received") && report.contains(" 0% packet loss"),
