@@ -25,7 +25,7 @@ use sluice_datapath_common::{
 
 use crate::{
     maps::{self, CONFIG, Desk, Prefix, Table},
-    packet::{self, Frame, UDP},
+    packet::{self, Facts, Frame, UDP},
     rewrite,
 };
 
@@ -53,6 +53,8 @@ pub trait Tables: Family {
     /// Translated sockets of host processes.
     const PEERS: Table<SocketPeerKey<Self>, SocketPeer<Self>>;
 
+    /// Where this CPU notes what it has read of a packet, or of the one that it quotes.
+    fn facts(quoted: bool) -> Option<&'static mut Facts<Self>>;
     /// This CPU's desk.
     fn desk() -> Option<&'static mut Desk<Self>>;
     /// The network's gateway address; `ANY`: none.
@@ -109,6 +111,12 @@ impl Tables for Ipv4 {
     const PUBLISHED: Table<PublishKey<Self>, Publication<Self>> = Table::of(&raw const maps::PUBLISHED4);
     const FRAGMENTS: Table<FragmentKey<Self>, FragmentPorts> = Table::of(&raw const maps::FRAGMENTS4);
     const PEERS: Table<SocketPeerKey<Self>, SocketPeer<Self>> = Table::of(&raw const maps::PEERS4);
+
+    #[inline(always)]
+    fn facts(quoted: bool) -> Option<&'static mut Facts<Self>> {
+        // SAFETY: it is this CPU's own, and a program reads one packet and one quotation; integers only, and zero is a variant of each enum.
+        maps::FACTS4.get_ptr_mut(quoted as u32).map(|facts| unsafe { &mut *facts })
+    }
 
     #[inline(always)]
     fn desk() -> Option<&'static mut Desk<Self>> {

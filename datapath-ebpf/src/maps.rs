@@ -22,7 +22,7 @@ use sluice_datapath_common::{
     uplink::{LocalAddress, Uplink},
 };
 
-use crate::stage::admit::Plan;
+use crate::{packet::Facts, stage::admit::Plan};
 
 /// The facts of this host. Set by the loader.
 #[unsafe(no_mangle)]
@@ -58,6 +58,11 @@ for_each_map!(declare);
 /// program is not interrupted by another of ours on its CPU.
 #[btf_map]
 pub static DESK4: btf_maps::PerCpuArray<Desk<Ipv4>, 1> = btf_maps::PerCpuArray::new();
+
+/// Where one CPU notes what it has read of a packet (0) and of the one that it quotes (1). Not on the stack: the verifier knows every byte that it
+/// has seen written there, and would walk the whole path once for each kind of packet. Of a map it knows nothing.
+#[btf_map]
+pub static FACTS4: btf_maps::PerCpuArray<Facts<Ipv4>, 2> = btf_maps::PerCpuArray::new();
 
 /// What lies on a CPU's desk, from the last packet or from never: all zero.
 pub struct Desk<F: Family> {

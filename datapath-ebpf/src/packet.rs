@@ -2,12 +2,15 @@
 //!
 //! Pointer arithmetic lives here and in `rewrite`, and nowhere else.
 
-use core::{mem::MaybeUninit, ptr::read_volatile};
+use core::ptr::read_volatile;
 
 use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, helpers::bpf_skb_pull_data, programs::TcContext};
 use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv4Address, flow::FlowKey};
 
-use crate::key::{End, flow_key};
+use crate::{
+    family::Layer3,
+    key::{End, flow_key},
+};
 
 /// IP protocol numbers.
 pub const TCP: u8 = 6;
@@ -39,11 +42,15 @@ pub struct Frame {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mac(u64);
 
-/// What every stage needs to know of a packet, read once. What only some need (MACs, hops, a fragment's number) they read themselves: the
-/// stack has 512 bytes.
+/// A packet: the frame it is in, and what has been read of it.
 pub struct Packet<F: Family> {
     /// The frame it is in.
     pub frame: Frame,
+    facts: &'static mut Facts<F>,
+}
+
+/// What every stage needs to know of a packet, read once. What only some need (MACs, hops, a fragment's number) they read themselves.
+pub struct Facts<F: Family> {
     /// Addresses, ports and protocol as they stand in the packet, and the scope it was read in.
     pub key: FlowKey<F>,
     /// Where the IP header starts, bytes from the start of the frame.
@@ -57,9 +64,6 @@ pub struct Packet<F: Family> {
     /// Whether it is a piece of a larger datagram.
     pub fragment: Fragment,
 }
-
-/// Where a packet is read to. It is never moved: the compiler would copy it in pieces, and the verifier refuses half a pointer.
-pub type Place<F> = MaybeUninit<Packet<F>>;
 
 /// The layer above IP by what we can do with it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,7 +96,7 @@ pub enum Fragment {
 /// How a family's headers are read.
 pub trait Read: Family {
     /// Reads the packet whose IP header starts at `header`. A quoted packet (in an ICMP error) may end eight bytes after its IP header.
-    fn read(frame: Frame, header: u32, scope: u32, quoted: bool, place: &mut Place<Self>) -> Result<(), DropReason>;
+    fn read(frame: Frame, header: u32, scope: u32, quoted: bool, facts: &mut Facts<Self>) -> Result<(), DropReason>;
     /// How many hops the packet may still take (TTL, hop limit).
     fn hops(packet: &Packet<Self>) -> Result<u8, DropReason>;
     /// The number of the datagram that the packet is a fragment of.
@@ -367,35 +371,60 @@ impl EthernetHeader {
 
 // === impl Packet ===
 
-impl<F: Read> Packet<F> {
-    /// Reads the frame's packet, which came from `scope`, into `place`.
+impl<F: Layer3> Packet<F> {
+    /// Reads the frame's packet, which came from `scope`.
     #[inline(always)]
-    pub fn read(frame: Frame, scope: u32, place: &mut Place<F>) -> Result<&mut Self, DropReason> {
-        F::read(frame, ETHERNET, scope, false, place)?;
-        // SAFETY: it has been read.
-        Ok(unsafe { place.assume_init_mut() })
+    pub fn read(frame: Frame, scope: u32) -> Result<Self, DropReason> {
+        let facts = F::facts(false).ok_or(DropReason::Truncated)?;
+        match read_packet(frame, scope, facts) {
+            true => Ok(Self { frame, facts }),
+            false => Err(DropReason::Truncated),
+        }
     }
 
-    /// Reads the packet that this ICMP error quotes into `place`.
+    /// Reads the packet that this ICMP error quotes.
     #[inline(always)]
-    pub fn quoted<'p>(&self, place: &'p mut Place<F>) -> Result<&'p mut Self, DropReason> {
-        F::read(
-            self.frame,
-            self.above + size_of::<IcmpHeader>() as u32,
-            self.key.scope,
-            true,
-            place,
-        )?;
-        // SAFETY: it has been read.
-        Ok(unsafe { place.assume_init_mut() })
+    pub fn quoted(&self) -> Result<Self, DropReason> {
+        let facts = F::facts(true).ok_or(DropReason::Truncated)?;
+        match read_quoted(self.frame, self.above, self.key.scope, facts) {
+            true => Ok(Self { frame: self.frame, facts }),
+            false => Err(DropReason::Truncated),
+        }
     }
+}
+
+impl<F: Family> core::ops::Deref for Packet<F> {
+    type Target = Facts<F>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Facts<F> {
+        self.facts
+    }
+}
+
+impl<F: Family> core::ops::DerefMut for Packet<F> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Facts<F> {
+        self.facts
+    }
+}
+
+/// Out of line, so that the verifier is done with the ways to read a packet before it walks the ways to carry one.
+#[inline(never)]
+fn read_packet<F: Layer3>(frame: Frame, scope: u32, facts: &mut Facts<F>) -> bool {
+    F::read(frame, ETHERNET, scope, false, facts).is_ok()
+}
+
+#[inline(never)]
+fn read_quoted<F: Layer3>(frame: Frame, above: u32, scope: u32, facts: &mut Facts<F>) -> bool {
+    F::read(frame, above + size_of::<IcmpHeader>() as u32, scope, true, facts).is_ok()
 }
 
 // === impl Ipv4 ===
 
 impl Read for Ipv4 {
     #[inline(always)]
-    fn read(frame: Frame, header: u32, scope: u32, quoted: bool, place: &mut Place<Self>) -> Result<(), DropReason> {
+    fn read(frame: Frame, header: u32, scope: u32, quoted: bool, facts: &mut Facts<Self>) -> Result<(), DropReason> {
         /// The fragment field, host byte order: more fragments follow.
         const MORE: u16 = 0x2000;
         /// The fragment field, host byte order: the offset in units of 8 bytes.
@@ -439,15 +468,7 @@ impl Read for Ipv4 {
         };
         let key = flow_key(source, destination, scope, protocol);
         let (layer4, tcp_flags) = (read.layer4, read.tcp_flags);
-        place.write(Packet {
-            frame,
-            key,
-            header,
-            above,
-            layer4,
-            tcp_flags,
-            fragment,
-        });
+        *facts = Facts { key, header, above, layer4, tcp_flags, fragment };
         Ok(())
     }
 

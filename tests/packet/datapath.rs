@@ -87,6 +87,8 @@ impl Datapath {
 
     /// Attaches a classifier to a device of the thread's network namespace, for as long as this value lives.
     pub fn attach(&mut self, program: &str, device: &str, side: TcAttachType) {
+        // Below 6.6 there is no tcx, and the filter wants this qdisc. Where it is there already, all is well.
+        let _ = aya::programs::tc::qdisc_add_clsact(device);
         let _: SchedClassifierLinkId = self
             .classifier(program)
             .attach(device, side)

@@ -5,7 +5,7 @@ use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv6, endpoint::Attachmen
 use crate::{
     family::Layer3,
     maps,
-    packet::{ETHER_ARP, Frame, Layer4, Mac, Packet, Place},
+    packet::{ETHER_ARP, Frame, Layer4, Mac, Packet},
     stage::{
         admit::{self, Affair},
         antispoof, arp, deliver, error, flow, fragment,
@@ -27,25 +27,24 @@ pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
 
 #[inline(always)]
 fn carry<F: Layer3>(frame: Frame, sender: &Attachment) -> Result<Verdict, DropReason> {
-    let mut place = Place::<F>::uninit();
-    let packet = Packet::read(frame, sender.network, &mut place)?;
-    antispoof::check(packet, sender)?;
-    fragment::follow(packet)?;
+    let mut packet = Packet::<F>::read(frame, sender.network)?;
+    antispoof::check(&packet, sender)?;
+    fragment::follow(&mut packet)?;
     if packet.layer4 == Layer4::Error {
-        return error::follow(packet);
+        return error::follow(&packet);
     }
-    let flow = match flow::follow(packet)? {
+    let flow = match flow::follow(&packet)? {
         Some(known) => known,
         None => {
-            check_switched(packet, sender)?;
+            check_switched(&packet, sender)?;
             match admit::judgement(admit::admit(frame, &packet.key, packet.tcp_flags))? {
-                Affair::Ours => flow::opened(packet)?,
+                Affair::Ours => flow::opened(&packet)?,
                 // An endpoint's packets are nobody's affair but ours.
                 Affair::Hosts => return Err(DropReason::NotRoutable),
             }
         }
     };
-    deliver::along(packet, flow)
+    deliver::along(&packet, flow)
 }
 
 /// A frame that is not for the gateway is switched: it stays inside the network. It goes by its address all the same, since there is one MAC to an

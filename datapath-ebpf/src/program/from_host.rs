@@ -5,7 +5,7 @@ use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv6, flow::SCOPE_HOST};
 use crate::{
     family::{Layer3, Reach},
     maps::Prefix,
-    packet::{ETHER_ARP, Frame, Layer4, Packet, Place},
+    packet::{ETHER_ARP, Frame, Layer4, Packet},
     stage::{
         admit::{self, Affair},
         arp, deliver, error, flow, fragment,
@@ -26,23 +26,22 @@ pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
 
 #[inline(always)]
 fn carry<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
-    let mut place = Place::<F>::uninit();
-    let packet = Packet::read(frame, SCOPE_HOST, &mut place)?;
-    fragment::follow(packet)?;
+    let mut packet = Packet::<F>::read(frame, SCOPE_HOST)?;
+    fragment::follow(&mut packet)?;
     if packet.layer4 == Layer4::Error {
-        return error::follow_or_tell(packet);
+        return error::follow_or_tell(&packet);
     }
-    let flow = match flow::follow(packet)? {
+    let flow = match flow::follow(&packet)? {
         Some(known) => known,
         None => {
-            check_destination(packet)?;
+            check_destination(&packet)?;
             match admit::judgement(admit::admit(frame, &packet.key, packet.tcp_flags))? {
-                Affair::Ours => flow::opened(packet)?,
+                Affair::Ours => flow::opened(&packet)?,
                 Affair::Hosts => return Err(DropReason::NotRoutable),
             }
         }
     };
-    deliver::along(packet, flow)
+    deliver::along(&packet, flow)
 }
 
 /// The stack may speak by its leg to our networks only.

@@ -4,7 +4,7 @@ use sluice_datapath_common::{DropReason, Family, Ipv4, flow::SCOPE_WORLD};
 
 use crate::{
     family::Layer3,
-    packet::{Fragment, Frame, Layer4, Packet, Place},
+    packet::{Fragment, Frame, Layer4, Packet},
     stage::{
         admit::{self, Affair},
         deliver, error, flow, fragment,
@@ -27,29 +27,28 @@ pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
 
 #[inline(always)]
 fn carry<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
-    let mut place = Place::<F>::uninit();
-    let Ok(packet) = Packet::read(frame, SCOPE_WORLD, &mut place) else {
+    let Ok(mut packet) = Packet::<F>::read(frame, SCOPE_WORLD) else {
         return Ok(Verdict::Stack);
     };
     if packet.layer4 == Layer4::Error {
-        return match error::follow(packet) {
+        return match error::follow(&packet) {
             Err(DropReason::UnrelatedError) => Ok(Verdict::Stack),
             told => told,
         };
     }
-    if packet.fragment == Fragment::Later && fragment::follow(packet).is_err() {
+    if packet.fragment == Fragment::Later && fragment::follow(&mut packet).is_err() {
         return Ok(Verdict::Stack);
     }
-    let known = match flow::follow(packet)? {
+    let known = match flow::follow(&packet)? {
         Some(known) => known,
         None => match admit::judgement(admit::admit_from_world(frame, &packet.key, packet.tcp_flags))? {
-            Affair::Ours => flow::opened(packet)?,
+            Affair::Ours => flow::opened(&packet)?,
             Affair::Hosts => return Ok(Verdict::Stack),
         },
     };
     // Only now: the fragments of the host's own datagrams must not push out ours.
     if packet.fragment == Fragment::First {
-        fragment::follow(packet)?;
+        fragment::follow(&mut packet)?;
     }
-    deliver::along(packet, known)
+    deliver::along(&packet, known)
 }

@@ -9,7 +9,7 @@ use sluice_datapath_common::{
 use crate::{
     family::Layer3,
     maps::Prefix,
-    packet::{Frame, Layer4, Packet, Place},
+    packet::{Frame, Layer4, Packet},
     rewrite,
     stage::{
         admit::{self, Affair},
@@ -31,26 +31,25 @@ pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
 
 #[inline(always)]
 fn guard<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
-    let mut place = Place::<F>::uninit();
-    let Ok(packet) = Packet::read(frame, SCOPE_HOST, &mut place) else {
+    let Ok(mut packet) = Packet::<F>::read(frame, SCOPE_HOST) else {
         return Ok(Verdict::Stack);
     };
     let Some(home) = F::SUBNETS.get(&Prefix::whole(packet.key.source)) else {
         return Ok(Verdict::Stack);
     };
-    fragment::follow(packet).map_err(|_| DropReason::UnmasqueradedSource)?;
+    fragment::follow(&mut packet).map_err(|_| DropReason::UnmasqueradedSource)?;
     if packet.layer4 == Layer4::Error {
-        return error::follow(packet).map_err(|_| DropReason::UnmasqueradedSource);
+        return error::follow(&packet).map_err(|_| DropReason::UnmasqueradedSource);
     }
-    let flow = match masqueraded_before(packet, home)? {
+    let flow = match masqueraded_before(&mut packet, home)? {
         Some(known) => known,
         None => match admit::judgement(admit::admit(frame, &packet.key, packet.tcp_flags))? {
-            Affair::Ours => flow::opened(packet)?,
+            Affair::Ours => flow::opened(&packet)?,
             Affair::Hosts => return Err(DropReason::UnmasqueradedSource),
         },
     };
     // SAFETY: the kernel keeps the entry's slot readable until the program ends. The stack that forwarded the packet has counted its hop.
-    rewrite::translate(packet, unsafe { flow.as_ref() }, 0)?;
+    rewrite::translate(&packet, unsafe { flow.as_ref() }, 0)?;
     Ok(Verdict::Stack)
 }
 

@@ -7,7 +7,7 @@ use crate::{
     family::Layer3,
     key::{self, flow_key},
     maps::Prefix,
-    packet::{Fragment, Packet, Place},
+    packet::{Fragment, Packet},
     rewrite,
     verdict::Verdict,
 };
@@ -15,18 +15,16 @@ use crate::{
 /// Sends the error on its way.
 #[inline(always)]
 pub fn follow<F: Layer3>(packet: &Packet<F>) -> Result<Verdict, DropReason> {
-    let mut place = Place::<F>::uninit();
-    let quoted = packet.quoted(&mut place).map_err(|_| DropReason::UnrelatedError)?;
-    along_quoted(packet, quoted)
+    let quoted = packet.quoted().map_err(|_| DropReason::UnrelatedError)?;
+    along_quoted(packet, &quoted)
 }
 
 /// Sends an error of the host's stack on its way. The host may also speak of what an endpoint said to it without any translation, or of a packet
 /// that we gave it for this very purpose: then the endpoint gets the error as it is.
 #[inline(always)]
 pub fn follow_or_tell<F: Layer3>(packet: &Packet<F>) -> Result<Verdict, DropReason> {
-    let mut place = Place::<F>::uninit();
-    let quoted = packet.quoted(&mut place).map_err(|_| DropReason::UnrelatedError)?;
-    match along_quoted(packet, quoted) {
+    let quoted = packet.quoted().map_err(|_| DropReason::UnrelatedError)?;
+    match along_quoted(packet, &quoted) {
         Err(DropReason::UnrelatedError) if quoted.key.source == packet.key.destination => {}
         told => return told,
     }
