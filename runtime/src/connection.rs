@@ -38,10 +38,11 @@ impl Connection {
             Ok(stream) => Ok(Some(Self {
                 stream: Arc::new(stream),
             })),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                Ok(None)
-            }
-            Err(error) => Err(failed(error)),
+            Err(error) => match error.kind() {
+                // Never there, gone, or just going.
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Ok(None),
+                _ => Err(failed(error)),
+            },
         }
     }
 

@@ -42,7 +42,6 @@ impl Runtime {
     /// Starts a shim, which makes the process; the process waits before it executes anything. Returns the host's pid of the process.
     pub async fn create(&self, create: &Create) -> Result<u32, RuntimeError> {
         let directory = self.path_of(&create.id)?;
-        self.warm();
         let maker = Maker {
             config: self.config.clone(),
             hierarchies: self.hierarchies.clone(),

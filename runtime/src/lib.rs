@@ -84,8 +84,9 @@ impl Runtime {
         })
     }
 
-    /// Makes the next [`create`](Self::create) faster on machines with v1 cgroups, by taking a wait for the kernel (up to 15 ms) now, on
-    /// a thread of its own. The effect lasts a few milliseconds: call it when a start begins, before the network is set up.
+    /// Makes the next [`create`](Self::create) faster on machines with v1 cgroups, by taking a wait for the kernel (some 15 ms) now, on a
+    /// thread of its own. Call it when a start begins, before the network is set up: cgroups can't be made while it waits, and what it
+    /// gains is lost again a few milliseconds later.
     pub fn warm(&self) {
         let hierarchies = self.hierarchies.clone();
         std::thread::spawn(move || hierarchies.warm());

@@ -104,7 +104,8 @@ impl Lab {
 
 fn open(directory: &Path, parent: &str) -> Runtime {
     let config = Config {
-        state_root: directory.join("run/containers"),
+        // In memory, as a daemon's is.
+        state_root: Path::new("/run").join(parent).join("containers"),
         shim: PathBuf::from(shim()),
         cgroup_parent: parent.to_owned(),
     };
@@ -144,6 +145,7 @@ impl Drop for Lab {
         });
         self.runtime.clean_up();
         let _ = fs::remove_dir_all(&self.directory);
+        let _ = fs::remove_dir_all(Path::new("/run").join(&self.parent));
     }
 }
 

@@ -197,7 +197,7 @@ fn settle_in(orders: &Orders, report: &OwnedFd) -> Result<(UnixListener, OwnedFd
         start_time(own).unwrap_or(0),
         start_time(pid).unwrap_or(0)
     );
-    write_whole(file::PIDS, pids.as_bytes()).map_err(failed("record the pids"))?;
+    write_whole(file::PIDS, pids.as_bytes(), false).map_err(failed("record the pids"))?;
     Ok((listener, signals, log, first))
 }
 
@@ -313,11 +313,13 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// Writes a file so that a reader finds all of it or nothing.
-fn write_whole(name: &str, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file so that a reader finds all of it or nothing; durably: also after the machine lost its power.
+fn write_whole(name: &str, bytes: &[u8], durably: bool) -> io::Result<()> {
     let unfinished = format!("{name}.new");
     let mut file = fs::File::create(&unfinished)?;
     io::Write::write_all(&mut file, bytes)?;
-    file.sync_all()?;
+    if durably {
+        file.sync_all()?;
+    }
     fs::rename(unfinished, name)
 }
