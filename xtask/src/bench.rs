@@ -118,7 +118,7 @@ impl Bench {
         let workshop = Workshop::open()?;
         let image = Image::make(workshop.path())?;
         let mut site = Site::open(&self.kinds(), &workshop, &binaries)?;
-        let memory = self.first_steps(&mut site, &image)?;
+        let memory = self.memory(&site, &image)?;
         site.populate(&image)?;
         if let Some(path) = self.profile {
             return self.show_profile(&site, path);
@@ -151,8 +151,8 @@ impl Bench {
         )
     }
 
-    /// What has to be done before there are containers: memory, and the image.
-    fn first_steps(&self, site: &mut Site, image: &Image) -> Outcome<Vec<(Kind, Memory)>> {
+    /// What is measured before there are containers. An engine that fails at it may do better on the network, so this is only noted.
+    fn memory(&self, site: &Site, image: &Image) -> Outcome<Vec<(Kind, Outcome<Memory>)>> {
         let wanted = self.profile.is_none() && self.wants_other(Choice::Memory);
         if wanted {
             say("the engines come to rest, for their memory");
@@ -164,13 +164,14 @@ impl Bench {
             let idle = memory::idle(engine);
             engine.import(image.archive())?;
             if wanted {
-                measured.push((engine.kind, memory::measure(engine, idle)?));
+                measured.push((engine.kind, memory::measure(engine, idle)));
             }
         }
+        interrupt::check()?;
         Ok(measured)
     }
 
-    fn measure(&self, site: &Site, memory: Vec<(Kind, Memory)>) -> Outcome<Report> {
+    fn measure(&self, site: &Site, memory: Vec<(Kind, Outcome<Memory>)>) -> Outcome<Report> {
         let busy = machine::load();
         if busy > BUSY {
             say(format_args!(
@@ -184,9 +185,15 @@ impl Bench {
             load: (busy, 0.0),
             samples: Samples::default(),
             launches: Vec::new(),
-            memory,
+            memory: Vec::new(),
             failures: Vec::new(),
         };
+        for (kind, memory) in memory {
+            match memory {
+                Ok(memory) => report.memory.push((kind, memory)),
+                Err(failure) => report.failures.push(format!("memory of {kind}: {failure}")),
+            }
+        }
         let kinds = site.kinds();
         let wanted = self.wanted();
         for round in 0..if wanted.is_empty() { 0 } else { self.rounds() } {

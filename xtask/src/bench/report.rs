@@ -44,7 +44,7 @@ impl Report {
     /// For people at a terminal.
     pub fn text(&self) -> String {
         let mut text: String = self.tables().iter().map(Table::text).collect();
-        text.push_str("\nbest (median); × is the ratio of the best to the best of the bare veth pair; ✓ and ✗ are about Sluice's\n");
+        text.push_str("\nbest (median) ×ratio of the best to the bare veth pair's best (median of the ratios of each round); ✓ and ✗ are about Sluice's best\n");
         for failure in &self.failures {
             text.push_str(&format!("not measured: {failure}\n"));
         }
@@ -217,8 +217,8 @@ impl Report {
 }
 
 const METHOD: &str = "\
-How to read it: **best (median) ×ratio**, where the ratio is that of the best to the best of a bare veth pair between two namespaces in the same \
-run. Noise only ever slows things, so the best is the figure to read and the median shows how noisy the run was. Round trips are to be trusted \
+How to read it: **best (median) ×ratio (median)**, where the ratio is that of the best to the best of a bare veth pair between two namespaces in \
+the same run, and its median is that of the ratios within each round. Noise only ever slows things, so the best is the figure to read and the median shows how noisy the run was. Round trips are to be trusted \
 to a few per cent, the others to ten.
 
 - Each engine has a host of its own, made of namespaces, on a veth pair to a namespace that stands for the LAN. Engines are driven by the same \
@@ -236,7 +236,10 @@ to a few per cent, the others to ten.
 fn cell(figure: Figure, kind: Kind, found: &Summary) -> String {
     let values = format!("{} ({})", figure.shown(found.best), figure.shown(found.median));
     match found.ratio {
-        Some(ratio) if kind != Kind::Bare => format!("{values} ×{ratio:.2}"),
+        Some(ratio) if kind != Kind::Bare => {
+            let median = found.median_ratio.unwrap_or(ratio);
+            format!("{values} ×{ratio:.2} ({median:.2})")
+        }
         _ => values,
     }
 }
