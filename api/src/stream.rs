@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use hyper_util::rt::TokioIo;
 use sluice_engine::{EngineError, Output};
 use sluice_runtime::{Attachment, Stream};
@@ -19,7 +19,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::version::Version;
+use crate::{serve::Peer, version::Version};
 
 /// Since this version the type of a multiplexed stream says that it is one.
 const NAMES_MULTIPLEXED: Version = Version(42);
@@ -39,6 +39,18 @@ pub(crate) struct Wanted {
     pub(crate) stdin: bool,
     pub(crate) stdout: bool,
     pub(crate) stderr: bool,
+}
+
+/// A process to be connected with.
+pub(crate) type Process = BoxFuture<'static, Result<Attachment, EngineError>>;
+
+/// A client and a process that are to talk: first the client hears `past`, then what comes.
+pub(crate) struct Conversation {
+    /// Awaited when the client listens, not before: some clients lose what comes along with the headers.
+    pub(crate) process: Option<Process>,
+    pub(crate) past: Option<Output>,
+    pub(crate) wanted: Wanted,
+    pub(crate) framing: Framing,
 }
 
 // === impl Framing ===
@@ -113,111 +125,120 @@ fn chunks(output: Output) -> impl futures_util::Stream<Item = Result<(Stream, By
     })
 }
 
-/// Connects a client with a process: `past` first, then what comes. The connection stops being HTTP (101); a client that does not ask for that
-/// gets a plain answer (200) that goes on until the process ends, and what it sends as its body is stdin.
-///
-/// The request's JSON, if it has one, must have been read before.
-pub(crate) fn connect(
-    mut request: Request,
-    process: Option<Attachment>,
-    past: Option<Output>,
-    wanted: Wanted,
-    framing: Framing,
-    version: Version,
-) -> Response {
-    let media_type = framing.media_type(version);
-    if !request.headers().contains_key(header::UPGRADE) {
-        return plain(request, process, past, wanted, framing);
-    }
-    let upgrade = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        match upgrade.await {
-            Ok(connection) => {
-                let (reader, writer) = tokio::io::split(TokioIo::new(connection));
-                converse(reader, writer, process, past, wanted, framing).await;
-            }
-            Err(error) => tracing::debug!(%error, "a client went away before its connection was taken over"),
-        }
-    });
-    let headers = [
-        (header::CONTENT_TYPE, media_type),
-        (header::CONNECTION, HeaderValue::from_static("Upgrade")),
-        (header::UPGRADE, HeaderValue::from_static("tcp")),
-    ];
-    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
-}
+// === impl Conversation ===
 
-/// Answers within HTTP. Version 1.0 has no chunks: what follows the headers is the stream itself, as such clients expect.
-fn plain(
-    request: Request,
-    process: Option<Attachment>,
-    past: Option<Output>,
-    wanted: Wanted,
-    framing: Framing,
-) -> Response {
-    let (ours, theirs) = tokio::io::duplex(64 << 10);
-    let body = request.into_body().into_data_stream().map_err(std::io::Error::other);
-    tokio::spawn(async move {
-        let reader = BodyReader {
-            body: Box::pin(body),
-            rest: Bytes::new(),
+impl Conversation {
+    /// Begins it. The connection stops being HTTP (101); a client that does not ask for that gets a plain answer (200) that goes on until the
+    /// process ends, and what it sends as its body is stdin.
+    ///
+    /// The request's JSON, if it has one, must have been read before.
+    pub(crate) fn begin(self, mut request: Request, version: Version) -> Response {
+        let media_type = self.framing.media_type(version);
+        if !request.headers().contains_key(header::UPGRADE) {
+            return self.begin_plain(request);
+        }
+        let peer = Peer::of(&request);
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            match upgrade.await {
+                Ok(connection) => {
+                    let (reader, writer) = tokio::io::split(TokioIo::new(connection));
+                    self.hold(reader, writer, peer.hung_up()).await;
+                }
+                Err(error) => tracing::debug!(%error, "a client went away before its connection was taken over"),
+            }
+        });
+        let headers = [
+            (header::CONTENT_TYPE, media_type),
+            (header::CONNECTION, HeaderValue::from_static("Upgrade")),
+            (header::UPGRADE, HeaderValue::from_static("tcp")),
+        ];
+        (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+    }
+
+    /// Answers within HTTP. Version 1.0 has no chunks: what follows the headers is the stream itself, as such clients expect.
+    fn begin_plain(self, request: Request) -> Response {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let body = request.into_body().into_data_stream().map_err(std::io::Error::other);
+        tokio::spawn(async move {
+            let reader = BodyReader {
+                body: Box::pin(body),
+                rest: Bytes::new(),
+            };
+            // A client that hangs up drops the body, and with it the other end of the pipe.
+            self.hold(reader, ours, std::future::pending()).await;
+        });
+        let output = stream::unfold(theirs, |mut theirs| async move {
+            let mut buffer = BytesMut::with_capacity(16 << 10);
+            match theirs.read_buf(&mut buffer).await {
+                Ok(0) => None,
+                Ok(_) => Some((Ok(buffer.freeze()), theirs)),
+                Err(error) => Some((Err(error), theirs)),
+            }
+        });
+        let media_type = HeaderValue::from_static("application/vnd.docker.raw-stream");
+        let mut response = ([(header::CONTENT_TYPE, media_type)], Body::from_stream(output)).into_response();
+        *response.version_mut() = axum::http::Version::HTTP_10;
+        response
+    }
+
+    /// Both directions until the process has said all, or the client is gone.
+    async fn hold(
+        self,
+        reader: impl AsyncRead + Unpin,
+        mut writer: impl AsyncWrite + Unpin,
+        hung_up: impl Future<Output = ()>,
+    ) {
+        let Self {
+            process,
+            past,
+            wanted,
+            framing,
+        } = self;
+        let (stdin, output, past) = match process {
+            None => (None, None, past),
+            Some(process) => match process.await {
+                Ok(process) => (process.stdin, Some(process.output), past),
+                Err(error) => (None, None, Some(last_words(&error))),
+            },
         };
-        converse(reader, ours, process, past, wanted, framing).await;
-    });
-    let output = stream::unfold(theirs, |mut theirs| async move {
-        let mut buffer = BytesMut::with_capacity(16 << 10);
-        match theirs.read_buf(&mut buffer).await {
-            Ok(0) => None,
-            Ok(_) => Some((Ok(buffer.freeze()), theirs)),
-            Err(error) => Some((Err(error), theirs)),
+        let hearing = async {
+            if let Some(past) = past {
+                replay(past, &mut writer, framing).await?;
+            }
+            if let Some(output) = output {
+                hear(output, &mut writer, wanted, framing).await?;
+            }
+            writer.shutdown().await
+        };
+        let saying = async {
+            match stdin {
+                Some(stdin) if wanted.stdin => say(reader, stdin).await,
+                // Kept, not closed: another client may be the one who speaks.
+                other => {
+                    let _kept = other;
+                    std::future::pending::<()>().await;
+                }
+            }
+            // The end of what the client says is not the end of what it hears.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = hearing => if let Err(error) = ended {
+                tracing::debug!(%error, "an attached client is gone");
+            },
+            () = saying => {}
+            () = hung_up => tracing::debug!("an attached client has hung up"),
         }
-    });
-    let media_type = HeaderValue::from_static("application/vnd.docker.raw-stream");
-    let mut response = ([(header::CONTENT_TYPE, media_type)], Body::from_stream(output)).into_response();
-    *response.version_mut() = axum::http::Version::HTTP_10;
-    response
+    }
 }
 
-/// Both directions until the process has said all, or the client is gone.
-async fn converse(
-    reader: impl AsyncRead + Unpin,
-    mut writer: impl AsyncWrite + Unpin,
-    process: Option<Attachment>,
-    past: Option<Output>,
-    wanted: Wanted,
-    framing: Framing,
-) {
-    let (stdin, output) = match process {
-        Some(process) => (process.stdin, Some(process.output)),
-        None => (None, None),
-    };
-    let hearing = async {
-        if let Some(past) = past {
-            replay(past, &mut writer, framing).await?;
-        }
-        if let Some(output) = output {
-            hear(output, &mut writer, wanted, framing).await?;
-        }
-        writer.shutdown().await
-    };
-    let saying = async {
-        match stdin {
-            Some(stdin) if wanted.stdin => say(reader, stdin).await,
-            // Kept, not closed: another client may be the one who speaks.
-            other => {
-                let _kept = other;
-                std::future::pending::<()>().await;
-            }
-        }
-        // The end of what the client says is not the end of what it hears.
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        ended = hearing => if let Err(error) = ended {
-            tracing::debug!(%error, "an attached client is gone");
-        },
-        () = saying => {}
-    }
+/// A process that cannot be started is told of as if it had said so itself.
+fn last_words(error: &EngineError) -> Output {
+    let (sender, output) = mpsc::channel(1);
+    // There is room for one.
+    let _ = sender.try_send(Ok((Stream::Stdout, format!("{error}\r\n").into())));
+    output
 }
 
 async fn replay(mut past: Output, writer: &mut (impl AsyncWrite + Unpin), framing: Framing) -> std::io::Result<()> {

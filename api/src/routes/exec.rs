@@ -7,14 +7,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
-use sluice_engine::{Kind, Output};
+use sluice_model::container::Phase;
 
 use crate::{
     body,
-    error::{Answer, ApiError},
+    error::Answer,
     query::Query,
     routes::{State, container::life::size},
-    stream::{self, Framing, Wanted},
+    stream::{Conversation, Framing, Process, Wanted},
     version::Version,
     wire::exec::{self, Create, Start},
 };
@@ -39,38 +39,41 @@ pub(crate) async fn start(
 ) -> Answer<Response> {
     let wish: Start = body::read_or_default(&mut request).await?;
     let view = state.inspect_exec(&id).await?;
-    let started = state.start_exec(&id).await;
-    if wish.detach {
-        return started.map(|_| StatusCode::OK.into_response()).map_err(ApiError::from);
-    }
     let asked = view.request;
+    if wish.detach {
+        state.start_exec(&id).await?;
+        return Ok(StatusCode::OK.into_response());
+    }
     let wanted = Wanted {
         stdin: asked.attach_stdin,
         stdout: asked.attach_stdout,
         stderr: asked.attach_stderr,
     };
-    let (process, past) = match started {
-        Ok(process) => (Some(process), None),
-        Err(error) if error.kind == Kind::Command => (None, Some(last_words(&error.message))),
-        Err(error) => return Err(error.into()),
+    let startable = !view.running
+        && view.exit_code.is_none()
+        && state
+            .inspect_container(&view.container, false)
+            .await?
+            .container
+            .state
+            .phase
+            == Phase::Running;
+    let process: Process = if startable {
+        // Started when the client listens. What goes wrong then is told on the stream, and its exit code (126, 127) is the session's.
+        Box::pin(async move { state.start_exec(&id).await })
+    } else {
+        // The engine says why not.
+        let process = state.start_exec(&id).await?;
+        Box::pin(async { Ok(process) })
     };
-    Ok(stream::connect(
-        request,
-        process,
-        past,
+    let framing = Framing::of_terminal(asked.tty);
+    Ok(Conversation {
+        process: Some(process),
+        past: None,
         wanted,
-        Framing::of_terminal(asked.tty),
-        version,
-    ))
-}
-
-/// A command that cannot be executed is told of as if it had said so itself, and its exit code (126 or 127) is the session's: clients look there,
-/// not at the answer's number.
-fn last_words(message: &str) -> Output {
-    let (sender, output) = tokio::sync::mpsc::channel(1);
-    // There is room for one.
-    let _ = sender.try_send(Ok((sluice_runtime::Stream::Stdout, format!("{message}\r\n").into())));
-    output
+        framing,
+    }
+    .begin(request, version))
 }
 
 /// `POST /exec/{id}/resize?h=&w=`

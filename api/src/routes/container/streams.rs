@@ -14,7 +14,7 @@ use crate::{
     error::{Answer, ApiError},
     query::Query,
     routes::State,
-    stream::{self, Framing, Wanted},
+    stream::{self, Conversation, Framing, Process, Wanted},
     version::Version,
 };
 
@@ -52,8 +52,9 @@ pub(crate) async fn attach(
         stderr: query.flag("stderr"),
     };
     let config = state.inspect_container(&name, false).await?.container.config;
-    let process = if query.flag("stream") {
-        Some(state.attach_container(&name).await?)
+    let process: Option<Process> = if query.flag("stream") {
+        let process = state.attach_container(&name).await?;
+        Some(Box::pin(async { Ok(process) }))
     } else {
         None
     };
@@ -67,14 +68,14 @@ pub(crate) async fn attach(
     } else {
         None
     };
-    Ok(stream::connect(
-        request,
+    let framing = Framing::of_terminal(config.tty);
+    Ok(Conversation {
         process,
         past,
         wanted,
-        Framing::of_terminal(config.tty),
-        version,
-    ))
+        framing,
+    }
+    .begin(request, version))
 }
 
 /// `POST /containers/{id}/wait?condition=`. The headers go out at once, so that a client knows that we wait before it starts the container; the
