@@ -24,10 +24,7 @@ use crate::{
     map::{contents::Tables, pins::Maps},
     names::Names,
     plan::{self, Steps, Troubles},
-    program::{
-        attach::{Attacher, Outcome},
-        load::Programs,
-    },
+    program::{attach::Attacher, load::Programs},
 };
 
 /// How many threads make sandboxes and furnish veths at a time. Most of their time they wait for the kernel.
@@ -341,28 +338,31 @@ fn see_to_all_programs(hands: &mut Hands<'_>, actual: &mut Actual, report: &mut 
 fn see_to_veths(hands: &mut Hands<'_>, actual: &mut Actual, report: &mut Report, attention: Attention) {
     const AT_A_TIME: usize = 4;
     actual.grow(Instant::now());
-    report.unpromoted = actual.made.len();
     let suspect = attention == Attention::Full;
-    let mut left = if suspect { usize::MAX } else { AT_A_TIME };
-    for ifindex in actual.veths.keys().filter(|ifindex| !actual.made.contains_key(ifindex)) {
-        if left == 0 {
+    // A start is no time for waiting: filters are as good for another moment.
+    let mut turns = match hands.attacher.has_tcx() {
+        true if suspect => 0,
+        true => AT_A_TIME,
+        false => usize::MAX,
+    };
+    for ifindex in actual.veths.keys().copied() {
+        let (attacher, programs) = (hands.attacher, hands.programs);
+        let outcome = if attacher.has_link(FROM_CONTAINER, ifindex) {
+            attacher.promote(programs, hands.names, FROM_CONTAINER, ifindex, suspect)
+        } else if turns == 0 || actual.made.contains_key(&ifindex) {
             report.unpromoted += 1;
-            continue;
-        }
-        match hands
-            .attacher
-            .promote(hands.programs, hands.names, FROM_CONTAINER, *ifindex, suspect)
-        {
-            Ok(Outcome::Attached) => left -= 1,
-            Ok(_) => {}
-            Err(error) => drop(
-                report
-                    .troubles
-                    .insert(format!("{FROM_CONTAINER}-{ifindex}"), error.to_string()),
-            ),
+            attacher.to_new_device(programs, FROM_CONTAINER, ifindex)
+        } else {
+            turns -= 1;
+            attacher.promote(programs, hands.names, FROM_CONTAINER, ifindex, true)
+        };
+        if let Err(error) = outcome {
+            report
+                .troubles
+                .insert(format!("{FROM_CONTAINER}-{ifindex}"), error.to_string());
         }
         if suspect {
-            reap_duplicates(hands, *ifindex);
+            reap_duplicates(hands, ifindex);
         }
     }
 }

@@ -155,6 +155,7 @@ mod tests {
     use sluice_datapath_common::Ipv4Address;
 
     use super::*;
+    use crate::map::handle::Handle;
 
     fn flow(last_seen: u64) -> (FlowKey<Ipv4>, Flow<Ipv4>) {
         let key = FlowKey {
@@ -212,5 +213,90 @@ mod tests {
         assert!(!is_idle(&key, &flow, 999_000_000));
         assert!(!is_idle(&key, &flow, 1_000_000_000 + TCP_ESTABLISHED.as_nanos() as u64));
         assert!(is_idle(&key, &flow, 1_000_000_001 + TCP_ESTABLISHED.as_nanos() as u64));
+    }
+
+    type Flows = Table<FlowKey<Ipv4>, Flow<Ipv4>>;
+
+    /// Maps of the kernel, on a bpffs of the test's own; none without root.
+    fn tables() -> Option<(Flows, Table<u32, u32>)> {
+        use crate::{
+            kernel::bpf,
+            map::pins::{SPECIFICATIONS, Specification},
+        };
+        use nix::{
+            mount::{MsFlags, mount},
+            sched::{CloneFlags, unshare},
+        };
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: needs root");
+            return None;
+        }
+        let none = None::<&str>;
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none).unwrap();
+        let make = |name: &str, kind: &str| {
+            let map: &Specification = SPECIFICATIONS.iter().find(|map| map.name == name).unwrap();
+            let (key, value) = (map.key_size.to_string(), map.value_size.to_string());
+            let pin = format!("/sys/fs/bpf/{name}");
+            let size = ["key", &key, "value", &value, "entries", "1024", "name", name];
+            let made = std::process::Command::new("bpftool")
+                .args(["map", "create", &pin, "type", kind])
+                .args(size)
+                .status();
+            assert!(made.unwrap().success());
+            bpf::open_pin(std::path::Path::new(&pin)).unwrap()
+        };
+        let flows = Table::from_map(make("FLOWS4", "hash")).unwrap();
+        let generations = Table::from_map(make("GENERATIONS", "array")).unwrap();
+        generations.put(&7, &3).unwrap();
+        Some((flows, generations))
+    }
+
+    fn connection(port: u16, seen: u64, answered: u64) -> [(FlowKey<Ipv4>, Flow<Ipv4>); 2] {
+        let (mut key, mut flow) = flow(seen);
+        key.source_port = port.to_be();
+        flow.source_port = port.to_be();
+        let other = reverse(&key, &flow);
+        let reply = Flow {
+            last_seen: answered,
+            source: key.destination,
+            source_port: key.destination_port,
+            destination: key.source,
+            destination_port: key.source_port,
+            reverse_scope: key.scope,
+            source_endpoint: 0,
+            source_generation: 0,
+            destination_endpoint: flow.source_endpoint,
+            destination_generation: flow.source_generation,
+            ..flow
+        };
+        [(key, flow), (other, reply)]
+    }
+
+    #[test]
+    fn a_sweep_ends_whole_connections_and_only_those_that_are_idle_both_ways_or_whose_endpoint_is_gone() {
+        let Some((table, generations)) = tables() else { return };
+        let long_ago = 1_000_000_000;
+        let now = long_ago + 2 * TCP_ESTABLISHED.as_nanos() as u64;
+        let left = |generations: &Table<u32, u32>| {
+            let mut lives = Lives {
+                generations,
+                known: HashMap::new(),
+            };
+            sweep_table(&table, &mut lives, now).unwrap();
+            table.count().unwrap()
+        };
+        // Idle both ways; idle one way; in use; and more than one batch holds.
+        let mut entries = Vec::new();
+        entries.extend(connection(1001, long_ago, long_ago));
+        entries.extend(connection(1002, long_ago, now));
+        entries.extend(connection(1003, now, now));
+        (0..400).for_each(|port| entries.extend(connection(2000 + port, long_ago, long_ago)));
+        entries.iter().for_each(|(key, flow)| table.put(key, flow).unwrap());
+        assert_eq!(left(&generations), 4, "two connections of two entries each");
+        // The endpoint begins another life.
+        generations.put(&7, &4).unwrap();
+        assert_eq!(left(&generations), 0);
     }
 }

@@ -126,7 +126,17 @@ impl Attacher {
         }
     }
 
-    /// Attaches a program to a new device without waiting: by a filter.
+    /// Are devices that live on given links? Known for sure once a program was attached.
+    pub fn has_tcx(&self) -> bool {
+        !self.clsact.load(Ordering::Relaxed)
+    }
+
+    /// Is the program attached to the device by a link?
+    pub fn has_link(&self, program: &str, ifindex: u32) -> bool {
+        self.pin(program, ifindex).exists()
+    }
+
+    /// Sees to it that the program is attached to a young device, without waiting: by a filter.
     pub fn to_new_device(&self, programs: &Programs, program: &'static str, ifindex: u32) -> Result<(), AgentError> {
         let (fd, id) = programs.get(program)?;
         let outcome = self.by_filter(program, fd, id, ifindex);
@@ -135,8 +145,8 @@ impl Attacher {
             .tried(|| format!("attaching {program} to device {ifindex}"))
     }
 
-    /// As [`Attacher::to_device`] for a device that may have begun with a filter, which goes when the link is there. A packet of that moment
-    /// meets the program by the link; the filter behind it sees only what the link's program has no opinion on.
+    /// As [`Attacher::to_device`] for a device that began with a filter, which goes (when there may be one: `suspect`) once the link is there. A
+    /// packet of that moment meets the program by the link; the filter behind it sees only what the link's program has no opinion on.
     pub fn promote(
         &self,
         programs: &Programs,
@@ -144,12 +154,12 @@ impl Attacher {
         program: &'static str,
         ifindex: u32,
         suspect: bool,
-    ) -> Result<Outcome, AgentError> {
+    ) -> Result<(), AgentError> {
         let outcome = self.to_device(programs, program, ifindex)?;
         if !self.clsact.load(Ordering::Relaxed) && (suspect || outcome == Outcome::Attached) {
             remove_filters(names, ifindex).tried(|| format!("removing the filter of device {ifindex}"))?;
         }
-        Ok(outcome)
+        Ok(())
     }
 
     /// Sees to it that the socket hooks are attached to the root of the cgroups that are visible here.

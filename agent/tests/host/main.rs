@@ -183,6 +183,22 @@ fn a_veth_that_lives_on_gets_its_link_and_no_packet_is_lost_meanwhile() {
 }
 
 #[test]
+fn a_restart_takes_over_what_is_there_in_a_moment() {
+    on_a_host(async |host| {
+        let agent = host.agent().await;
+        host.populate(&agent, &(1..=20).collect::<Vec<_>>()).await;
+        agent.stop().await;
+        let started = Instant::now();
+        let agent = host.agent().await;
+        println!("restart with 20 endpoints: {:?}", started.elapsed());
+        let memory = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+        println!("{}", memory.lines().find(|line| line.starts_with("Pss:")).unwrap());
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        agent.stop().await;
+    });
+}
+
+#[test]
 fn what_goes_is_gone_and_cleanup_leaves_nothing() {
     on_a_host(async |host| {
         let (before, mounts) = (devices(), run("mount"));
