@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, PosixRlimitType, Spec};
+use oci_spec::runtime::{Hooks, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, PosixRlimitType, Spec};
 
 use crate::{
     RuntimeError,
@@ -24,6 +24,7 @@ pub(crate) fn plan(
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
     let first = spec.process().as_ref().ok_or_else(|| missing("process"))?;
     let linux = spec.linux().as_ref().ok_or_else(|| missing("linux section"))?;
+    refuse_what_would_be_passed_over(spec, first)?;
     // A device the spec names replaces the default one of that path: it comes last.
     let devices = spec::default_devices();
     let devices = devices.iter().chain(linux.devices().iter().flatten()).map(device);
@@ -55,6 +56,23 @@ pub(crate) fn plan(
         seccomp_flags,
         process: process(first),
     })
+}
+
+/// Who asks for confinement or a hook must not get a container without.
+fn refuse_what_would_be_passed_over(spec: &Spec, first: &oci_spec::runtime::Process) -> Result<(), RuntimeError> {
+    let is_set = |label: &Option<String>| label.as_ref().is_some_and(|label| !label.is_empty());
+    let unsupported = [
+        (
+            spec.hooks().as_ref().is_some_and(|hooks| *hooks != Hooks::default()),
+            "hooks",
+        ),
+        (is_set(first.apparmor_profile()), "AppArmor profiles"),
+        (is_set(first.selinux_label()), "SELinux labels"),
+    ];
+    match unsupported.into_iter().find(|(is_asked_for, _)| *is_asked_for) {
+        Some((_, what)) => Err(RuntimeError::Failed(format!("{what} are not supported"))),
+        None => Ok(()),
+    }
 }
 
 fn namespaces(wanted: &[oci_spec::runtime::LinuxNamespace]) -> Result<Vec<Namespace>, RuntimeError> {

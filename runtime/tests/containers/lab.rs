@@ -45,7 +45,7 @@ impl Lab {
         let parent = format!("sluice-test-{}-{number}", std::process::id());
         let directory = Path::new("/var/tmp").join(&parent);
         fs::create_dir_all(&directory).unwrap();
-        let runtime = open(&directory, &parent);
+        let runtime = open(&parent);
         Some(Self {
             runtime,
             directory,
@@ -55,7 +55,7 @@ impl Lab {
 
     /// As a daemon does after a restart.
     pub fn reopen(&mut self) {
-        self.runtime = open(&self.directory, &self.parent);
+        self.runtime = open(&self.parent);
     }
 
     /// A bundle whose program is `args`, with a root of its own.
@@ -102,7 +102,7 @@ impl Lab {
     }
 }
 
-fn open(directory: &Path, parent: &str) -> Runtime {
+fn open(parent: &str) -> Runtime {
     let config = Config {
         // In memory, as a daemon's is.
         state_root: Path::new("/run").join(parent).join("containers"),

@@ -197,7 +197,7 @@ fn settle_in(orders: &Orders, report: &OwnedFd) -> Result<(UnixListener, OwnedFd
         start_time(own).unwrap_or(0),
         start_time(pid).unwrap_or(0)
     );
-    write_whole(file::PIDS, pids.as_bytes(), false).map_err(failed("record the pids"))?;
+    write_whole(file::PIDS, pids.as_bytes()).map_err(failed("record the pids"))?;
     Ok((listener, signals, log, first))
 }
 
@@ -313,13 +313,11 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// Writes a file so that a reader finds all of it or nothing; durably: also after the machine lost its power.
-fn write_whole(name: &str, bytes: &[u8], durably: bool) -> io::Result<()> {
+/// Writes a file so that a reader finds all of it or nothing. It outlives us and the daemon, as the page cache does; should the machine
+/// lose its power, the container is gone as well, and so is the directory, which is one of this boot only. So there is nothing to sync.
+fn write_whole(name: &str, bytes: &[u8]) -> io::Result<()> {
     let unfinished = format!("{name}.new");
     let mut file = fs::File::create(&unfinished)?;
     io::Write::write_all(&mut file, bytes)?;
-    if durably {
-        file.sync_all()?;
-    }
     fs::rename(unfinished, name)
 }

@@ -253,7 +253,7 @@ impl Shim<'_> {
         let encoded = wire::encode_exit(exit);
         if at == 0 {
             // On disk first: whoever is told may ask for it after we are gone.
-            let _ = write_whole(file::EXIT, &encoded, true);
+            let _ = write_whole(file::EXIT, &encoded);
             // With a pid namespace of its own the kernel has killed the rest already.
             let _ = fs::write(self.orders.cgroup.join("cgroup.kill"), "1");
         } else {
