@@ -19,7 +19,7 @@ pub const fn difference(old: u32, new: u32) -> u32 {
 /// The checksum field after a change that makes `difference`.
 #[inline(always)]
 pub const fn apply(checksum: u16, difference: u32) -> u16 {
-    !fold(add(!checksum as u16 as u32, difference))
+    !fold(add((!checksum) as u32, difference))
 }
 
 /// A sum brought down to 16 bits.

@@ -56,4 +56,11 @@ const _: () = assert!(size_of::<PublishKey<Ipv4>>() == 8 && size_of::<PublishKey
 const _: () = assert!(size_of::<Publication<Ipv4>>() == 16 && size_of::<Publication<Ipv6>>() == 28);
 const _: () = assert!(size_of::<ReservationKey>() == 4);
 
-plain_old_data!(PublishKey<Ipv4>, PublishKey<Ipv6>, Publication<Ipv4>, Publication<Ipv6>, ReservationKey, Reservation);
+plain_old_data!(
+    PublishKey<Ipv4>,
+    PublishKey<Ipv6>,
+    Publication<Ipv4>,
+    Publication<Ipv6>,
+    ReservationKey,
+    Reservation
+);

@@ -115,7 +115,9 @@ impl Tables for Ipv4 {
     #[inline(always)]
     fn facts(quoted: bool) -> Option<&'static mut Facts<Self>> {
         // SAFETY: it is this CPU's own, and a program reads one packet and one quotation; integers only, and zero is a variant of each enum.
-        maps::FACTS4.get_ptr_mut(quoted as u32).map(|facts| unsafe { &mut *facts })
+        maps::FACTS4
+            .get_ptr_mut(quoted as u32)
+            .map(|facts| unsafe { &mut *facts })
     }
 
     #[inline(always)]

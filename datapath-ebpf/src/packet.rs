@@ -358,13 +358,13 @@ impl Mac {
 impl EthernetHeader {
     /// Who sends the frame.
     #[inline(always)]
-    pub fn from(&self) -> Mac {
+    pub fn sender(&self) -> Mac {
         Mac::from_words(self.source)
     }
 
     /// Who is to take it.
     #[inline(always)]
-    pub fn to(&self) -> Mac {
+    pub fn receiver(&self) -> Mac {
         Mac::from_words(self.destination)
     }
 }
@@ -387,7 +387,10 @@ impl<F: Layer3> Packet<F> {
     pub fn quoted(&self) -> Result<Self, DropReason> {
         let facts = F::facts(true).ok_or(DropReason::Truncated)?;
         match read_quoted(self.frame, self.above, self.key.scope, facts) {
-            true => Ok(Self { frame: self.frame, facts }),
+            true => Ok(Self {
+                frame: self.frame,
+                facts,
+            }),
             false => Err(DropReason::Truncated),
         }
     }
@@ -468,7 +471,14 @@ impl Read for Ipv4 {
         };
         let key = flow_key(source, destination, scope, protocol);
         let (layer4, tcp_flags) = (read.layer4, read.tcp_flags);
-        *facts = Facts { key, header, above, layer4, tcp_flags, fragment };
+        *facts = Facts {
+            key,
+            header,
+            above,
+            layer4,
+            tcp_flags,
+            fragment,
+        };
         Ok(())
     }
 

@@ -149,7 +149,7 @@ fn translate_quoted_layer4<F: Layer3>(quoted: &Packet<F>, flow: &Flow<F>) -> Res
 /// Gives the frame its MACs, unless it bears them already.
 #[inline(always)]
 pub fn address_frame(frame: Frame, destination: Mac, source: Mac) -> Result<(), DropReason> {
-    if frame.ethernet()?.to() == destination {
+    if frame.ethernet()?.receiver() == destination {
         return Ok(());
     }
     store(frame, 0, &[destination.words(), source.words()])

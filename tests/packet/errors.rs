@@ -25,7 +25,7 @@ fn an_error_about_a_masqueraded_packet_finds_its_sender() {
         .world_says(&Packet::error(ROUTER, NIC_ADDRESS, TIME_EXCEEDED, &sent, 1000))
         .sent();
     assert_eq!(
-        (error.source(), error.destination(), error.to_mac()),
+        (error.source(), error.destination(), error.receiver_mac()),
         (ROUTER, WEB.address, WEB.mac)
     );
     let quoted = quoted(&error);
@@ -145,7 +145,7 @@ fn the_host_reports_on_a_packet_that_it_was_given_for_this() {
     let error = scene
         .host_says(&Packet::error(GATEWAY, WEB.address, TIME_EXCEEDED, &last_hop, 1000))
         .sent();
-    assert_eq!((error.source(), error.to_mac()), (GATEWAY, WEB.mac));
+    assert_eq!((error.source(), error.receiver_mac()), (GATEWAY, WEB.mac));
     assert_eq!(quoted(&error).source(), WEB.address);
 }
 

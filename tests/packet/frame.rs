@@ -121,7 +121,7 @@ impl Packet {
     /// A piece of a datagram: offset in bytes, and whether more follow.
     pub fn fragment(mut self, identification: u16, offset: u16, more: bool) -> Self {
         self.identification = identification;
-        self.fragment = offset / 8 | if more { MORE_FRAGMENTS } else { 0 };
+        self.fragment = (offset / 8) | if more { MORE_FRAGMENTS } else { 0 };
         self
     }
 
@@ -217,11 +217,11 @@ impl Frame {
         Self::arp(asker.0, 1, asker, ([0; 6], address))
     }
 
-    pub fn to_mac(&self) -> Mac {
+    pub fn receiver_mac(&self) -> Mac {
         self.bytes(0)
     }
 
-    pub fn from_mac(&self) -> Mac {
+    pub fn sender_mac(&self) -> Mac {
         self.bytes(6)
     }
 
@@ -253,16 +253,6 @@ impl Frame {
     /// The packet that an ICMP error quotes, as a frame.
     pub fn quoted(&self) -> Self {
         Self([&[0; 12][..], &[8, 0][..], &self.0[self.above() + 8..]].concat())
-    }
-
-    /// What follows the header of the layer above IP.
-    pub fn payload(&self) -> &[u8] {
-        let header = match self.0[23] {
-            TCP => 20,
-            UDP | ICMP => 8,
-            _ => 0,
-        };
-        &self.0[self.above() + header..]
     }
 
     /// Are all checksums right? Says which is not.

@@ -15,7 +15,7 @@ fn the_host_reaches_an_endpoint_and_is_answered() {
         .host_says(&Packet::tcp((GATEWAY, 4000), (WEB.address, 80), SYN))
         .sent();
     assert_eq!(
-        (frame.source(), frame.destination(), frame.to_mac()),
+        (frame.source(), frame.destination(), frame.receiver_mac()),
         (GATEWAY, WEB.address, WEB.mac)
     );
     let flow = scene.flow(SCOPE_HOST, TCP, (GATEWAY, 4000), (WEB.address, 80)).unwrap();
@@ -24,7 +24,7 @@ fn the_host_reaches_an_endpoint_and_is_answered() {
         .says(WEB, &Packet::tcp((WEB.address, 80), (GATEWAY, 4000), SYN | ACK))
         .sent();
     assert_eq!(
-        (answer.to_mac(), answer.source(), answer.ttl()),
+        (answer.receiver_mac(), answer.source(), answer.ttl()),
         (HOST_MAC, WEB.address, 64)
     );
     assert_eq!(scene.counts(), (2, 0));
@@ -36,7 +36,7 @@ fn a_frame_of_the_host_that_is_not_for_the_endpoints_mac_is_readdressed() {
     let mut scene = scene::set();
     let packet = Packet::udp((GATEWAY, 4000), (WEB.address, 53)).macs(HOST_MAC, HOST_MAC);
     let frame = scene.run("from_host", HOST_LEG, &packet.build()).sent();
-    assert_eq!((frame.to_mac(), frame.from_mac()), (WEB.mac, GATEWAY_MAC));
+    assert_eq!((frame.receiver_mac(), frame.sender_mac()), (WEB.mac, GATEWAY_MAC));
 }
 
 #[test]
@@ -47,13 +47,13 @@ fn an_endpoint_reaches_every_address_of_the_host() {
             .says(WEB, &Packet::tcp((WEB.address, 4000), (address, 22), SYN))
             .sent();
         assert_eq!(
-            (frame.to_mac(), frame.source(), frame.destination()),
+            (frame.receiver_mac(), frame.source(), frame.destination()),
             (HOST_MAC, WEB.address, address)
         );
         let back = scene
             .host_says(&Packet::tcp((address, 22), (WEB.address, 4000), SYN | ACK))
             .sent();
-        assert_eq!((back.to_mac(), back.source()), (WEB.mac, address));
+        assert_eq!((back.receiver_mac(), back.source()), (WEB.mac, address));
         assert_eq!(scene.counts(), (2, 0));
     }
 }

@@ -3,6 +3,12 @@
 //! [`scene`] is the host the packets live on, [`datapath`] the programs and their tables, [`frame`] builds and takes apart what is sent.
 //! A redirect is not carried out in a test run; what really arrives is seen in `network`, with real namespaces.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed, and says where"
+)]
+
 mod datapath;
 mod frame;
 mod scene;

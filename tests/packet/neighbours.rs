@@ -52,7 +52,7 @@ fn a_frame_sent_to_the_gateways_mac_is_routed_to_the_neighbour() {
     let mut scene = scene::set();
     let packet = Packet::udp((WEB.address, 4000), (SHOP.address, 53)).macs(WEB.mac, GATEWAY_MAC);
     let frame = scene.says(WEB, &packet).sent();
-    assert_eq!((frame.to_mac(), frame.from_mac()), (SHOP.mac, GATEWAY_MAC));
+    assert_eq!((frame.receiver_mac(), frame.sender_mac()), (SHOP.mac, GATEWAY_MAC));
 }
 
 #[test]

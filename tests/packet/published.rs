@@ -25,7 +25,7 @@ fn a_client_of_the_lan_reaches_the_endpoint_as_itself() {
         .sent();
     assert_eq!((frame.source(), frame.source_port()), (CLIENT, 5000));
     assert_eq!((frame.destination(), frame.destination_port()), (WEB.address, 80));
-    assert_eq!((frame.to_mac(), frame.from_mac()), (WEB.mac, GATEWAY_MAC));
+    assert_eq!((frame.receiver_mac(), frame.sender_mac()), (WEB.mac, GATEWAY_MAC));
     let flow = scene
         .flow(SCOPE_WORLD, TCP, (CLIENT, 5000), (NIC_ADDRESS, 8080))
         .unwrap();
@@ -169,7 +169,7 @@ fn a_neighbour_reaches_the_published_port_as_itself() {
         (frame.source(), frame.destination(), frame.destination_port()),
         (SHOP.address, WEB.address, 80)
     );
-    assert_eq!((frame.to_mac(), frame.from_mac()), (WEB.mac, GATEWAY_MAC));
+    assert_eq!((frame.receiver_mac(), frame.sender_mac()), (WEB.mac, GATEWAY_MAC));
     let back = scene
         .says(WEB, &Packet::tcp((WEB.address, 80), (SHOP.address, 4000), SYN | ACK))
         .sent();
@@ -192,7 +192,7 @@ fn a_published_port_is_open_to_other_networks_and_without_icc() {
     let back = scene
         .says(WEB, &Packet::tcp((WEB.address, 80), (LONE.address, 4000), SYN | ACK))
         .sent();
-    assert_eq!((back.source(), back.to_mac()), (NIC_ADDRESS, LONE.mac));
+    assert_eq!((back.source(), back.receiver_mac()), (NIC_ADDRESS, LONE.mac));
     scene
         .says(SHOP, &Packet::tcp((SHOP.address, 4000), (NIC_ADDRESS, 8080), SYN))
         .sent();
@@ -209,7 +209,7 @@ fn an_endpoint_reaches_its_own_published_port_by_way_of_the_gateway() {
         (frame.source(), frame.destination(), frame.destination_port()),
         (GATEWAY, WEB.address, 80)
     );
-    assert_eq!((frame.to_mac(), frame.from_mac()), (WEB.mac, GATEWAY_MAC));
+    assert_eq!((frame.receiver_mac(), frame.sender_mac()), (WEB.mac, GATEWAY_MAC));
     let answer = Packet::tcp((WEB.address, 80), (GATEWAY, frame.source_port()), SYN | ACK);
     let back = scene.says(WEB, &answer).sent();
     assert_eq!((back.source(), back.source_port()), (NIC_ADDRESS, 8080));

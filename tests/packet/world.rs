@@ -39,7 +39,7 @@ fn the_answer_finds_its_way_back() {
         .sent();
     assert_eq!((frame.source(), frame.source_port()), (SERVER, 80));
     assert_eq!((frame.destination(), frame.destination_port()), (WEB.address, KEPT));
-    assert_eq!((frame.to_mac(), frame.from_mac()), (WEB.mac, GATEWAY_MAC));
+    assert_eq!((frame.receiver_mac(), frame.sender_mac()), (WEB.mac, GATEWAY_MAC));
     assert_eq!(scene.counts(), (2, 0));
     scene.assert_no_drops();
 }
@@ -232,7 +232,7 @@ fn what_leaves_by_a_device_that_is_not_ours_is_the_hosts_to_forward() {
     let mut scene = scene::set();
     let vm = Ipv4Addr::new(172, 30, 0, 9);
     let frame = scene.says(WEB, &Packet::tcp((WEB.address, KEPT), (vm, 80), SYN)).sent();
-    assert_eq!((frame.source(), frame.to_mac()), (WEB.address, HOST_MAC));
+    assert_eq!((frame.source(), frame.receiver_mac()), (WEB.address, HOST_MAC));
     let flow = scene.flow(2, TCP, (WEB.address, KEPT), (vm, 80)).unwrap();
     assert_eq!((flow.action, flow.ifindex), (Action::Host as u8, HOST_LEG));
 }
@@ -247,7 +247,7 @@ fn a_packet_at_its_last_hop_is_given_to_the_host_to_report() {
         .says(WEB, &Packet::udp((WEB.address, KEPT), (SERVER, 33_434)).ttl(1))
         .sent();
     assert_eq!(
-        (frame.source(), frame.ttl(), frame.to_mac()),
+        (frame.source(), frame.ttl(), frame.receiver_mac()),
         (WEB.address, 1, HOST_MAC)
     );
 }
@@ -258,7 +258,7 @@ fn a_packet_too_long_for_the_nic_is_given_to_the_host_to_report() {
     scene.network_with_mtu(2, NETWORK_EXISTS | NETWORK_ICC | NETWORK_MASQUERADES, 9000);
     let long = Packet::udp((WEB.address, KEPT), (SERVER, 53)).payload(&[7; 3000]);
     let frame = scene.says(WEB, &long).sent();
-    assert_eq!((frame.source(), frame.to_mac()), (WEB.address, HOST_MAC));
+    assert_eq!((frame.source(), frame.receiver_mac()), (WEB.address, HOST_MAC));
     let short = scene.says(WEB, &Packet::udp((WEB.address, KEPT), (SERVER, 53))).sent();
     assert_eq!(short.source(), NIC_ADDRESS);
 }

@@ -52,7 +52,7 @@ fn carry<F: Layer3>(frame: Frame, sender: &Attachment) -> Result<Verdict, DropRe
 #[inline(always)]
 fn check_switched<F: Layer3>(packet: &Packet<F>, sender: &Attachment) -> Result<(), DropReason> {
     let network = maps::network(sender.network).ok_or(DropReason::UnknownDevice)?;
-    let receiver = packet.frame.ethernet()?.to();
+    let receiver = packet.frame.ethernet()?.receiver();
     if receiver == Mac::new(network.gateway_mac) {
         return Ok(());
     }

@@ -7,11 +7,12 @@ use sluice_datapath_common::{
     DropReason, Family,
     flow::{FLOW_CHECKS_MTU, FLOW_MASQUERADES, FLOW_PUBLISHED, FlowKey, SCOPE_HOST, SCOPE_WORLD},
     network::{NETWORK_INTERNAL, NETWORK_MASQUERADES, Network},
+    publish::Publication,
 };
 
 use super::{flow, policy, publish, route::Leg};
 use crate::{
-    family::{Layer3, Reach},
+    family::{Layer3, Reach, Way},
     maps::{self, Prefix},
     packet::{Frame, TCP, UDP},
 };
@@ -112,23 +113,26 @@ pub fn admit_from_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, tcp_flags: u8
 
 #[inline(never)]
 fn judge_out_of_line<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Number {
-    let epoch = maps::epoch();
-    let judged = match key.scope {
+    // The epoch before anything else, and a plan that translates nothing; the judges change what is to be different.
+    plan.epoch = maps::epoch();
+    plan.source = key.source;
+    plan.destination = key.destination;
+    plan.destination_port = key.destination_port;
+    plan.flags = 0;
+    number(match key.scope {
         SCOPE_WORLD => of_world(frame, key, plan),
         SCOPE_HOST => of_host(frame, key, plan),
         _ => of_endpoint(frame, key, plan),
-    };
-    if let Ok(Affair::Ours) = judged {
-        plan.epoch = epoch;
-    }
-    number(judged)
+    })
 }
 
 /// What an endpoint says.
 #[inline(always)]
-fn of_endpoint<F: Layer3>(frame: Frame, key: &FlowKey<F>, place: &mut Plan<F>) -> Result<Affair, DropReason> {
+fn of_endpoint<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Result<Affair, DropReason> {
     let network = maps::network(key.scope).ok_or(DropReason::UnknownDevice)?;
-    let back = Leg::to_endpoint(key.scope, key.source).map_err(|_| DropReason::UnknownDevice)?;
+    plan.back
+        .lead_to_endpoint(key.scope, key.source)
+        .map_err(|_| DropReason::UnknownDevice)?;
     match F::reach(key.destination) {
         Reach::Unicast => {}
         Reach::Multicast => return Err(DropReason::Multicast),
@@ -139,37 +143,27 @@ fn of_endpoint<F: Layer3>(frame: Frame, key: &FlowKey<F>, place: &mut Plan<F>) -
         if network.flags & NETWORK_INTERNAL != 0 && !own_gateway {
             return Err(DropReason::InternalNetwork);
         }
-        return to_local(key, network, back, place);
+        return to_local(key, network, plan);
     }
     if let Some(home) = F::SUBNETS.get(&Prefix::whole(key.destination)) {
         if home != key.scope {
             return Err(DropReason::IsolatedNetwork);
         }
-        let there = Leg::to_endpoint(home, key.destination)?;
+        plan.there.lead_to_endpoint(home, key.destination)?;
         policy::judge_neighbours(network)?;
-        Plan::straight(key, there, back, place);
         return Ok(Affair::Ours);
     }
-    to_world(frame, key, network, back, place)
+    to_world(frame, key, network, plan)
 }
 
 /// An endpoint speaks to an address of the host: to a published port, which may be its own, or to the host itself.
 #[inline(always)]
-fn to_local<F: Layer3>(
-    key: &FlowKey<F>,
-    network: &Network,
-    back: Leg<F>,
-    place: &mut Plan<F>,
-) -> Result<Affair, DropReason> {
+fn to_local<F: Layer3>(key: &FlowKey<F>, network: &Network, plan: &mut Plan<F>) -> Result<Affair, DropReason> {
     let Some(publication) = publish::find::<F>(key.destination, key.destination_port, key.protocol) else {
-        Plan::straight(key, Leg::to_host(back.destination_mac), back, place);
+        plan.there.lead_to_host(plan.back.destination_mac);
         return Ok(Affair::Ours);
     };
-    let there = Leg::to_endpoint(publication.network, publication.address)?;
-    let plan = Plan::straight(key, there, back, place);
-    plan.destination = publication.address;
-    plan.destination_port = publication.port;
-    plan.flags = FLOW_PUBLISHED;
+    translate_to(&publication, plan)?;
     if plan.there.endpoint == plan.back.endpoint {
         // It would see a packet from itself, and answer it without us: the gateway speaks for it.
         plan.source = F::gateway(network);
@@ -183,8 +177,7 @@ fn to_world<F: Layer3>(
     frame: Frame,
     key: &FlowKey<F>,
     network: &Network,
-    back: Leg<F>,
-    place: &mut Plan<F>,
+    plan: &mut Plan<F>,
 ) -> Result<Affair, DropReason> {
     if network.flags & NETWORK_INTERNAL != 0 {
         return Err(DropReason::InternalNetwork);
@@ -192,13 +185,13 @@ fn to_world<F: Layer3>(
     let way = F::way(frame, key.source, key.destination)?;
     let Some(uplink) = F::UPLINKS.get(&way.ifindex) else {
         // A device that is none of ours (a tunnel, a bridge of virtual machines): its owner's rules are in the host's stack.
-        Plan::straight(key, Leg::to_host(back.destination_mac), back, place);
+        plan.there.lead_to_host(plan.back.destination_mac);
         return Ok(Affair::Ours);
     };
     if network.flags & NETWORK_MASQUERADES == 0 {
         return Err(DropReason::NoMasquerade);
     }
-    let plan = Plan::straight(key, Leg::to_world(way), back, place);
+    plan.there.lead_to_world(way);
     plan.source = uplink.address;
     plan.flags = FLOW_MASQUERADES;
     if network.mtu > uplink.mtu {
@@ -209,7 +202,7 @@ fn to_world<F: Layer3>(
 
 /// What the world says: it reaches published ports, and nothing else that is ours.
 #[inline(always)]
-fn of_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, place: &mut Plan<F>) -> Result<Affair, DropReason> {
+fn of_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Result<Affair, DropReason> {
     if F::LOCAL.find(&key.destination).is_none() {
         return match F::SUBNETS.find(&Prefix::whole(key.destination)) {
             Some(_) => Err(DropReason::Unpublished),
@@ -226,36 +219,35 @@ fn of_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, place: &mut Plan<F>) -> R
     if F::LOCAL.find(&key.source).is_some() || F::SUBNETS.find(&Prefix::whole(key.source)).is_some() {
         return Err(DropReason::ForgedSource);
     }
-    let there = Leg::to_endpoint(publication.network, publication.address)?;
     if maps::network(publication.network).is_none_or(|network| network.flags & NETWORK_INTERNAL != 0) {
         return Err(DropReason::InternalNetwork);
     }
+    translate_to(&publication, plan)?;
     // Back by the way the routes have for an answer of the published address. Without one it goes back by the NIC it came from
-    // (`from_nic` fills that in).
-    let back = match F::way(frame, key.destination, key.source) {
-        Ok(way) if F::UPLINKS.find(&way.ifindex).is_some() => way,
-        _ => crate::family::Way {
-            ifindex: 0,
-            next_hop: F::ANY,
-        },
-    };
-    let plan = Plan::straight(key, there, Leg::to_world(back), place);
-    plan.destination = publication.address;
-    plan.destination_port = publication.port;
-    plan.flags = FLOW_PUBLISHED;
+    // (`admit_from_world` fills that in).
+    plan.back.lead_to_world(Way {
+        ifindex: 0,
+        next_hop: F::ANY,
+    });
+    if let Ok(way) = F::way(frame, key.destination, key.source)
+        && F::UPLINKS.find(&way.ifindex).is_some()
+    {
+        plan.back.ifindex = way.ifindex;
+        plan.back.next_hop = way.next_hop;
+    }
     Ok(Affair::Ours)
 }
 
 /// What the host's stack says: to an endpoint by its leg, or out of a NIC with an endpoint's address, which it forwards.
 #[inline(always)]
-fn of_host<F: Layer3>(frame: Frame, key: &FlowKey<F>, place: &mut Plan<F>) -> Result<Affair, DropReason> {
+fn of_host<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Result<Affair, DropReason> {
     if let Some(home) = F::SUBNETS.get(&Prefix::whole(key.destination)) {
         // Forwarded from elsewhere: only published ports are for others than the host.
         if F::LOCAL.find(&key.source).is_none() {
             return Err(DropReason::Unpublished);
         }
-        let there = Leg::to_endpoint(home, key.destination)?;
-        Plan::straight(key, there, Leg::to_host(there.source_mac), place);
+        plan.there.lead_to_endpoint(home, key.destination)?;
+        plan.back.lead_to_host(plan.there.source_mac);
         return Ok(Affair::Ours);
     }
     let home = F::SUBNETS
@@ -271,27 +263,19 @@ fn of_host<F: Layer3>(frame: Frame, key: &FlowKey<F>, place: &mut Plan<F>) -> Re
     let uplink = F::UPLINKS
         .get(&frame.ifindex())
         .ok_or(DropReason::UnmasqueradedSource)?;
-    let plan = Plan::straight(key, Leg::in_place(SCOPE_WORLD), Leg::in_place(SCOPE_HOST), place);
+    plan.there.lead_in_place(SCOPE_WORLD);
+    plan.back.lead_in_place(SCOPE_HOST);
     plan.source = uplink.address;
     plan.flags = FLOW_MASQUERADES;
     Ok(Affair::Ours)
 }
 
-// === impl Plan ===
-
-impl<F: Family> Plan<F> {
-    /// Writes down a plan that translates nothing.
-    #[inline(always)]
-    fn straight<'p>(key: &FlowKey<F>, there: Leg<F>, back: Leg<F>, place: &'p mut Plan<F>) -> &'p mut Self {
-        *place = Self {
-            there,
-            back,
-            source: key.source,
-            destination: key.destination,
-            destination_port: key.destination_port,
-            flags: 0,
-            epoch: 0,
-        };
-        place
-    }
+/// Who published the port is spoken to.
+#[inline(always)]
+fn translate_to<F: Layer3>(publication: &Publication<F>, plan: &mut Plan<F>) -> Result<(), DropReason> {
+    publish::lead(publication, &mut plan.there)?;
+    plan.destination = publication.address;
+    plan.destination_port = publication.port;
+    plan.flags = FLOW_PUBLISHED;
+    Ok(())
 }

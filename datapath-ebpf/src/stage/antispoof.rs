@@ -23,7 +23,7 @@ pub fn sender(frame: Frame) -> Result<&'static Attachment, DropReason> {
 #[inline(always)]
 pub fn check<F: Tables>(packet: &Packet<F>, sender: &Attachment) -> Result<(), DropReason> {
     let given = F::given(sender);
-    if packet.frame.ethernet()?.from() != Mac::new(sender.mac) {
+    if packet.frame.ethernet()?.sender() != Mac::new(sender.mac) {
         return Err(DropReason::ForgedMac);
     }
     if packet.key.source == given && given != F::ANY {

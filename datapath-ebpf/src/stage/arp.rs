@@ -21,7 +21,7 @@ use crate::{
 #[inline(always)]
 pub fn answer_endpoint(frame: Frame, asker: &Attachment) -> Result<Verdict, DropReason> {
     let mac = Mac::new(asker.mac);
-    if frame.ethernet()?.from() != mac {
+    if frame.ethernet()?.sender() != mac {
         return Err(DropReason::ForgedMac);
     }
     let arp = read(frame)?;

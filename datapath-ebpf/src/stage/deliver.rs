@@ -76,7 +76,7 @@ fn must_be_reported<F: Layer3>(packet: &Packet<F>, flow: &Flow<F>) -> Result<boo
 #[inline(always)]
 fn report_by_host<F: Layer3>(packet: &Packet<F>) -> Result<Verdict, DropReason> {
     let config = CONFIG.load();
-    let source = packet.frame.ethernet()?.from();
+    let source = packet.frame.ethernet()?.sender();
     rewrite::address_frame(packet.frame, Mac::new(config.host_mac), source)?;
     out_of(config.host_leg_ifindex)
 }

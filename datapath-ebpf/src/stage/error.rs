@@ -2,7 +2,7 @@
 
 use sluice_datapath_common::{DropReason, network::FIRST_NETWORK};
 
-use super::{deliver, flow, route::Leg};
+use super::{deliver, flow};
 use crate::{
     family::Layer3,
     key::{self, flow_key},
@@ -31,7 +31,9 @@ pub fn follow_or_tell<F: Layer3>(packet: &Packet<F>) -> Result<Verdict, DropReas
     let network = F::SUBNETS
         .get(&Prefix::whole(packet.key.destination))
         .ok_or(DropReason::UnrelatedError)?;
-    deliver::straight(packet, &Leg::<F>::to_endpoint(network, packet.key.destination)?)
+    let desk = F::desk().ok_or(DropReason::UnrelatedError)?;
+    desk.plan.there.lead_to_endpoint(network, packet.key.destination)?;
+    deliver::straight(packet, &desk.plan.there)
 }
 
 #[inline(always)]

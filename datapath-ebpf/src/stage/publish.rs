@@ -1,7 +1,11 @@
 //! Who answers at an address and port of the host?
 
-use sluice_datapath_common::publish::{Publication, PublishKey};
+use sluice_datapath_common::{
+    DropReason,
+    publish::{Publication, PublishKey},
+};
 
+use super::route::Leg;
 use crate::family::Tables;
 
 /// The publication at this address of the host, or at all of them. The exact address goes first.
@@ -23,4 +27,14 @@ pub fn find<F: Tables>(address: F::Address, port: u16, protocol: u8) -> Option<P
         address: F::ANY,
         ..exact
     })
+}
+
+/// The way to whoever answers, if it is still the endpoint that published the port: its address may have been given to another.
+#[inline(always)]
+pub fn lead<F: Tables>(publication: &Publication<F>, leg: &mut Leg<F>) -> Result<(), DropReason> {
+    leg.lead_to_endpoint(publication.network, publication.address)?;
+    match leg.endpoint == publication.endpoint {
+        true => Ok(()),
+        false => Err(DropReason::NoSuchEndpoint),
+    }
 }

@@ -33,72 +33,66 @@ pub struct Leg<F: Family> {
 }
 
 impl<F: Tables> Leg<F> {
-    /// Into the namespace of the endpoint that has this address.
+    /// Leads into the namespace of the endpoint that has this address.
     #[inline(always)]
-    pub fn to_endpoint(network: u32, address: F::Address) -> Result<Self, DropReason> {
-        let endpoint = F::ENDPOINTS
-            .get(&EndpointKey { network, address })
-            .ok_or(DropReason::NoSuchEndpoint)?;
-        let gateway_mac = maps::network(network).ok_or(DropReason::NoSuchEndpoint)?.gateway_mac;
-        Ok(Self {
-            action: Action::Endpoint as u8,
-            ifindex: endpoint.ifindex,
-            next_hop: F::ANY,
-            endpoint: endpoint.endpoint,
-            generation: maps::generation(endpoint.endpoint),
-            scope: network,
-            destination_mac: endpoint.mac,
-            source_mac: gateway_mac,
-        })
+    pub fn lead_to_endpoint(&mut self, network: u32, address: F::Address) -> Result<(), DropReason> {
+        match write_endpoint(self, &EndpointKey { network, address }) {
+            true => Ok(()),
+            false => Err(DropReason::NoSuchEndpoint),
+        }
     }
 
-    /// Into the host's stack, by its leg. Not by `BPF_F_INGRESS` on the host's end: the leg's own counters then say what crossed it.
+    /// Leads into the host's stack, by its leg. Not by `BPF_F_INGRESS` on the host's end: the leg's own counters then say what crossed it.
     #[inline(always)]
-    pub fn to_host(source_mac: [u8; 6]) -> Self {
+    pub fn lead_to_host(&mut self, source_mac: [u8; 6]) {
         let config = CONFIG.load();
-        Self {
-            action: Action::Host as u8,
-            ifindex: config.host_leg_ifindex,
-            scope: SCOPE_HOST,
-            destination_mac: config.host_mac,
-            source_mac,
-            ..Self::nowhere()
-        }
+        self.lead_in_place(SCOPE_HOST);
+        self.action = Action::Host as u8;
+        self.ifindex = config.host_leg_ifindex;
+        self.destination_mac = config.host_mac;
+        self.source_mac = source_mac;
     }
 
-    /// Out of a NIC.
+    /// Leads out of a NIC.
     #[inline(always)]
-    pub fn to_world(way: Way<F>) -> Self {
-        Self {
-            action: Action::World as u8,
-            ifindex: way.ifindex,
-            next_hop: way.next_hop,
-            scope: SCOPE_WORLD,
-            ..Self::nowhere()
-        }
+    pub fn lead_to_world(&mut self, way: Way<F>) {
+        self.lead_in_place(SCOPE_WORLD);
+        self.action = Action::World as u8;
+        self.ifindex = way.ifindex;
+        self.next_hop = way.next_hop;
     }
 
-    /// On from where it is, the host's stack having routed it; what comes from there has this scope.
+    /// Leads on from where the packet is, the host's stack having routed it; what comes from there has this scope.
     #[inline(always)]
-    pub fn in_place(scope: u32) -> Self {
-        Self {
-            action: Action::Stay as u8,
-            scope,
-            ..Self::nowhere()
-        }
-    }
-
-    #[inline(always)]
-    fn nowhere() -> Self {
-        Self {
+    pub fn lead_in_place(&mut self, scope: u32) {
+        *self = Self {
             action: Action::Stay as u8,
             ifindex: 0,
             next_hop: F::ANY,
             endpoint: 0,
             generation: 0,
-            scope: 0,
+            scope,
             destination_mac: [0; 6],
             source_mac: [0; 6],
-        }
+        };
     }
+}
+
+/// Out of line, as the verifier would walk what follows once for each answer.
+#[inline(never)]
+fn write_endpoint<F: Tables>(leg: &mut Leg<F>, key: &EndpointKey<F>) -> bool {
+    let (Some(endpoint), Some(network)) = (F::ENDPOINTS.get(key), maps::network(key.network)) else {
+        return false;
+    };
+    *leg = Leg {
+        action: Action::Endpoint as u8,
+        ifindex: endpoint.ifindex,
+        next_hop: F::ANY,
+        endpoint: endpoint.endpoint,
+        generation: maps::generation(endpoint.endpoint),
+        scope: key.network,
+        destination_mac: endpoint.mac,
+        source_mac: network.gateway_mac,
+    };
+    true
 }
