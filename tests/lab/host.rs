@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::fcntl::Flock;
+use nix::sys::signal::SigSet;
 
 use crate::namespaces::Namespaces;
 use crate::{Ran, cgroup, files, leftovers, patience};
@@ -70,9 +71,11 @@ impl Host {
         let enter = move || {
             (&machine.door).write_all(b"0")?;
             machine.namespaces.enter()?;
+            // Whoever holds signals back here does not mean the programs in the host.
+            SigSet::all().thread_unblock()?;
             Ok(())
         };
-        // SAFETY: between fork and exec only write(2) and setns(2) are called, on what was opened before; nothing is allocated.
+        // SAFETY: between fork and exec only write(2), setns(2) and sigprocmask(2) are called, on what was opened before; nothing is allocated.
         unsafe { command.pre_exec(enter) };
         command
             .current_dir("/")

@@ -43,7 +43,7 @@ impl Demo {
     }
 
     fn perform(&self) -> Outcome {
-        // A Ctrl-C is heeded at the end, so that nothing is left behind. (Programs that we start do not inherit this.)
+        // A Ctrl-C is heeded at the end, so that nothing is left behind. (The lab lets the programs in its hosts hear it.)
         let mut ends = SigSet::empty();
         ends.add(Signal::SIGINT);
         ends.add(Signal::SIGTERM);
@@ -134,9 +134,9 @@ impl Stage {
     fn explain(&self) {
         heading("It runs on, until you press Ctrl-C");
         let socket = format!("/proc/{}/root{}", self.daemon.pid(), self.daemon.socket().display());
-        println!("  as a docker user   export DOCKER_HOST=unix://{socket}; docker ps");
-        println!("  on the host        {}", self.lab.host.door());
-        println!("  as the LAN's client {}", self.lab.lan.door());
+        println!("  as a docker user     export DOCKER_HOST=unix://{socket}; docker ps");
+        println!("  on the host          {}", self.lab.host.door());
+        println!("  as the LAN's client  {}", self.lab.lan.door());
     }
 
     fn leave(&mut self) {
