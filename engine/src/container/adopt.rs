@@ -108,7 +108,9 @@ impl Engine {
             (Phase::Created | Phase::Exited, Found::Nothing) => {}
         }
         // after a restart of the host all that had run is found by `end`; what waited for its restart is found here
-        if was.state.phase == Phase::Exited && restarts(&was) {
+        // `always` is taken at its word here, as by Docker: it starts even what the user had stopped
+        let always = was.host_config.restart_policy.name == "always";
+        if was.state.phase == Phase::Exited && (always || restarts(&was)) {
             let engine = self.clone();
             let held = held.clone();
             tokio::spawn(async move {

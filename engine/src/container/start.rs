@@ -191,7 +191,6 @@ impl Engine {
             container.state.pid = 0;
             container.state.error.clone_from(&why.message);
             container.state.exit_code = exit_code;
-            container.state.finished_at = None;
         });
         held.ended(exit_code);
         if container.host_config.auto_remove {

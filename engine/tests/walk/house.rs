@@ -132,8 +132,23 @@ fn shim() -> PathBuf {
     let here = std::env::current_exe().unwrap();
     let path = here.parent().and_then(Path::parent).unwrap().join("sluice-shim");
     if !path.exists() {
+        let built = path.parent().and_then(Path::file_name).unwrap();
+        let profile = if built == "debug" {
+            "dev"
+        } else {
+            built.to_str().unwrap()
+        };
         let status = Command::new(env!("CARGO"))
-            .args(["build", "-q", "-p", "sluice-runtime", "--bin", "sluice-shim"])
+            .args([
+                "build",
+                "-q",
+                "-p",
+                "sluice-runtime",
+                "--bin",
+                "sluice-shim",
+                "--profile",
+                profile,
+            ])
             .status();
         assert!(status.unwrap().success(), "cannot build the shim");
     }
