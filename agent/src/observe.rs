@@ -1,7 +1,7 @@
 //! What the tables say, in words.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     io,
     net::{IpAddr, Ipv4Addr},
 };
@@ -15,7 +15,7 @@ use sluice_datapath_common::{
 
 use crate::{
     expire::{now, reverse},
-    map::pins::Maps,
+    map::pins::{Maps, Specification},
     roster::Roster,
     view,
 };
@@ -184,15 +184,12 @@ pub fn drops(maps: &Maps, roster: &Roster) -> io::Result<Vec<view::Drop>> {
     Ok(drops)
 }
 
-/// How full each table is. An array's slots are all there; those in use are counted.
+/// How full each table is.
 pub fn tables(maps: &Maps) -> io::Result<Vec<view::Table>> {
-    let networks = maps.NETWORKS.entries(|_, network| network.flags != 0)?.len();
-    let generations = maps.GENERATIONS.entries(|_, generation| *generation != 0)?.len();
-    let in_use = BTreeMap::from([("NETWORKS", networks as u64), ("GENERATIONS", generations as u64)]);
-    let table = |(map, entries): (&'static crate::map::pins::Specification, u64)| view::Table {
+    let table = |(map, entries): (&'static Specification, u64)| view::Table {
         name: map.name.to_owned(),
         sentence: map.sentence.to_owned(),
-        entries: in_use.get(map.name).copied().unwrap_or(entries),
+        entries,
         capacity: u64::from(map.capacity),
     };
     Ok(maps.fill()?.into_iter().map(table).collect())

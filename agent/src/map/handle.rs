@@ -68,6 +68,9 @@ pub trait Handle {
 
     /// How many keys it holds.
     fn count(&self) -> io::Result<u64>;
+
+    /// How many keys have a value that is not all zeros.
+    fn count_set(&self) -> io::Result<u64>;
 }
 
 // === impl Table ===
@@ -173,6 +176,12 @@ impl<K: Pod, V: Pod> Handle for Table<K, V> {
         self.each(|keys, _| count += keys.len() as u64)?;
         Ok(count)
     }
+
+    fn count_set(&self) -> io::Result<u64> {
+        let mut count = 0;
+        self.each(|_, values| count += values.iter().filter(|value| is_set(*value)).count() as u64)?;
+        Ok(count)
+    }
 }
 
 // === impl PerCpuTable ===
@@ -236,6 +245,18 @@ impl<K: Pod, V: Pod> Handle for PerCpuTable<K, V> {
         self.each(|_, _| count += 1)?;
         Ok(count)
     }
+
+    fn count_set(&self) -> io::Result<u64> {
+        let mut count = 0;
+        self.each(|_, values| count += u64::from(values.iter().any(is_set)))?;
+        Ok(count)
+    }
+}
+
+fn is_set<V: Pod>(value: &V) -> bool {
+    // SAFETY: values of the contract have their padding written out as fields, so every byte is initialised.
+    let bytes = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast::<u8>(), size_of::<V>()) };
+    bytes.iter().any(|byte| *byte != 0)
 }
 
 fn zeroed<T: Pod>() -> T {

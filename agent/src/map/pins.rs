@@ -79,7 +79,9 @@ macro_rules! declare {
                 let mut specifications = SPECIFICATIONS.iter();
                 let mut fill = Vec::new();
                 $(if let Some(specification) = specifications.next() {
-                    fill.push((specification, self.$name.count()?));
+                    // An array's slots are all there; those in use are not all zeros.
+                    let in_use = if specification.kind == number::Array { self.$name.count_set()? } else { self.$name.count()? };
+                    fill.push((specification, in_use));
                 })+
                 Ok(fill)
             }
