@@ -188,7 +188,8 @@ fn to_world<F: Layer3>(
         plan.there.lead_to_host(plan.back.destination_mac);
         return Ok(Affair::Ours);
     };
-    if network.flags & NETWORK_MASQUERADES == 0 {
+    // A NIC without an address of the family has nothing to lend.
+    if network.flags & NETWORK_MASQUERADES == 0 || uplink.address == F::ANY {
         return Err(DropReason::NoMasquerade);
     }
     plan.there.lead_to_world(way);
