@@ -39,7 +39,7 @@ use memory::Memory;
 use path::Path;
 use report::Report;
 use sample::Samples;
-use site::Site;
+use site::{Site, Tools};
 use workshop::Workshop;
 
 /// A load average from which on the user is warned.
@@ -67,6 +67,9 @@ pub struct Bench {
     /// Instead of measuring, profile this path (the figures chosen by --only) with perf, beside the bare veth pair.
     #[arg(long, value_parser = of_path, value_name = "PATH")]
     profile: Option<Path>,
+    /// Run the tools in the networks of the containers, but outside of their cgroups and system call filters: what remains is the network.
+    #[arg(long, conflicts_with = "write")]
+    network_only: bool,
     /// The binaries are here; build nothing.
     #[arg(long, hide = true)]
     binaries: Option<PathBuf>,
@@ -117,7 +120,7 @@ impl Bench {
         interrupt::watch()?;
         let workshop = Workshop::open()?;
         let image = Image::make(workshop.path())?;
-        let mut site = Site::open(&self.kinds(), &workshop, &binaries)?;
+        let mut site = Site::open(&self.kinds(), self.tools(), &workshop, &binaries)?;
         let memory = self.memory(&site, &image)?;
         site.populate(&image)?;
         if let Some(path) = self.profile {
@@ -273,6 +276,14 @@ impl Bench {
 
     fn rounds(&self) -> u32 {
         if self.quick { 1 } else { self.rounds.max(1) }
+    }
+
+    fn tools(&self) -> Tools {
+        if self.network_only {
+            Tools::InNetwork
+        } else {
+            Tools::Inside
+        }
     }
 
     /// The engines, the bare veth pair included.

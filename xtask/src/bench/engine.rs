@@ -148,6 +148,14 @@ impl Engine {
             .map_err(|failure| Failure::new(format!("{failure}{}", self.log())))
     }
 
+    /// A program in the network of a container and nothing else of it; the program is still to be named.
+    pub fn in_network(&self, name: &str) -> Outcome<Command> {
+        let process = step::output(&mut self.docker(&["inspect", "-f", "{{.State.Pid}}", name]))?;
+        let mut command = self.host.command("nsenter");
+        command.args(["--target", &process, "--net", "--"]);
+        Ok(command)
+    }
+
     /// The address of a container.
     pub fn address(&self, name: &str) -> Outcome<String> {
         let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";

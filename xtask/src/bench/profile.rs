@@ -106,8 +106,7 @@ fn record(
     directory: &path::Path,
 ) -> Outcome<Profile> {
     let file = directory.join(format!("bench-{}-{}-{}.perf", path.key(), figure.key(), kind.key()));
-    let (client, words) = site.client(path, figure, kind, seconds)?;
-    let client = client.command(&words);
+    let client = site.client(path, figure, kind, seconds)?;
     let mut perf = Command::new("perf");
     perf.args([
         "record",

@@ -2,6 +2,7 @@
 //!
 //! All cables are veth pairs as the kernel makes them, so MTU and offloads are the same. The addresses are those set aside for measurements.
 
+use std::mem;
 use std::os::unix::process::CommandExt;
 use std::path;
 use std::process::{Child, Command, Stdio};
@@ -23,11 +24,22 @@ const PUBLISHED: [&str; 6] = ["-p", "5201:5201", "-p", "11111:11111", "-p", "808
 /// How long the server of an engine may take until it can be reached.
 const REACH: Duration = Duration::from_secs(10);
 
+/// Where the tools run whose place is in a container.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tools {
+    /// In the container, as its processes.
+    Inside,
+    /// In its network only, without its cgroups and its filter of system calls.
+    InNetwork,
+}
+
 /// Everything that is measured between.
 pub struct Site {
     /// The engines that run; those that could not be started are not among them.
     pub engines: Vec<Engine>,
+    unreachable: Vec<(Kind, Path, String)>,
     servers: Vec<Child>,
+    tools: Tools,
     here: Place,
     there: Place,
     lan: Place,
@@ -45,12 +57,14 @@ fn lan_address(kind: Kind) -> String {
 
 impl Site {
     /// Starts the engines, without any container, and imports nothing yet: so is an idle daemon. What cannot be started is said and left out.
-    pub fn open(kinds: &[Kind], workshop: &Workshop, binaries: &path::Path) -> Outcome<Self> {
+    pub fn open(kinds: &[Kind], tools: Tools, workshop: &Workshop, binaries: &path::Path) -> Outcome<Self> {
         let (here, there, lan) = (Place::open()?, Place::open()?, Place::open()?);
         here.join(("eth0", "198.18.0.1/24"), &there, ("eth0", &format!("{BARE}/24")))?;
         let mut site = Self {
             engines: Vec::new(),
+            unreachable: Vec::new(),
             servers: Vec::new(),
+            tools,
             here,
             there,
             lan,
@@ -75,36 +89,38 @@ impl Site {
     /// Starts the servers in the LAN, in the bare namespace and in a container of each engine, and a container for the clients.
     pub fn populate(&mut self, image: &Image) -> Outcome {
         for place in [&self.there, &self.lan] {
-            let server = place
-                .command(&image.serve().to_string_lossy())
-                .arg(figure::server_cpu())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .process_group(0)
-                .spawn()
-                .doing(|| String::from("start the servers"))?;
+            let server = serve(place.command(&image.serve().to_string_lossy()))?;
             self.servers.push(server);
         }
-        let mut index = 0;
-        while let Some(engine) = self.engines.get(index) {
-            match self.furnish(engine) {
-                Ok(()) => index += 1,
+        for engine in mem::take(&mut self.engines) {
+            match self.furnish(&engine, image) {
+                Ok(()) => self.engines.push(engine),
                 Err(failure) => {
                     interrupt::check()?;
                     say(format_args!("{} is left out: {failure}", engine.kind));
-                    self.engines.remove(index);
                 }
             }
         }
         Ok(())
     }
 
-    fn furnish(&self, engine: &Engine) -> Outcome {
-        engine.run("server", &PUBLISHED, &["/serve", figure::server_cpu()])?;
+    fn furnish(&mut self, engine: &Engine, image: &Image) -> Outcome {
+        let server: &[&str] = match self.tools {
+            Tools::Inside => &["/serve", figure::server_cpu()],
+            Tools::InNetwork => &["sleep", "1000000"],
+        };
+        engine.run("server", &PUBLISHED, server)?;
         engine.run("client", &[], &["sleep", "1000000"])?;
+        if self.tools == Tools::InNetwork {
+            let mut command = engine.in_network("server")?;
+            command.arg(image.serve());
+            self.servers.push(serve(command)?);
+        }
         for path in Path::ALL {
-            self.reach(engine, path)?;
+            if let Err(failure) = self.reach(engine, path) {
+                interrupt::check()?;
+                self.unreachable.push((engine.kind, path, failure.to_string()));
+            }
         }
         Ok(())
     }
@@ -116,11 +132,12 @@ impl Site {
             interrupt::check()?;
             let (client, address) = self.ends(path, Some(engine))?;
             let knock = format!("iperf3 --client {address} --bytes 1K --connect-timeout 2000");
-            let answer = client.run(&knock.split(' ').map(str::to_owned).collect::<Vec<_>>());
+            let words: Vec<String> = knock.split(' ').map(str::to_owned).collect();
+            let answer = step::output(&mut client.command(&words)?);
             match answer {
                 Ok(_) => return Ok(()),
                 Err(failure) if start.elapsed() > REACH => {
-                    return Err(Failure::new(format!("{path} leads nowhere: {failure}")));
+                    return Err(Failure::new(format!("it leads nowhere: {failure}")));
                 }
                 Err(_) => thread::sleep(Duration::from_millis(100)),
             }
@@ -146,23 +163,33 @@ impl Site {
             return Ok((Client::Place(&self.here), BARE.to_owned()));
         };
         Ok(match path {
-            Path::Containers => (Client::Container(engine), engine.address("server")?),
+            Path::Containers => (self.container(engine), engine.address("server")?),
             Path::Published => (Client::Place(&self.lan), host_address(engine.kind)),
             Path::Local => (Client::Place(&engine.host), String::from("127.0.0.1")),
-            Path::Outward => (Client::Container(engine), lan_address(engine.kind)),
+            Path::Outward => (self.container(engine), lan_address(engine.kind)),
         })
+    }
+
+    fn container<'a>(&self, engine: &'a Engine) -> Client<'a> {
+        match self.tools {
+            Tools::Inside => Client::Container(engine),
+            Tools::InNetwork => Client::Network(engine),
+        }
     }
 
     /// Measures once.
     pub fn measure(&self, path: Path, figure: Figure, kind: Kind, seconds: u32) -> Outcome<f64> {
-        let (client, command) = self.client(path, figure, kind, seconds)?;
-        figure.read(&client.run(&command)?)
+        let is_it = |entry: &&(Kind, Path, String)| (entry.0, entry.1) == (kind, path);
+        if let Some((_, _, failure)) = self.unreachable.iter().find(is_it) {
+            return Err(Failure::new(failure.clone()));
+        }
+        figure.read(&step::output(&mut self.client(path, figure, kind, seconds)?)?)
     }
 
-    /// The client and its command, not yet started.
-    pub fn client(&self, path: Path, figure: Figure, kind: Kind, seconds: u32) -> Outcome<(Client<'_>, Vec<String>)> {
+    /// The client, not yet started.
+    pub fn client(&self, path: Path, figure: Figure, kind: Kind, seconds: u32) -> Outcome<Command> {
         let (client, address) = self.ends(path, self.engine(kind))?;
-        Ok((client, figure.command(&address, seconds)))
+        client.command(&figure.command(&address, seconds))
     }
 }
 
@@ -175,35 +202,37 @@ impl Drop for Site {
     }
 }
 
+/// Starts the servers with this command.
+fn serve(mut command: Command) -> Outcome<Child> {
+    command
+        .arg(figure::server_cpu())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .doing(|| String::from("start the servers"))
+}
+
 /// Where a client runs.
-pub enum Client<'a> {
+enum Client<'a> {
     /// In a namespace.
     Place(&'a Place),
     /// In the container `client` of an engine.
     Container(&'a Engine),
+    /// In the network of that container.
+    Network(&'a Engine),
 }
 
 impl Client<'_> {
     /// The command there, not yet started.
-    pub fn command(&self, words: &[String]) -> Command {
-        let [program, arguments @ ..] = words else {
-            return Command::new("true");
+    fn command(&self, words: &[String]) -> Outcome<Command> {
+        let mut command = match self {
+            Self::Place(place) => place.command("env"),
+            Self::Container(engine) => engine.docker(&["exec", "client"]),
+            Self::Network(engine) => engine.in_network("client")?,
         };
-        match self {
-            Self::Place(place) => {
-                let mut command = place.command(program);
-                command.args(arguments);
-                command
-            }
-            Self::Container(engine) => {
-                let mut command = engine.docker(&["exec", "client"]);
-                command.args(words);
-                command
-            }
-        }
-    }
-
-    fn run(&self, words: &[String]) -> Outcome<String> {
-        step::output(&mut self.command(words))
+        command.args(words);
+        Ok(command)
     }
 }
