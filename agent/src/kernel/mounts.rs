@@ -37,10 +37,19 @@ pub fn remove_bpffs(directory: &Path) -> io::Result<()> {
     let ours = mounts()?
         .iter()
         .any(|mount| mount.kind == "bpf" && mount.source == OUR_SOURCE && mount.point == directory);
-    if ours && fs::read_dir(directory)?.next().is_none() {
+    if ours
+        && !fs::read_dir(directory)?
+            .flatten()
+            .any(|entry| is_pinned_by_somebody(&entry.file_name()))
+    {
         umount2(directory, MntFlags::empty())?;
     }
     Ok(())
+}
+
+/// The kernel itself puts `maps.debug` and `progs.debug` into every bpffs. (No other name there has a dot.)
+fn is_pinned_by_somebody(name: &std::ffi::OsStr) -> bool {
+    !name.as_encoded_bytes().contains(&b'.')
 }
 
 /// Where the cgroup2 hierarchy is mounted; of several mounts the one that shows most of it.

@@ -226,6 +226,19 @@ fn what_goes_is_gone_and_cleanup_leaves_nothing() {
 }
 
 #[test]
+fn bpffs_is_mounted_where_there_is_none_and_goes_with_the_last_pin() {
+    on_a_host(async |host| {
+        run("umount /sys/fs/bpf");
+        let mounts = run("mount");
+        let agent = host.agent().await;
+        assert!(run("mount").contains("sluice on /sys/fs/bpf type bpf"));
+        agent.stop().await;
+        sluice_agent::cleanup(&host.config).await.unwrap();
+        assert_eq!(run("mount"), mounts);
+    });
+}
+
+#[test]
 fn flows_of_an_endpoint_that_goes_are_deleted() {
     on_a_host(async |host| {
         let agent = host.agent().await;
