@@ -37,3 +37,18 @@ impl fmt::Display for Id {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_64_lower_case_hex_digits_and_nothing_else() {
+        let id = Id::from_bytes([0xab; 32]);
+        assert_eq!((id.as_str(), id.short()), ("ab".repeat(32).as_str(), "abababababab"));
+        assert_eq!(Id::parse(id.as_str()), Some(id));
+        for text in ["", "ab", &"AB".repeat(32), &"xy".repeat(32), &"ab".repeat(33)] {
+            assert_eq!(Id::parse(text), None, "{text:?}");
+        }
+    }
+}

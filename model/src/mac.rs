@@ -30,7 +30,10 @@ impl FromStr for MacAddress {
         let mut bytes = [0; 6];
         let mut parts = text.split([':', '-']);
         for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(invalid)?;
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit()))
+                .ok_or_else(invalid)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
         }
         if parts.next().is_some() {
@@ -58,5 +61,32 @@ impl TryFrom<String> for MacAddress {
 impl From<MacAddress> for String {
     fn from(mac: MacAddress) -> Self {
         mac.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_reads_back_as_it_is_written() {
+        let mac = MacAddress::of_ipv4(Ipv4Addr::new(172, 17, 0, 2));
+        assert_eq!(mac.to_string(), "02:42:ac:11:00:02");
+        assert_eq!(mac.to_string().parse::<MacAddress>().unwrap(), mac);
+        assert_eq!("02-42-AC-11-00-02".parse::<MacAddress>().unwrap(), mac);
+    }
+
+    #[test]
+    fn what_is_no_mac_is_refused() {
+        for text in [
+            "",
+            "02:42",
+            "02:42:ac:11:00:02:03",
+            "2:42:ac:11:00:02",
+            "0g:42:ac:11:00:02",
+            "+2:42:ac:11:00:02",
+        ] {
+            assert!(text.parse::<MacAddress>().is_err(), "{text:?}");
+        }
     }
 }

@@ -101,8 +101,17 @@ impl FromStr for PortSpec {
 
     fn from_str(text: &str) -> Result<Self, InvalidPort> {
         let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(|| InvalidPort(text.to_owned()))?;
-        Ok(Self { port, protocol: protocol.parse().map_err(|_| InvalidPort(text.to_owned()))? })
+        // the parser of numbers takes a sign
+        let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = port
+            .parse()
+            .ok()
+            .filter(|port| is_number && *port != 0)
+            .ok_or_else(|| InvalidPort(text.to_owned()))?;
+        Ok(Self {
+            port,
+            protocol: protocol.parse().map_err(|_| InvalidPort(text.to_owned()))?,
+        })
     }
 }
 
@@ -123,5 +132,31 @@ impl TryFrom<String> for PortSpec {
 impl From<PortSpec> for String {
     fn from(port: PortSpec) -> Self {
         port.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_written_with_and_without_its_protocol() {
+        let port: PortSpec = "80".parse().unwrap();
+        assert_eq!(
+            (port.port, port.protocol, port.to_string().as_str()),
+            (80, Protocol::Tcp, "80/tcp")
+        );
+        assert_eq!("53/UDP".parse::<PortSpec>().unwrap().to_string(), "53/udp");
+    }
+
+    #[test]
+    fn what_is_no_port_is_refused() {
+        for text in [
+            "", "0", "65536", "-1", "http", "80/", "80/icmp", "80/tcp/x", "8 0", "+80",
+        ] {
+            let result = text.parse::<PortSpec>();
+            // an empty protocol means TCP, as in Docker
+            assert_eq!(result.is_ok(), text == "80/", "{text:?}");
+        }
     }
 }

@@ -124,35 +124,29 @@ impl Drop for Swept {
     }
 }
 
-/// The shim beside the test, built when it is missing.
+/// The shim beside the test, as fresh as the test is.
 fn shim() -> PathBuf {
     if let Some(path) = std::env::var_os("SLUICE_SHIM") {
         return path.into();
     }
     let here = std::env::current_exe().unwrap();
-    let path = here.parent().and_then(Path::parent).unwrap().join("sluice-shim");
-    if !path.exists() {
-        let built = path.parent().and_then(Path::file_name).unwrap();
-        let profile = if built == "debug" {
-            "dev"
-        } else {
-            built.to_str().unwrap()
-        };
-        let status = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "-q",
-                "-p",
-                "sluice-runtime",
-                "--bin",
-                "sluice-shim",
-                "--profile",
-                profile,
-            ])
-            .status();
-        assert!(status.unwrap().success(), "cannot build the shim");
-    }
-    path
+    let directory = here.parent().and_then(Path::parent).unwrap();
+    let built = directory.file_name().and_then(std::ffi::OsStr::to_str).unwrap();
+    let profile = if built == "debug" { "dev" } else { built };
+    let status = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "-q",
+            "-p",
+            "sluice-runtime",
+            "--bin",
+            "sluice-shim",
+            "--profile",
+            profile,
+        ])
+        .status();
+    assert!(status.unwrap().success(), "cannot build the shim");
+    directory.join("sluice-shim")
 }
 
 /// All rooms of a daemon.
