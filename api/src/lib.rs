@@ -11,6 +11,7 @@ mod door;
 mod error;
 mod filter;
 mod host;
+mod name;
 mod query;
 mod router;
 mod routes;

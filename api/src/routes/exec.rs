@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, Request},
+    extract::Request,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -12,6 +12,7 @@ use sluice_model::container::Phase;
 use crate::{
     body,
     error::Answer,
+    name::Name,
     query::Query,
     routes::{State, container::life::size},
     stream::{Conversation, Framing, Process, Wanted},
@@ -22,7 +23,7 @@ use crate::{
 /// `POST /containers/{id}/exec`
 pub(crate) async fn create(
     state: State,
-    Path(container): Path<String>,
+    Name(container): Name,
     body::Json(wish): body::Json<Create>,
 ) -> Answer<(StatusCode, Json<Value>)> {
     let request = wish.into_request()?;
@@ -31,12 +32,7 @@ pub(crate) async fn create(
 }
 
 /// `POST /exec/{id}/start`
-pub(crate) async fn start(
-    state: State,
-    Path(id): Path<String>,
-    version: Version,
-    mut request: Request,
-) -> Answer<Response> {
+pub(crate) async fn start(state: State, Name(id): Name, version: Version, mut request: Request) -> Answer<Response> {
     let wish: Start = body::read_or_default(&mut request).await?;
     let view = state.inspect_exec(&id).await?;
     let asked = view.request;
@@ -77,13 +73,13 @@ pub(crate) async fn start(
 }
 
 /// `POST /exec/{id}/resize?h=&w=`
-pub(crate) async fn resize(state: State, Path(id): Path<String>, query: Query) -> Answer<StatusCode> {
+pub(crate) async fn resize(state: State, Name(id): Name, query: Query) -> Answer<StatusCode> {
     let (rows, columns) = size(&query)?;
     state.resize_exec(&id, rows, columns).await?;
     Ok(StatusCode::OK)
 }
 
 /// `GET /exec/{id}/json`
-pub(crate) async fn inspect(state: State, Path(id): Path<String>) -> Answer<Json<Value>> {
+pub(crate) async fn inspect(state: State, Name(id): Name) -> Answer<Json<Value>> {
     Ok(Json(exec::document(&state.inspect_exec(&id).await?)))
 }

@@ -3,7 +3,6 @@
 use axum::{
     Json,
     body::Body,
-    extract::Path,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     body,
     error::{Answer, ApiError},
+    name::Name,
     query::Query,
     routes::State,
     version::Version,
@@ -27,12 +27,12 @@ pub(crate) async fn list(state: State, version: Version, query: Query) -> Answer
 }
 
 /// `GET /images/{name}/json`
-pub(crate) async fn inspect(state: State, Path(name): Path<String>, version: Version) -> Answer<Json<Value>> {
+pub(crate) async fn inspect(state: State, Name(name): Name, version: Version) -> Answer<Json<Value>> {
     Ok(Json(image::document(&state.inspect_image(&name).await?, version)))
 }
 
 /// `GET /images/{name}/history`
-pub(crate) async fn history(state: State, Path(name): Path<String>) -> Answer<Json<Value>> {
+pub(crate) async fn history(state: State, Name(name): Name) -> Answer<Json<Value>> {
     Ok(Json(image::history(&state.inspect_image(&name).await?)))
 }
 
@@ -72,7 +72,7 @@ pub(crate) async fn load(state: State, body: Body) -> Answer<Response> {
 }
 
 /// `POST /images/{name}/tag?repo=&tag=`
-pub(crate) async fn tag(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
+pub(crate) async fn tag(state: State, Name(name): Name, query: Query) -> Answer<StatusCode> {
     let repository = query
         .text("repo")
         .ok_or_else(|| ApiError::invalid("no name was given to tag the image with"))?;
@@ -82,7 +82,7 @@ pub(crate) async fn tag(state: State, Path(name): Path<String>, query: Query) ->
 }
 
 /// `DELETE /images/{name}?force=`
-pub(crate) async fn remove(state: State, Path(name): Path<String>, query: Query) -> Answer<Json<Value>> {
+pub(crate) async fn remove(state: State, Name(name): Name, query: Query) -> Answer<Json<Value>> {
     let force = query.flag("force");
     let removed = state.remove_image(&name, force).await?;
     Ok(Json(image::removed(&removed)))

@@ -1,9 +1,9 @@
 //! Networks.
 
-use axum::{Json, extract::Path};
+use axum::Json;
 use serde_json::Value;
 
-use crate::{error::Answer, query::Query, routes::State, wire::network};
+use crate::{error::Answer, name::Name, query::Query, routes::State, wire::network};
 
 /// `GET /networks?filters=`
 pub(crate) async fn list(state: State, query: Query) -> Answer<Json<Vec<Value>>> {
@@ -18,7 +18,7 @@ pub(crate) async fn list(state: State, query: Query) -> Answer<Json<Vec<Value>>>
 }
 
 /// `GET /networks/{id}`
-pub(crate) async fn inspect(state: State, Path(name): Path<String>) -> Answer<Json<Value>> {
+pub(crate) async fn inspect(state: State, Name(name): Name) -> Answer<Json<Value>> {
     let (found, endpoints) = state.inspect_network(&name).await?;
     Ok(Json(network::document(&found, &endpoints)))
 }

@@ -1,58 +1,59 @@
 //! Led through their lives.
 
-use axum::{extract::Path, http::StatusCode};
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
     body::Json,
     error::{Answer, ApiError},
+    name::Name,
     query::Query,
     routes::State,
     wire::container::host_config::Restart,
 };
 
 /// `POST /containers/{id}/start`
-pub(crate) async fn start(state: State, Path(name): Path<String>) -> Answer<StatusCode> {
+pub(crate) async fn start(state: State, Name(name): Name) -> Answer<StatusCode> {
     let started = state.start_container(&name).await?;
     Ok(done_or_already(started))
 }
 
 /// `POST /containers/{id}/stop?t=&signal=`
-pub(crate) async fn stop(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
+pub(crate) async fn stop(state: State, Name(name): Name, query: Query) -> Answer<StatusCode> {
     let (timeout, signal) = patience(&query)?;
     let stopped = state.stop_container(&name, timeout, signal.as_deref()).await?;
     Ok(done_or_already(stopped))
 }
 
 /// `POST /containers/{id}/restart?t=&signal=`
-pub(crate) async fn restart(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
+pub(crate) async fn restart(state: State, Name(name): Name, query: Query) -> Answer<StatusCode> {
     let (timeout, signal) = patience(&query)?;
     state.restart_container(&name, timeout, signal.as_deref()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{id}/kill?signal=`
-pub(crate) async fn kill(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
+pub(crate) async fn kill(state: State, Name(name): Name, query: Query) -> Answer<StatusCode> {
     let signal = query.text("signal").unwrap_or_default().to_owned();
     state.kill_container(&name, &signal).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{id}/pause`
-pub(crate) async fn pause(state: State, Path(name): Path<String>) -> Answer<StatusCode> {
+pub(crate) async fn pause(state: State, Name(name): Name) -> Answer<StatusCode> {
     state.pause_container(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{id}/unpause`
-pub(crate) async fn unpause(state: State, Path(name): Path<String>) -> Answer<StatusCode> {
+pub(crate) async fn unpause(state: State, Name(name): Name) -> Answer<StatusCode> {
     state.unpause_container(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{id}/rename?name=`
-pub(crate) async fn rename(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
+pub(crate) async fn rename(state: State, Name(name): Name, query: Query) -> Answer<StatusCode> {
     let new_name = query
         .text("name")
         .ok_or_else(|| ApiError::invalid("Neither old nor new names may be empty"))?;
@@ -71,11 +72,7 @@ pub(crate) struct Update {
 }
 
 /// `POST /containers/{id}/update`: the restart policy; limits are not changed by this version.
-pub(crate) async fn update(
-    state: State,
-    Path(name): Path<String>,
-    Json(update): Json<Update>,
-) -> Answer<axum::Json<Value>> {
+pub(crate) async fn update(state: State, Name(name): Name, Json(update): Json<Update>) -> Answer<axum::Json<Value>> {
     let asks =
         |value: &Value| !matches!(value, Value::Bool(false)) && *value != 0 && *value != "" && *value != json!([]);
     if let Some((member, _)) = update.rest.iter().find(|(_, value)| asks(value)) {
@@ -91,7 +88,7 @@ pub(crate) async fn update(
 }
 
 /// `POST /containers/{id}/resize?h=&w=`
-pub(crate) async fn resize(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
+pub(crate) async fn resize(state: State, Name(name): Name, query: Query) -> Answer<StatusCode> {
     let (rows, columns) = size(&query)?;
     state.resize_container(&name, rows, columns).await?;
     Ok(StatusCode::OK)

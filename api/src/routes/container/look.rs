@@ -1,12 +1,13 @@
 //! Looked at.
 
-use axum::{Json, extract::Path};
+use axum::Json;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sluice_engine::ListFilter;
 
 use crate::{
     error::Answer,
+    name::Name,
     query::Query,
     routes::State,
     wire::container::{inspect, summary},
@@ -28,13 +29,13 @@ pub(crate) async fn list(state: State, query: Query) -> Answer<Json<Vec<Value>>>
 }
 
 /// `GET /containers/{id}/json?size=`
-pub(crate) async fn inspect(state: State, Path(name): Path<String>, query: Query) -> Answer<Json<Value>> {
+pub(crate) async fn inspect(state: State, Name(name): Name, query: Query) -> Answer<Json<Value>> {
     let view = state.inspect_container(&name, query.flag("size")).await?;
     Ok(Json(inspect::document(&view)))
 }
 
 /// `GET /containers/{id}/top?ps_args=`
-pub(crate) async fn top(state: State, Path(name): Path<String>, query: Query) -> Answer<Json<Value>> {
+pub(crate) async fn top(state: State, Name(name): Name, query: Query) -> Answer<Json<Value>> {
     let (titles, processes) = state.top(&name, query.text("ps_args").unwrap_or("-ef")).await?;
     Ok(Json(json!({ "Titles": titles, "Processes": processes })))
 }

@@ -1,11 +1,12 @@
 //! Made and removed.
 
-use axum::{extract::Path, http::StatusCode};
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
     body::Json,
     error::{Answer, ApiError},
+    name::Name,
     query::Query,
     routes::State,
     wire::container::create::Create,
@@ -28,7 +29,7 @@ pub(crate) async fn create(
 }
 
 /// `DELETE /containers/{id}?force=&v=`
-pub(crate) async fn remove(state: State, Path(name): Path<String>, query: Query) -> Answer<StatusCode> {
+pub(crate) async fn remove(state: State, Name(name): Name, query: Query) -> Answer<StatusCode> {
     if query.flag("link") {
         return Err(ApiError::not_offered("removing a link"));
     }

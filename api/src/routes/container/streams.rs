@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::{Path, Request},
+    extract::Request,
     http::header,
     response::{IntoResponse, Response},
 };
@@ -12,6 +12,7 @@ use sluice_engine::{LogOptions, WaitCondition};
 
 use crate::{
     error::{Answer, ApiError},
+    name::Name,
     query::Query,
     routes::State,
     stream::{self, Conversation, Framing, Process, Wanted},
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// `GET /containers/{id}/logs?follow=&stdout=&stderr=&since=&until=&timestamps=&tail=`
-pub(crate) async fn logs(state: State, Path(name): Path<String>, version: Version, query: Query) -> Answer<Response> {
+pub(crate) async fn logs(state: State, Name(name): Name, version: Version, query: Query) -> Answer<Response> {
     let options = LogOptions {
         follow: query.flag("follow"),
         stdout: query.flag("stdout"),
@@ -41,7 +42,7 @@ pub(crate) async fn logs(state: State, Path(name): Path<String>, version: Versio
 /// `POST /containers/{id}/attach?stream=&stdin=&stdout=&stderr=&logs=`
 pub(crate) async fn attach(
     state: State,
-    Path(name): Path<String>,
+    Name(name): Name,
     version: Version,
     query: Query,
     request: Request,
@@ -80,7 +81,7 @@ pub(crate) async fn attach(
 
 /// `POST /containers/{id}/wait?condition=`. The headers go out at once, so that a client knows that we wait before it starts the container; the
 /// body comes when there is something to say.
-pub(crate) async fn wait(state: State, Path(name): Path<String>, query: Query) -> Answer<Response> {
+pub(crate) async fn wait(state: State, Name(name): Name, query: Query) -> Answer<Response> {
     let condition = match query.text("condition").unwrap_or("not-running") {
         "not-running" => WaitCondition::NotRunning,
         "next-exit" => WaitCondition::NextExit,
