@@ -44,7 +44,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -112,6 +112,9 @@ impl Images {
     }
 
     fn open_with_limits(data_root: &Path, limits: Limits) -> Result<Self, ImageError> {
+        // the paths of layers go into mounts and records: they must not depend on where we stand
+        let data_root =
+            path::absolute(data_root).map_err(|why| ImageError::failed("cannot resolve", data_root, why))?;
         let root = data_root.join("image");
         for name in ["", "content", "layers", "snapshots", "empty"] {
             make_private(&root.join(name))?;

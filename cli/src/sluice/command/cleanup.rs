@@ -1,6 +1,10 @@
 //! `sluice cleanup`: hands over to `sluiced --cleanup`, which knows what a daemon leaves behind.
 
-use std::{os::unix::process::CommandExt, path::PathBuf, process::Command};
+use std::{
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use clap::Args;
 
@@ -8,6 +12,9 @@ use crate::{
     daemon::{Address, Daemon},
     failure::Failure,
 };
+
+/// Where the daemon's socket is when nobody says otherwise.
+const EXEC_ROOT: &str = "/run/sluice";
 
 /// `sluice cleanup`
 #[derive(Args)]
@@ -24,14 +31,23 @@ pub struct Cleanup {
     /// Its cgroups
     #[arg(long, value_name = "CGROUP")]
     cgroup_parent: Option<String>,
+    /// Its file with options
+    #[arg(long, value_name = "FILE")]
+    config_file: Option<PathBuf>,
+    /// Remove its data too, images among it
+    #[arg(long)]
+    all: bool,
 }
 
 impl Cleanup {
-    /// `host_said`: was `-H` given? Else the daemon of these directories is asked for.
+    /// `host_said`: was `-H` given? Else the daemon of these directories is asked for; `DOCKER_HOST` may be quite another one.
     pub async fn answer(&self, host_said: bool, daemon: &Daemon) -> Result<(), Failure> {
         let asked = match &self.exec_root {
-            Some(root) if !host_said => Daemon::at(Address::Unix(root.join("sluice.sock"))),
-            _ => daemon.clone(),
+            _ if host_said => daemon.clone(),
+            root => {
+                let root = root.as_deref().unwrap_or(Path::new(EXEC_ROOT));
+                Daemon::at(Address::Unix(root.join("sluice.sock")))
+            }
         };
         match asked.get_bytes("/_ping").await {
             Err(Failure::Unreachable { .. }) => {}
@@ -62,6 +78,8 @@ impl Cleanup {
             "--cgroup-parent",
             self.cgroup_parent.as_deref().map(std::ffi::OsStr::new),
         );
+        add("--config-file", self.config_file.as_deref().map(AsRef::as_ref));
+        arguments.extend(self.all.then(|| "--all".into()));
         arguments
     }
 }
@@ -83,10 +101,12 @@ mod tests {
             data_root: Some("/d".into()),
             exec_root: None,
             cgroup_parent: None,
+            config_file: None,
+            all: true,
         };
         assert_eq!(
             cleanup.arguments(),
-            ["--cleanup", "--instance", "two", "--data-root", "/d"]
+            ["--cleanup", "--instance", "two", "--data-root", "/d", "--all"]
         );
     }
 }

@@ -173,6 +173,7 @@ impl Container {
     pub async fn create(&self, daemon: &Daemon, attached: bool) -> Result<String, Failure> {
         let made = async {
             let body = self.body(attached)?;
+            let image = body.image.as_deref().unwrap_or_default();
             if let Some(file) = &self.cidfile
                 && file.exists()
             {
@@ -191,10 +192,7 @@ impl Container {
             let made = made.inspect_err(|failure| {
                 // docker would pull now; this says as docker does why it does not run
                 if failure.is_missing() && failure.to_string().contains("No such image") {
-                    eprintln!(
-                        "Unable to find image '{}' locally",
-                        body.image.as_deref().unwrap_or_default()
-                    );
+                    eprintln!("Unable to find image '{}' locally", with_tag(image));
                 }
             })?;
             let id = made["Id"]
@@ -354,6 +352,16 @@ impl Container {
             }
         }
         Ok((binds, anonymous))
+    }
+}
+
+/// `latest` is what no tag means.
+fn with_tag(image: &str) -> String {
+    let is_whole = image.contains('@') || image.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    if is_whole {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
     }
 }
 
