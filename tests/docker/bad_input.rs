@@ -158,7 +158,7 @@ fn a_daemon_with_a_nonsensical_flag_does_not_start_and_says_why() {
     for (flag, words) in [
         ("--bip 172.17.0.1/99", "bip"),
         ("--bip nonsense", "bip"),
-        ("--mtu -5", "mtu"),
+        ("--mtu=-5", "mtu"),
         ("--log-level shout", "log"),
         ("--ip nowhere", "ip"),
         ("--no-such-flag", "no-such-flag"),
