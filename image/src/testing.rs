@@ -12,7 +12,14 @@ impl Scratch {
     pub fn new(name: &str) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(format!("sluice-image-{process}-{number}-{name}"));
+        // in memory where there is such a place: the store makes every image durable, and a busy disk takes seconds for that
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
+        let path = parent.join(format!("sluice-image-{process}-{number}-{name}"));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }

@@ -316,18 +316,18 @@ fn ten_gigabytes_of_zeros_take_no_room() {
     assert!(file.blocks() < 64, "{} blocks", file.blocks());
     // and as a plain entry, of which nobody would guess it
     let lab = Lab::new("zeros");
-    let zeros = vec![0; 64 << 20];
+    let zeros = vec![0; 8 << 20];
     lab.unpack(&gzip(&Tar::default().file("nothing", &zeros).end()))
         .unwrap();
     let file = fs::metadata(lab.at("nothing")).unwrap();
-    assert_eq!(file.len(), 64 << 20);
+    assert_eq!(file.len(), 8 << 20);
     assert!(file.blocks() < 64, "{} blocks", file.blocks());
 }
 
 #[test]
 fn what_unpacks_to_more_than_the_limits_is_refused() {
     let lab = Lab::new("bomb");
-    let archive = Tar::default().file("bomb", vec![b'A'; 8 << 20]).file("two", b"").end();
+    let archive = Tar::default().file("bomb", vec![b'A'; 3 << 20]).file("two", b"").end();
     let packed = gzip(&archive);
     let limits = Limits {
         stream: 1 << 30,
@@ -473,7 +473,7 @@ fn noise_never_panics_nor_escapes() {
         .end();
     let lab = Lab::new("noise");
     let mut seed = 0x2545_f491_4f6c_dd1du64;
-    for _ in 0..2000 {
+    for _ in 0..500 {
         let mut bytes = archive.clone();
         for _ in 0..4 {
             seed ^= seed << 13;
