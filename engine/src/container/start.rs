@@ -63,6 +63,8 @@ impl Engine {
         // on machines with cgroup v1 the kernel takes milliseconds to let a process in; they pass while we do other things
         self.runtime.warm();
         let container = held.record();
+        // one moment, in the record as in memory: a daemon that comes back tells the same
+        let since = Timestamp::now();
         let place = self.choose_place(&container).await?;
         undo.by("give the place in the network back", {
             let (engine, place) = (self.clone(), place.clone());
@@ -75,7 +77,8 @@ impl Engine {
         // the agent makes the namespace and the device while the root is mounted and the spec written; both have their way back noted before either
         // can fail, as each may have come far when the other fails
         self.note_way_back(&container, &place, undo);
-        let (settled, prepared) = tokio::join!(self.settle(&container, &place), self.prepare(&container, &place));
+        let (settled, prepared) =
+            tokio::join!(self.settle(&container, &place, since), self.prepare(&container, &place));
         settled?;
         prepared?;
 
@@ -89,7 +92,7 @@ impl Engine {
         self.runtime.start(container.id.as_str()).await.map_err(cannot_start)?;
 
         held.change(|container| {
-            container.state = running(container, pid);
+            container.state = running(container, pid, since);
         });
         held.began();
         self.tell_networks("connect", &held.id, &self.networks.of_container(&held.id));
@@ -120,10 +123,10 @@ impl Engine {
 
     /// Commits the place, and that the container is about to run, in one transaction, and waits until the agent says it is real. Whether it does run is the
     /// runtime's knowledge; a daemon that dies here asks it when it starts again.
-    async fn settle(&self, container: &Container, place: &Place) -> Result<(), EngineError> {
+    async fn settle(&self, container: &Container, place: &Place, since: Timestamp) -> Result<(), EngineError> {
         let mut transaction = place.write()?;
         let mut about_to_run = container.clone();
-        about_to_run.state = running(container, 0);
+        about_to_run.state = running(container, 0, since);
         transaction.writes.push(Write::Put(
             key::container(&container.id),
             record::encode(&about_to_run)?,
@@ -216,14 +219,14 @@ impl Engine {
 }
 
 /// The state of a container whose process has just begun.
-fn running(container: &Container, pid: u32) -> sluice_model::container::ContainerState {
+fn running(container: &Container, pid: u32, since: Timestamp) -> sluice_model::container::ContainerState {
     sluice_model::container::ContainerState {
         phase: Phase::Running,
         pid,
         exit_code: 0,
         oom_killed: false,
         error: String::new(),
-        started_at: Some(Timestamp::now()),
+        started_at: Some(since),
         finished_at: container.state.finished_at,
         restart_count: container.state.restart_count,
         stopped_by_user: false,
@@ -252,10 +255,13 @@ fn cannot_start(error: RuntimeError) -> EngineError {
 /// Who the process runs as, by the container's own files.
 pub(crate) fn resolve_user(rootfs: &std::path::Path, user: &str) -> Result<Identity, EngineError> {
     let user = sluice_runtime::resolve_user(rootfs, user)?;
+    // The primary group stands among the others too, or a file that its group may not read could be read by leaving the group (CVE-2022-36109).
+    let mut groups = vec![user.gid];
+    groups.extend(user.additional_gids.into_iter().filter(|group| *group != user.gid));
     Ok(Identity {
         uid: user.uid,
         gid: user.gid,
-        groups: user.additional_gids,
+        groups,
         home: user.home,
     })
 }
