@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that can be checked on this machine.
 
 mod binary;
+mod elsewhere;
 mod tally;
 
 use std::fs;
@@ -19,6 +20,10 @@ use tally::Tally;
 pub struct Test {
     /// Only tests with this in their name, or all of the test program of this name (packet, network, docker …); no lint then.
     filter: Option<String>,
+    /// Only what is also tested under other kernels, under this one, in a virtual machine: 6.1, 6.12 … (without it, all tests here and these
+    /// under 6.1).
+    #[arg(long, value_name = "VERSION")]
+    kernel: Option<String>,
 }
 
 impl Test {
@@ -33,8 +38,18 @@ impl Test {
     }
 
     fn count(&self, tally: &mut Tally) -> Outcome {
-        setup::provide(&[Group::Build, Group::Test])?;
+        let boots = self.kernel.is_some() || self.filter.is_none();
+        setup::provide(if boots {
+            &[Group::Build, Group::Test, Group::Vm]
+        } else {
+            &[Group::Build, Group::Test]
+        })?;
         build::ebpf()?;
+        if self.kernel.is_some() {
+            let binaries = binary::build()?;
+            build::binaries(false)?;
+            return self.elsewhere(&binaries, tally);
+        }
         if self.filter.is_none() {
             tally.check("the code is formatted", lint::format());
             tally.check("clippy finds nothing", lint::clippy());
@@ -51,10 +66,17 @@ impl Test {
         }
         if self.filter.is_none() {
             binary::run_documentation(tally)?;
+            self.elsewhere(&binaries, tally)?;
         }
         tally.note_skipped(&fs::read_to_string(&skipped).unwrap_or_default());
         let _ = fs::remove_file(&skipped);
         Ok(())
+    }
+
+    /// Under another kernel.
+    fn elsewhere(&self, binaries: &[Binary], tally: &mut Tally) -> Outcome {
+        let version = self.kernel.as_deref().unwrap_or(elsewhere::FLOOR);
+        elsewhere::run(version, binaries, self.filter.as_deref(), tally)
     }
 
     /// The program that the filter names, or else all.

@@ -55,9 +55,11 @@ impl Run {
         let vm = Vm {
             kernel,
             memory: self.memory,
+            cpus: 2,
             limit: Duration::from_secs(self.limit),
         };
-        match vm.run(&self.command)? {
+        let directory = env::current_dir().doing(|| "find the current directory".to_owned())?;
+        match vm.run(&self.command, &directory)? {
             (0, _) => Ok(()),
             (code, _) => Err(Failure::new(format!(
                 "the command ended with exit code {code} under {}",
@@ -73,6 +75,8 @@ pub struct Vm {
     pub kernel: Kernel,
     /// Memory, MiB; everything the guest writes lives in it too.
     pub memory: u32,
+    /// One is slower, but the kernel cannot lose races against itself that only emulation knows.
+    pub cpus: u32,
     /// Boot included.
     pub limit: Duration,
 }
@@ -88,18 +92,18 @@ enum End {
 }
 
 impl Vm {
-    /// Runs the command in the guest, in this directory; its output goes where ours goes and is returned too.
-    pub fn run(&self, command: &[OsString]) -> Outcome<(i32, String)> {
+    /// Runs the command in the guest, in `directory`; its output goes where ours goes and is returned too.
+    pub fn run(&self, command: &[OsString], directory: &Path) -> Outcome<(i32, String)> {
         let work = repository::root().join(format!("target/vm/run-{}", std::process::id()));
         fs::create_dir_all(&work).doing(|| format!("make {}", work.display()))?;
-        let outcome = self.boot(command, &work);
+        let outcome = self.boot(&self.script(command, directory)?, &work);
         // Best effort: a directory below target/ harms nobody.
         let _ = fs::remove_dir_all(&work);
         outcome
     }
 
-    fn boot(&self, command: &[OsString], work: &Path) -> Outcome<(i32, String)> {
-        initramfs::write(&work.join("initrd"), &self.kernel, &self.script(command)?)?;
+    fn boot(&self, script: &str, work: &Path) -> Outcome<(i32, String)> {
+        initramfs::write(&work.join("initrd"), &self.kernel, script)?;
         for boot in 1..=BOOTS {
             let (end, output) = self.once(work)?;
             match end {
@@ -122,7 +126,7 @@ impl Vm {
         let result = work.join("result");
         fs::write(&result, "").doing(|| format!("write {}", result.display()))?;
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(["-m", &self.memory.to_string(), "-smp", "2"])
+        qemu.args(["-m", &self.memory.to_string(), "-smp", &self.cpus.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             .arg("-kernel")
             .arg(self.kernel.image())
@@ -174,9 +178,8 @@ impl Vm {
         Ok((end, output))
     }
 
-    /// What the guest's second stage runs: the command in our directory, with our PATH.
-    fn script(&self, command: &[OsString]) -> Outcome<String> {
-        let directory = env::current_dir().doing(|| "find the current directory".to_owned())?;
+    /// What the guest's second stage runs: the command in the directory, with our PATH.
+    fn script(&self, command: &[OsString], directory: &Path) -> Outcome<String> {
         let mut script = String::from("#!/bin/bash\n");
         for name in ["PATH", "HOME"] {
             let value = env::var_os(name).unwrap_or_default();

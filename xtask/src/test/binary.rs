@@ -17,9 +17,10 @@ const LIMIT: &str = "1500";
 pub struct Binary {
     /// Of the integration test, or of the crate whose unit tests it holds.
     pub name: String,
-    path: PathBuf,
+    /// The program.
+    pub path: PathBuf,
     /// The directory of its package, where cargo would run it.
-    package: PathBuf,
+    pub package: PathBuf,
 }
 
 /// Builds all test programs.
@@ -79,7 +80,9 @@ impl Binary {
         command
             .args(filter)
             .current_dir(&self.package)
-            .env("SLUICE_SKIPPED", skipped);
+            .env("SLUICE_SKIPPED", skipped)
+            // The shim as it is delivered: its size is measured too.
+            .env("SLUICE_SHIM", repository::target().join("shim/sluice-shim"));
         say(format_args!("tests of {}", self.name));
         follow(&self.name, &mut command, tally)
     }
