@@ -42,9 +42,6 @@ use sample::Samples;
 use site::{Site, Tools};
 use workshop::Workshop;
 
-/// A load average from which on the user is warned.
-const BUSY: f64 = 0.7;
-
 /// Measure Sluice, its peers and a bare veth pair, interleaved in one run (as root, or with sudo).
 #[derive(Args)]
 pub struct Bench {
@@ -176,7 +173,7 @@ impl Bench {
 
     fn measure(&self, site: &Site, memory: Vec<(Kind, Outcome<Memory>)>) -> Outcome<Report> {
         let busy = machine::load();
-        if busy > BUSY {
+        if busy > machine::BUSY {
             say(format_args!(
                 "load average {busy:.1}: this machine has other things to do, the figures will suffer"
             ));

@@ -93,6 +93,9 @@ fn setting(name: &str) -> String {
         .to_owned()
 }
 
+/// A load average from which on figures suffer.
+pub const BUSY: f64 = 0.7;
+
 /// Processes that ran or waited for a CPU in the last minute, on average.
 pub fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();

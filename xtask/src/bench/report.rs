@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::engine::Kind;
 use super::figure::Figure;
 use super::launch::Launch;
-use super::machine::Machine;
+use super::machine::{BUSY, Machine};
 use super::memory::Memory;
 use super::path::Path;
 use super::sample::{Samples, Summary};
@@ -58,12 +58,13 @@ impl Report {
              Written by `cargo xtask bench --write`; do not edit.\n\n\
              {}\n\n\
              {} rounds; in each round every engine was measured once on every path, one after the other, for {} s. \
-             Load average {:.1} before and {:.1} after.\n\n{METHOD}\n",
+             Load average {:.1} before and {:.1} after.{}\n\n{METHOD}\n",
             self.machine.described(),
             self.rounds,
             self.seconds,
             self.load.0,
             self.load.1,
+            if self.load.0 > BUSY { NOISY } else { "" },
         );
         text.push_str("## Figures\n\n");
         for table in self.tables() {
@@ -215,6 +216,8 @@ impl Report {
         })
     }
 }
+
+const NOISY: &str = " The machine was busy with other things: ratios of streams and connections, even those above 1, mean little in this run.";
 
 const METHOD: &str = "\
 How to read it: **best (median) ×ratio (median)**, where the ratio is that of the best to the best of a bare veth pair between two namespaces in \
