@@ -45,9 +45,6 @@ pub fn ebpf() -> Outcome {
         .env("RUSTC", &toolchain.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", "-Cdebuginfo=2\x1f-Clink-arg=--btf")
-        // What suits the binaries does not suit bpf-linker: it links bitcode, and BTF is made of the debug information.
-        .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .env("CARGO_PROFILE_RELEASE_STRIP", "none")
         .args([
             "build",
             "--quiet",

@@ -32,7 +32,7 @@ impl Test {
         let mut tally = Tally::default();
         if let Err(failure) = self.count(&mut tally) {
             eprintln!("xtask: {failure}");
-            tally.fail("cargo xtask test came to its end");
+            tally.fail("cargo xtask test did not come to its end");
         }
         tally.conclude()
     }
@@ -51,8 +51,8 @@ impl Test {
             return self.elsewhere(&binaries, tally);
         }
         if self.filter.is_none() {
-            tally.check("the code is formatted", lint::format());
-            tally.check("clippy finds nothing", lint::clippy());
+            tally.check("formatting", lint::format());
+            tally.check("clippy", lint::clippy());
         }
         let binaries = binary::build()?;
         build::binaries(false)?;

@@ -132,7 +132,7 @@ fn follow(name: &str, command: &mut Command, tally: &mut Tally) -> Outcome {
     let status = child.wait().doing(|| format!("wait for {name}"))?;
     let had_nothing_to_say = status.success() && name == "documentation";
     if !has_sum && !had_nothing_to_say {
-        tally.fail(&format!("the tests of {name} came to their end ({status})"));
+        tally.fail(&format!("the tests of {name} did not come to their end ({status})"));
     }
     Ok(())
 }
