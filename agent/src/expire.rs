@@ -11,10 +11,41 @@ use sluice_datapath_common::{
     flow::{Flow, FlowKey, State},
 };
 
-use crate::map::{handle::Table, pins::Maps};
+use crate::map::{
+    handle::Table,
+    pins::{Maps, SPECIFICATIONS},
+};
 
-/// How often flows are looked through.
-pub const INTERVAL: Duration = Duration::from_secs(5);
+/// How closely flows are followed to their end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pace {
+    /// How often they are looked through.
+    pub interval: Duration,
+    /// How long TCP's closed ones linger: the last ACK may have to be sent again.
+    closed: Duration,
+}
+
+/// A few retransmission times for a closed connection, a walk now and then.
+pub const CALM: Pace = Pace {
+    interval: Duration::from_secs(5),
+    closed: Duration::from_secs(10),
+};
+
+/// While the table fills up. Twenty thousand connections a second, which two cores can make, would fill it in three seconds: what lingers is then
+/// one second's worth, and a walk costs some 50 ms.
+pub const HURRIED: Pace = Pace {
+    interval: Duration::from_secs(1),
+    closed: Duration::from_millis(500),
+};
+
+/// The pace that so many answered flows want.
+pub fn pace(entries: usize) -> Pace {
+    let capacity = SPECIFICATIONS
+        .iter()
+        .find(|map| map.name == "FLOWS4")
+        .map_or(0, |map| map.capacity);
+    if entries > capacity as usize / 4 { HURRIED } else { CALM }
+}
 
 /// Nobody answered. Longer than the first four SYNs of Linux (at 0, 1, 3, 7, 15 s), shorter than anybody waits for a UDP answer.
 const UNANSWERED: Duration = Duration::from_secs(30);
@@ -22,8 +53,6 @@ const UNANSWERED: Duration = Duration::from_secs(30);
 const TCP_ESTABLISHED: Duration = Duration::from_secs(24 * 60 * 60);
 /// TCP, one side is done. The other may go on sending for long, but then it is not idle; FIN_WAIT_2 of Linux lasts 60 s.
 const TCP_CLOSING: Duration = Duration::from_secs(60);
-/// TCP, over. The last ACK may have to be sent again: a few retransmission times.
-const TCP_CLOSED: Duration = Duration::from_secs(10);
 /// UDP, both have spoken: as long as conntrack's default for a stream, longer than common keep-alives (QUIC 30 s, WireGuard 25 s, DTLS 60 s).
 const UDP_ANSWERED: Duration = Duration::from_secs(120);
 /// ICMP echo: `ping` asks each second, and asks again under the same identifier.
@@ -35,14 +64,14 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// How long a flow in this state may be idle.
-pub fn timeout(protocol: u8, state: u8) -> Duration {
+pub fn timeout(protocol: u8, state: u8, pace: Pace) -> Duration {
     const UNANSWERED_STATE: u8 = State::Unanswered as u8;
     const CLOSING: u8 = State::Closing as u8;
     const CLOSED: u8 = State::Closed as u8;
     match (protocol, state) {
         (1, _) => ICMP,
         (_, UNANSWERED_STATE) => UNANSWERED,
-        (TCP, CLOSED) => TCP_CLOSED,
+        (TCP, CLOSED) => pace.closed,
         (TCP, CLOSING) => TCP_CLOSING,
         (TCP, _) => TCP_ESTABLISHED,
         (UDP, _) => UDP_ANSWERED,
@@ -71,22 +100,37 @@ pub fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Looks through all flows once and says how many entries went.
-pub fn sweep(maps: &Maps, now: u64) -> io::Result<usize> {
-    let mut lives = Lives {
+/// What a walk through a table found.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Swept {
+    /// Entries that were there.
+    pub found: usize,
+    /// Entries that went.
+    pub ended: usize,
+}
+
+/// Looks through all flows once and says what became of the answered ones, whose table does not evict.
+pub fn sweep(maps: &Maps, now: u64, pace: Pace) -> io::Result<Swept> {
+    let mut round = Round {
         generations: &maps.GENERATIONS,
         known: HashMap::new(),
+        now,
+        pace,
     };
-    Ok(sweep_table(&maps.FLOWS4, &mut lives, now)? + sweep_table(&maps.OPENING4, &mut lives, now)?)
+    sweep_table(&maps.OPENING4, &mut round)?;
+    sweep_table(&maps.FLOWS4, &mut round)
 }
 
-/// Which endpoints live, as the packet path sees it.
-struct Lives<'a> {
+/// What a walk goes by: the time, and which endpoints live, as the packet path sees it.
+struct Round<'a> {
     generations: &'a Table<u32, u32>,
     known: HashMap<u32, u32>,
+    /// On the clock of `last_seen`, ns.
+    now: u64,
+    pace: Pace,
 }
 
-impl Lives<'_> {
+impl Round<'_> {
     /// Is this the present generation of the number? What was read a moment ago may be outdated: nobody is taken for dead by it.
     fn is_alive(&mut self, endpoint: u32, generation: u32) -> io::Result<bool> {
         if endpoint == 0 || self.known.get(&endpoint) == Some(&generation) {
@@ -96,10 +140,19 @@ impl Lives<'_> {
         self.known.insert(endpoint, present);
         Ok(present == generation)
     }
+
+    fn is_idle(&self, key: &FlowKey<Ipv4>, flow: &Flow<Ipv4>) -> bool {
+        is_idle(key, flow, self.now, self.pace)
+    }
 }
 
-fn sweep_table(table: &Table<FlowKey<Ipv4>, Flow<Ipv4>>, lives: &mut Lives<'_>, now: u64) -> io::Result<usize> {
-    let (mut ended, mut outcome) = (0, Ok(()));
+fn is_idle(key: &FlowKey<Ipv4>, flow: &Flow<Ipv4>, now: u64, pace: Pace) -> bool {
+    // A packet of this moment may be later than `now`.
+    now.saturating_sub(flow.last_seen) > timeout(key.protocol, flow.state, pace).as_nanos() as u64
+}
+
+fn sweep_table(table: &Table<FlowKey<Ipv4>, Flow<Ipv4>>, round: &mut Round<'_>) -> io::Result<Swept> {
+    let (mut swept, mut outcome) = (Swept::default(), Ok(()));
     let mut doomed = Vec::new();
     table.each(|keys, flows| {
         if outcome.is_err() {
@@ -109,11 +162,12 @@ fn sweep_table(table: &Table<FlowKey<Ipv4>, Flow<Ipv4>>, lives: &mut Lives<'_>, 
         outcome = keys
             .iter()
             .zip(flows)
-            .try_for_each(|(key, flow)| judge(table, key, flow, lives, now, &mut doomed));
-        ended += doomed.len();
+            .try_for_each(|(key, flow)| judge(table, key, flow, round, &mut doomed));
+        swept.found += keys.len();
+        swept.ended += doomed.len();
         outcome = std::mem::replace(&mut outcome, Ok(())).and_then(|()| table.remove_all(&doomed));
     })?;
-    outcome.map(|()| ended)
+    outcome.map(|()| swept)
 }
 
 /// Adds the keys that are to go to `doomed`.
@@ -121,33 +175,27 @@ fn judge(
     table: &Table<FlowKey<Ipv4>, Flow<Ipv4>>,
     key: &FlowKey<Ipv4>,
     flow: &Flow<Ipv4>,
-    lives: &mut Lives<'_>,
-    now: u64,
+    round: &mut Round<'_>,
     doomed: &mut Vec<FlowKey<Ipv4>>,
 ) -> io::Result<()> {
     // One of its ends is an endpoint that lives no more, or lives anew.
-    if !(lives.is_alive(flow.source_endpoint, flow.source_generation)?
-        && lives.is_alive(flow.destination_endpoint, flow.destination_generation)?)
+    if !(round.is_alive(flow.source_endpoint, flow.source_generation)?
+        && round.is_alive(flow.destination_endpoint, flow.destination_generation)?)
     {
         doomed.push(*key);
         return Ok(());
     }
-    if !is_idle(key, flow, now) {
+    if !round.is_idle(key, flow) {
         return Ok(());
     }
     let other = reverse(key, flow);
     match table.get(&other)?.filter(|reply| reverse(&other, reply) == *key) {
         // The other direction is in use, and this one with it.
-        Some(reply) if !is_idle(&other, &reply, now) => {}
+        Some(reply) if !round.is_idle(&other, &reply) => {}
         Some(_) => doomed.extend([*key, other]),
         None => doomed.push(*key),
     }
     Ok(())
-}
-
-fn is_idle(key: &FlowKey<Ipv4>, flow: &Flow<Ipv4>, now: u64) -> bool {
-    // A packet of this moment may be later than `now`.
-    now.saturating_sub(flow.last_seen) > timeout(key.protocol, flow.state).as_nanos() as u64
 }
 
 #[cfg(test)]
@@ -199,7 +247,7 @@ mod tests {
 
     #[test]
     fn timeouts_grow_with_what_would_be_lost() {
-        let of = |protocol, state: State| timeout(protocol, state as u8);
+        let of = |protocol, state: State| timeout(protocol, state as u8, CALM);
         assert!(of(TCP, State::Closed) < of(TCP, State::Unanswered));
         assert!(of(TCP, State::Unanswered) < of(TCP, State::Closing));
         assert!(of(TCP, State::Closing) < of(TCP, State::Established));
@@ -208,11 +256,30 @@ mod tests {
     }
 
     #[test]
+    fn closed_connections_linger_less_while_the_table_fills_up_and_only_they() {
+        assert_eq!((pace(1_000), pace(40_000)), (CALM, HURRIED), "of 131,072");
+        let of = |state: State, pace| timeout(TCP, state as u8, pace);
+        assert!(of(State::Closed, HURRIED) < of(State::Closed, CALM));
+        assert_eq!(of(State::Established, HURRIED), of(State::Established, CALM));
+        assert_eq!(of(State::Closing, HURRIED), of(State::Closing, CALM));
+    }
+
+    #[test]
     fn a_flow_of_this_very_moment_is_not_idle_even_if_the_clocks_disagree() {
         let (key, flow) = flow(1_000_000_000);
-        assert!(!is_idle(&key, &flow, 999_000_000));
-        assert!(!is_idle(&key, &flow, 1_000_000_000 + TCP_ESTABLISHED.as_nanos() as u64));
-        assert!(is_idle(&key, &flow, 1_000_000_001 + TCP_ESTABLISHED.as_nanos() as u64));
+        assert!(!is_idle(&key, &flow, 999_000_000, CALM));
+        assert!(!is_idle(
+            &key,
+            &flow,
+            1_000_000_000 + TCP_ESTABLISHED.as_nanos() as u64,
+            CALM
+        ));
+        assert!(is_idle(
+            &key,
+            &flow,
+            1_000_000_001 + TCP_ESTABLISHED.as_nanos() as u64,
+            CALM
+        ));
     }
 
     type Flows = Table<FlowKey<Ipv4>, Flow<Ipv4>>;
@@ -280,11 +347,13 @@ mod tests {
         let long_ago = 1_000_000_000;
         let now = long_ago + 2 * TCP_ESTABLISHED.as_nanos() as u64;
         let left = |generations: &Table<u32, u32>| {
-            let mut lives = Lives {
+            let mut round = Round {
                 generations,
                 known: HashMap::new(),
+                now,
+                pace: CALM,
             };
-            sweep_table(&table, &mut lives, now).unwrap();
+            sweep_table(&table, &mut round).unwrap();
             table.count().unwrap()
         };
         // Idle both ways; idle one way; in use; and more than one batch holds.

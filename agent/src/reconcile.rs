@@ -485,17 +485,20 @@ async fn follow_forever(setup: &Setup, store: &SharedStore, shared: &Shared, ses
 }
 
 async fn expire_forever(shared: &Shared) {
+    let mut pace = expire::CALM;
     loop {
         tokio::select! {
-            () = sleep(expire::INTERVAL) => {}
+            () = sleep(pace.interval) => {}
             () = shared.endpoints_gone.notified() => {}
         }
         let Some((maps, _)) = lock(&shared.open).clone() else {
             continue;
         };
-        match blocking(move || expire::sweep(&maps, expire::now())).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(ended)) => tracing::debug!(ended, "flows ended"),
+        match blocking(move || expire::sweep(&maps, expire::now(), pace)).await {
+            Ok(Ok(swept)) => {
+                pace = expire::pace(swept.found);
+                tracing::trace!(swept.found, swept.ended, "looked through the flows");
+            }
             Ok(Err(error)) => tracing::warn!(%error, "cannot look through the flows"),
             Err(error) => tracing::warn!(%error, "cannot look through the flows"),
         }
