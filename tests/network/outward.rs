@@ -120,3 +120,20 @@ fn containers_without_a_network_have_only_loopback_and_those_of_the_host_have_it
     assert!(docker.ok("run --rm --net host busybox ip address").contains(HOST));
     assert_eq!(docker.ok("run --rm busybox ls /sys/class/net"), "eth0\nlo");
 }
+
+#[test]
+fn a_young_container_loses_no_packet() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    for number in 0..5 {
+        docker.ok(&format!("run -d --name young{number} busybox sleep 1000"));
+        let pid = docker.pid(&format!("young{number}"));
+        for to in ["172.17.0.1", LAN] {
+            let sent = lab.host.run(&format!(
+                "nsenter --net=/proc/{pid}/ns/net ping -q -i 0.002 -c 200 -W 2 {to}"
+            ));
+            assert!(sent.contains(" 0% packet loss"), "container {number} to {to}: {sent}");
+        }
+    }
+}

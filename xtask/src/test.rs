@@ -65,7 +65,7 @@ impl Test {
             binary.run(self.filter_within(binary), &skipped, tally)?;
         }
         if self.filter.is_none() {
-            binary::run_documentation(tally)?;
+            tally.check("examples in the documentation", binary::run_documentation());
             self.elsewhere(&binaries, tally)?;
         }
         tally.note_skipped(&fs::read_to_string(&skipped).unwrap_or_default());
