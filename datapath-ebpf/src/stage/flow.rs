@@ -74,8 +74,11 @@ pub fn open<F: Layer3>(frame: Frame, key: &FlowKey<F>, tcp_flags: u8, desk: &mut
 /// The entry of a conversation that was opened just now, for its first packet, which is counted.
 #[inline(always)]
 pub fn opened<F: Layer3>(packet: &Packet<F>) -> Result<Entry<F>, DropReason> {
-    // Another CPU may have been faster, and be answered already: any table will do.
-    let flow = find(&packet.key).ok_or(DropReason::FlowTableFull)?;
+    // It lies where it was put a moment ago, unless another CPU was faster and is answered already.
+    let flow = match F::OPENING.find(&packet.key) {
+        None => F::FLOWS.find(&packet.key).ok_or(DropReason::FlowTableFull)?,
+        Some(flow) => flow,
+    };
     count(flow, packet.frame);
     Ok(flow)
 }
