@@ -78,6 +78,7 @@ static ALL: &[Need] = &[
     need(Test, "to see that netfilter stays empty", Program("iptables-save"), &["iptables"]),
     need(Test, "to see that netfilter stays empty", Program("conntrack"), &["conntrack"]),
     need(Test, "to look at packets", Program("tcpdump"), &["tcpdump"]),
+    need(Test, "to make tables to try things on", Program("bpftool"), &["bpftool"]),
     need(Test, "to set devices", Program("ethtool"), &["ethtool"]),
     need(Test, "what is in a test's container", Program("busybox"), &["busybox-static"]),
     need(Test, "a web server for containers", Program("nginx"), &["nginx-light"]),

@@ -97,17 +97,21 @@ fn download(version: &str, directory: &Path) -> Outcome {
     fs::rename(&fresh, directory).doing(|| format!("put the kernel into {}", directory.display()))
 }
 
-/// The name of the newest signed image package of this version.
+/// The name of the newest signed image package of this version; apt's lists are fetched when they do not know one.
 fn newest(version: &str) -> Outcome<String> {
+    if let Ok(name) = newest_known(version) {
+        return Ok(name);
+    }
+    step::run(Command::new("apt-get").args(["-q", "update"]))?;
+    newest_known(version)
+}
+
+fn newest_known(version: &str) -> Outcome<String> {
     let names = step::output(Command::new("apt-cache").args(["pkgnames", &format!("linux-image-{version}")]))?;
     let mut fitting: Vec<&str> = names.lines().filter(|name| is_image(name, version)).collect();
     fitting.sort_by_key(|name| numbers(name));
     let newest = fitting.last().map(|name| (*name).to_owned());
-    newest.ok_or_else(|| {
-        Failure::new(format!(
-            "apt knows no package linux-image-{version}*-amd64 (apt-get update?)"
-        ))
-    })
+    newest.ok_or_else(|| Failure::new(format!("apt knows no package linux-image-{version}*-amd64")))
 }
 
 /// Is it the plain flavour (the cloud's has no 9p, the unsigned one no signature) of just this version?
