@@ -101,6 +101,29 @@ fn two_endpoints_and_the_host_reach_each_other() {
     });
 }
 
+/// The kernel gives the host's end its queue a moment after the container's end is up, on a busy machine a long moment: an answer that needed it would
+/// be lost, and the asker would ask again a second later.
+#[test]
+fn an_endpoint_is_answered_and_reached_while_the_host_ends_cannot_send() {
+    on_a_host(async |host| {
+        let agent = host.agent().await;
+        host.populate(&agent, &[1, 2]).await;
+        let list = run("ip -brief link show");
+        let ends: Vec<&str> = list
+            .split_whitespace()
+            .filter(|word| word.starts_with("slc"))
+            .filter_map(|word| word.split('@').next())
+            .collect();
+        assert_eq!(ends.len(), 2, "{list}");
+        for end in ends {
+            run(&format!("tc qdisc replace dev {end} root pfifo limit 0"));
+        }
+        assert!(host.pings(1, address(2)), "endpoint to endpoint");
+        assert!(host.pings(1, "172.31.0.1".parse().unwrap()), "endpoint to gateway");
+        agent.stop().await;
+    });
+}
+
 #[test]
 fn a_restart_with_nothing_changed_writes_nothing() {
     on_a_host(async |host| {

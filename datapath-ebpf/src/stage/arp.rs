@@ -3,7 +3,6 @@
 //! An endpoint is answered with its own MAC, so that frames inside a network bear the MAC of their receiver, as in a switch; the gateway
 //! with the gateway's, which every host end of a veth bears too. Nothing is learned from what the wire says.
 
-use aya_ebpf::helpers::bpf_redirect;
 use sluice_datapath_common::{
     DropReason, Family as _, Ipv4, Ipv4Address,
     endpoint::{Attachment, EndpointKey},
@@ -14,6 +13,7 @@ use crate::{
     maps::{self, Prefix},
     packet::{ArpHeader, ETHERNET, Frame, Mac},
     rewrite,
+    stage::deliver,
     verdict::Verdict,
 };
 
@@ -39,7 +39,10 @@ pub fn answer_endpoint(frame: Frame, asker: &Attachment) -> Result<Verdict, Drop
         true => network.gateway_mac,
         false => endpoint_mac(asker.network, target)?,
     };
-    answer(frame, &arp, Mac::new(owner))
+    rewrite::answer_arp(frame, &arp, Mac::new(owner))?;
+    // Not out of the device it came from: the kernel gives the host's end of a veth its queue a moment after the container's end is up, on a busy
+    // machine a long moment, and an answer that is lost then is asked for again a second later.
+    deliver::into_namespace(frame, frame.ifindex())
 }
 
 /// Answers the host, whose leg all networks share.
@@ -54,7 +57,8 @@ pub fn answer_host(frame: Frame) -> Result<Verdict, DropReason> {
     let network = Ipv4::SUBNETS
         .get(&Prefix::whole(target))
         .ok_or(DropReason::NoSuchEndpoint)?;
-    answer(frame, &arp, Mac::new(endpoint_mac(network, target)?))
+    rewrite::answer_arp(frame, &arp, Mac::new(endpoint_mac(network, target)?))?;
+    deliver::out_of(frame.ifindex())
 }
 
 #[inline(always)]
@@ -81,12 +85,4 @@ fn is_question(arp: &ArpHeader) -> bool {
 fn endpoint_mac(network: u32, address: Ipv4Address) -> Result<[u8; 6], DropReason> {
     let endpoint = Ipv4::ENDPOINTS.get(&EndpointKey { network, address });
     endpoint.map(|endpoint| endpoint.mac).ok_or(DropReason::NoSuchEndpoint)
-}
-
-/// Sends the answer back by the device the question came from.
-#[inline(always)]
-fn answer(frame: Frame, question: &ArpHeader, mac: Mac) -> Result<Verdict, DropReason> {
-    rewrite::answer_arp(frame, question, mac)?;
-    // SAFETY: integers only; the kernel finds the device when it sends.
-    Ok(Verdict::Sent(unsafe { bpf_redirect(frame.ifindex(), 0) } as i32))
 }

@@ -92,14 +92,15 @@ fn is_too_big(frame: Frame, ifindex: u32) -> bool {
 
 /// Into the namespace on the other side of the veth, without a queue in between.
 #[inline(always)]
-fn into_namespace(frame: Frame, ifindex: u32) -> Result<Verdict, DropReason> {
+pub fn into_namespace(frame: Frame, ifindex: u32) -> Result<Verdict, DropReason> {
     rewrite::declare_for_us(frame);
     // SAFETY: integers only; the kernel finds the device when it sends.
     Ok(Verdict::Sent(unsafe { bpf_redirect_peer(ifindex, 0) } as i32))
 }
 
+/// Out of a device of the host.
 #[inline(always)]
-fn out_of(ifindex: u32) -> Result<Verdict, DropReason> {
+pub fn out_of(ifindex: u32) -> Result<Verdict, DropReason> {
     // SAFETY: as above.
     Ok(Verdict::Sent(unsafe { bpf_redirect(ifindex, 0) } as i32))
 }
