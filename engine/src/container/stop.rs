@@ -55,14 +55,19 @@ impl Engine {
         if container.state.phase == Phase::Paused {
             self.thaw(held).await?;
         }
-        let ended = life.wait_for(|life| life.ends > ends || life.removed);
         let seconds = timeout.or(container.config.stop_timeout).unwrap_or(TIMEOUT);
-        let in_time = match u64::try_from(seconds) {
-            Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), ended).await.is_ok(),
-            Err(_) => ended.await.is_ok(),
-        };
+        let mut in_time = false;
+        if number != libc::SIGKILL {
+            let ended = life.wait_for(|life| life.ends > ends || life.removed);
+            in_time = match u64::try_from(seconds) {
+                Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), ended).await.is_ok(),
+                Err(_) => ended.await.is_ok(),
+            };
+            if !in_time {
+                self.deliver(held, libc::SIGKILL).await?;
+            }
+        }
         if !in_time {
-            self.deliver(held, libc::SIGKILL).await?;
             let ended = life.wait_for(|life| life.ends > ends || life.removed);
             if tokio::time::timeout(AFTER_KILL, ended).await.is_err() {
                 return Err(EngineError::failed(format!(
@@ -82,9 +87,12 @@ impl Engine {
             Ok(()) => self.tell(held, "kill", &[("signal", number.to_string())]),
             Err(RuntimeError::NoSuchContainer(_)) => {}
             Err(error) => {
-                // it may have ended between our look and the signal
-                let state = self.runtime.state(held.id.as_str()).await;
-                let gone = state.is_ok_and(|state| state.status == sluice_runtime::Status::Stopped);
+                // it may have ended between our look and the signal, and be cleared away already
+                let gone = match self.runtime.state(held.id.as_str()).await {
+                    Ok(state) => state.status == sluice_runtime::Status::Stopped,
+                    Err(RuntimeError::NoSuchContainer(_)) => true,
+                    Err(_) => false,
+                };
                 if !gone {
                     return Err(error.into());
                 }

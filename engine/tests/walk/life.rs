@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sluice_engine::{CreateExec, Kind, WaitCondition};
+use sluice_engine::{CreateExec, EventFilter, Kind, WaitCondition};
 use sluice_model::container::{Phase, RestartPolicy};
 
 use crate::house::{House, inside, list};
@@ -158,6 +158,29 @@ fn the_restart_policy_starts_a_failing_container_again_until_it_is_stopped() {
                 .state;
             assert_eq!((state.phase, state.restart_count), (Phase::Exited, 2));
             assert_eq!(house.log("twice").await, "once\nonce\nonce\n", "two tries and no more");
+            house.tear_down().await;
+        },
+    );
+}
+
+/// The second signal found a container that had ended and was cleared away, and took that for a failure of the removal.
+#[test]
+fn a_forced_removal_kills_once_and_never_stumbles_over_the_end() {
+    inside(
+        "life::a_forced_removal_kills_once_and_never_stumbles_over_the_end",
+        || async {
+            let house = House::build().await;
+            let engine = &house.engine;
+            let mut events = engine.events(EventFilter::default()).await.unwrap();
+            for _ in 0..10 {
+                house.run(house.wish("brief", &["sleep", "600"])).await.unwrap();
+                engine.remove_container("brief", true, false).await.unwrap();
+            }
+            let mut kills = 0;
+            while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(300), events.recv()).await {
+                kills += usize::from(event.kind == "container" && event.action == "kill");
+            }
+            assert_eq!(kills, 10);
             house.tear_down().await;
         },
     );
