@@ -86,7 +86,7 @@ fn the_three_usual_networks_are_there() {
     assert_eq!(network, format!("172.17.0.0/16 box {}/16", docker.address("box")));
     docker
         .run("network inspect no-such-network")
-        .fails(1, "no-such-network not found");
+        .fails(1, "no-such-network");
 }
 
 #[test]

@@ -50,6 +50,20 @@ fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     tar
 }
 
+/// Removes the tars that this program made, and those of programs that have ended.
+pub fn forget_images() {
+    let directory = files::root().join("images");
+    let own = format!("-{}.tar", std::process::id());
+    for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().ends_with(&own) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    forget_old(&directory);
+    // These go only when they are empty.
+    let _ = fs::remove_dir(&directory).and_then(|()| fs::remove_dir(files::root()));
+}
+
 /// Removes the tars of programs that have ended.
 fn forget_old(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

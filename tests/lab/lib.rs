@@ -21,7 +21,7 @@ pub use daemon::{Daemon, Engine};
 pub use docker::Docker;
 pub use files::binary;
 pub use host::{Background, Host};
-pub use image::{busybox, web};
+pub use image::{busybox, forget_images, web};
 pub use network::{HOST, INTERNET, LAN, Lab, SECOND};
 pub use patience::{eventually, patience};
 pub use ran::Ran;

@@ -60,6 +60,7 @@ impl Demo {
             stage.leave();
         }));
         let _ = panic::take_hook();
+        lab::forget_images();
         shown.map_err(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             Failure::new(

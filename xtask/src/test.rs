@@ -34,6 +34,7 @@ impl Test {
             eprintln!("xtask: {failure}");
             tally.fail("cargo xtask test did not come to its end");
         }
+        lab::forget_images();
         tally.conclude()
     }
 
