@@ -39,7 +39,14 @@ impl Runtime {
         payload.extend_from_slice(exec.exec_id.as_bytes());
         payload.extend_from_slice(&process);
         let connection = Connection::open(&directory).await?.ok_or_else(gone)?;
-        let (_, answer) = connection.ask(Kind::Exec, &payload).await?.ok_or_else(gone)?;
+        let (kind, answer) = connection.ask(Kind::Exec, &payload).await?.ok_or_else(gone)?;
+        if kind != Kind::Done {
+            let text = format!(
+                "container {}: its shim answered a request to execute a process with {kind:?}",
+                exec.id
+            );
+            return Err(RuntimeError::Failed(text));
+        }
         let pid = answer.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
         Ok((pid, attachment(connection, answer.get(4) == Some(&1))))
     }

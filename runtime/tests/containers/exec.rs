@@ -46,6 +46,27 @@ async fn a_process_has_streams_and_an_exit_code_of_its_own() {
     lab.runtime.wait_exec("a", "never").await.unwrap_err();
 }
 
+/// Its maker may hold the line to the shim for longer than the process lives: what the process said in that time belongs after the answer.
+#[tokio::test]
+async fn what_a_short_lived_process_says_is_never_lost() {
+    let Some(lab) = Lab::new() else { return };
+    sleeping(&lab).await;
+    for round in 0..20 {
+        let asked = (0..16).map(|number| {
+            let mut wanted = exec("a", &["echo", "said"]);
+            wanted.exec_id = format!("{round}-{number}");
+            let runtime = &lab.runtime;
+            async move {
+                let (_, attachment) = runtime.exec(&wanted).await.unwrap();
+                said(attachment).await
+            }
+        });
+        for said in futures_util::future::join_all(asked).await {
+            assert_eq!(said, ("said\n".to_owned(), String::new()));
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_process_is_as_confined_as_the_container() {
     let Some(lab) = Lab::new() else { return };

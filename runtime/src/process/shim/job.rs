@@ -97,6 +97,12 @@ impl Job {
         Ok(())
     }
 
+    /// May its output be passed on? Who asked for an exec'd process hears first that it runs, then what it says. The process may be
+    /// quicker than its maker, which holds the line until it has ended.
+    pub fn may_be_heard(&self) -> bool {
+        self.exec_id.is_empty() || self.stage == Stage::Running
+    }
+
     /// Nothing more will come.
     pub fn outputs_ended(&self) -> bool {
         self.outputs.iter().all(Option::is_none)

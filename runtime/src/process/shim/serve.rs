@@ -99,7 +99,7 @@ impl Shim<'_> {
         }
         add(self.signals.as_raw_fd(), libc::POLLIN, Source::Signals);
         for (at, job) in self.jobs.iter().enumerate() {
-            if self.everybody_has_the_piece(job) {
+            if job.may_be_heard() && self.everybody_has_the_piece(job) {
                 for (index, output) in job.outputs.iter().enumerate() {
                     if let Some(output) = output {
                         add(output.as_raw_fd(), libc::POLLIN, Source::Output(at, index));
