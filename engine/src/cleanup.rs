@@ -29,6 +29,7 @@ pub async fn cleanup(config: &Config, runtime: &Runtime, images: &Images, everyt
     if everything {
         remove(&config.data_root.join("image"))?;
         remove_file(&config.data_root.join("engine-id"))?;
+        remove_file(&config.data_root.join("boot-id"))?;
     }
     first_trouble.map_or(Ok(()), Err)
 }

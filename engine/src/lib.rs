@@ -4,6 +4,7 @@
 //! a thin thing over small stores; its stories stand in [`container`], [`network`] and [`image`], a verb a file.
 
 mod blocking;
+mod boot;
 mod cleanup;
 mod config;
 pub(crate) mod container;

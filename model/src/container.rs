@@ -10,6 +10,7 @@ use crate::{Id, MacAddress, PortBinding, PortSpec};
 
 /// The part of the wish that an image can hold too.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ContainerConfig {
     /// The host name; none: the short id.
     pub hostname: Option<String>,
@@ -49,6 +50,26 @@ pub struct ContainerConfig {
     pub stop_signal: Option<String>,
     /// Seconds `stop` waits before it kills; none: 10.
     pub stop_timeout: Option<i64>,
+    /// How its health is found out; none: the image's way, if it has one.
+    pub healthcheck: Option<Healthcheck>,
+}
+
+/// How a container's health is found out. Times are nanoseconds; 0 is Docker's default.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Healthcheck {
+    /// `[]`: the image's; `["NONE"]`: none; `["CMD", …]`: a command; `["CMD-SHELL", …]`: a line for the shell.
+    pub test: Vec<String>,
+    /// Between two probes; default 30 s.
+    pub interval: i64,
+    /// A probe that takes longer has failed; default 30 s.
+    pub timeout: i64,
+    /// After the start failures do not count for so long; default none.
+    pub start_period: i64,
+    /// Between two probes during the start period; default 5 s.
+    pub start_interval: i64,
+    /// So many failures in a row are ill health; default 3.
+    pub retries: i64,
 }
 
 /// The network a container wants.
@@ -90,6 +111,7 @@ pub struct Bind {
 
 /// The part of the wish that concerns this host.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct HostConfig {
     /// `-v /host:/path[:options]`.
     pub binds: Vec<Bind>,
@@ -158,6 +180,8 @@ pub enum Phase {
     Running,
     /// Frozen.
     Paused,
+    /// Ended, and about to be started again by its restart policy.
+    Restarting,
     /// Ended.
     Exited,
     /// Being removed.
@@ -166,8 +190,24 @@ pub enum Phase {
     Dead,
 }
 
+impl Phase {
+    /// As users and clients know it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Exited => "exited",
+            Self::Removing => "removing",
+            Self::Dead => "dead",
+        }
+    }
+}
+
 /// What became of it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ContainerState {
     /// What it is doing.
     pub phase: Phase,
@@ -230,5 +270,10 @@ impl ContainerState {
     /// Is there a process (running or frozen)?
     pub fn is_alive(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::Paused)
+    }
+
+    /// Does it count as running? One that is about to be started again does, as in Docker: it is stopped before it is removed.
+    pub fn is_up(&self) -> bool {
+        self.is_alive() || self.phase == Phase::Restarting
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use jiff::Timestamp;
 use sluice_model::{Container, Endpoint, Id, container::Phase};
 use sluice_runtime::{Exit, RuntimeError, Status};
 use sluice_store::{Entry, Transaction, Write, key, record};
@@ -9,10 +10,11 @@ use sluice_store::{Entry, Transaction, Write, key, record};
 use crate::{
     Engine, EngineError,
     blocking::blocking,
+    boot,
     container::{
         directory,
         held::Held,
-        watch::{restarts, unseen},
+        watch::{Afterwards, unseen},
     },
 };
 
@@ -66,18 +68,19 @@ impl Engine {
             self.containers.enter(Arc::new(Held::new(container)));
         }
         self.remove_orphans(places, &unreadable).await?;
+        let rebooted = boot::is_new(&self.config.data_root);
         let all = futures_util::future::join_all(self.containers.all().into_iter().map(|held| {
             let engine = self.clone();
-            async move { engine.adopt(held).await }
+            async move { engine.adopt(held, rebooted).await }
         }));
         all.await;
-        Ok(())
+        boot::remember(&self.config.data_root)
     }
 
-    async fn adopt(self: &Arc<Self>, held: Arc<Held>) {
+    async fn adopt(self: &Arc<Self>, held: Arc<Held>, rebooted: bool) {
         let _story = held.story.lock().await;
         let was = held.record();
-        let found = match self.look_for(&held.id).await {
+        let found = match self.look_for(&held.id, rebooted).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!("cannot find out how container {} is: {error}", held.id);
@@ -89,40 +92,73 @@ impl Engine {
                 if let Err(error) = self.remove_whole(&held).await {
                     tracing::warn!("cannot finish the removal of container {}: {error}", held.id);
                 }
-                return;
             }
             (_, Found::Alive(phase, pid)) => {
                 held.change(|container| (container.state.phase, container.state.pid) = (phase, pid));
                 held.began();
                 self.watch(&held);
-                return;
             }
-            (_, Found::Ended(exit)) => {
-                self.end(&held, exit).await;
-                return;
-            }
+            (_, Found::Ended(exit)) => self.end(&held, exit, Afterwards::AsThePolicySays).await,
             (Phase::Running | Phase::Paused, Found::Nothing) => {
-                self.end(&held, unseen()).await;
-                return;
+                // it went with its host, or with all that the host remembered of it
+                self.end(&held, unseen(), Afterwards::ItRests).await;
+                self.start_with_daemon(held.clone()).await;
             }
-            (Phase::Created | Phase::Exited, Found::Nothing) => {}
-        }
-        // after a restart of the host all that had run is found by `end`; what waited for its restart is found here
-        // `always` is taken at its word here, as by Docker: it starts even what the user had stopped
-        let always = was.host_config.restart_policy.name == "always";
-        if was.state.phase == Phase::Exited && (always || restarts(&was)) {
-            let engine = self.clone();
-            let held = held.clone();
-            tokio::spawn(async move {
-                let _story = held.story.lock().await;
-                if let Err(error) = engine.begin(&held).await {
-                    tracing::warn!("the restart policy cannot start container {}: {error}", held.id);
-                }
-            });
+            (Phase::Restarting, Found::Nothing) if !rebooted => {
+                self.restart_later(&held, was.state.started_at, Timestamp::now());
+            }
+            (Phase::Created | Phase::Exited | Phase::Restarting, Found::Nothing) => {
+                self.start_with_daemon(held.clone()).await;
+            }
         }
     }
 
-    async fn look_for(&self, id: &Id) -> Result<Found, EngineError> {
+    /// What is done with a container that does not run as the daemon starts; the caller holds its lock. `always` is taken at its word, as by Docker: it
+    /// starts even what the user had stopped. What was to go at its end goes now.
+    async fn start_with_daemon(self: &Arc<Self>, held: Arc<Held>) {
+        let was = held.record();
+        if held.life().borrow().removed {
+            return;
+        }
+        if was.host_config.auto_remove {
+            if let Err(error) = self.remove_whole(&held).await {
+                tracing::warn!("cannot remove container {}: {error}", held.id);
+            }
+            return;
+        }
+        let starts = match was.host_config.restart_policy.name.as_str() {
+            _ if was.state.phase == Phase::Created => false,
+            "always" => true,
+            "unless-stopped" => !was.state.stopped_by_user,
+            _ => false,
+        };
+        if !starts {
+            if was.state.phase == Phase::Restarting {
+                held.change(|container| container.state.phase = Phase::Exited);
+                held.rests();
+                if let Err(error) = self.save(&held).await {
+                    tracing::warn!("cannot record that container {} has ended: {error}", held.id);
+                }
+            }
+            return;
+        }
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let _story = held.story.lock().await;
+            if let Err(error) = engine.begin_anew(&held).await {
+                tracing::warn!("the restart policy cannot start container {}: {error}", held.id);
+            }
+        });
+    }
+
+    async fn look_for(&self, id: &Id, rebooted: bool) -> Result<Found, EngineError> {
+        if rebooted {
+            // its directory may have outlived the host, its process has not
+            match self.runtime.delete(id.as_str()).await {
+                Ok(()) | Err(RuntimeError::NoSuchContainer(_)) => return Ok(Found::Nothing),
+                Err(error) => return Err(error.into()),
+            }
+        }
         let state = match self.runtime.state(id.as_str()).await {
             Ok(state) => state,
             Err(RuntimeError::NoSuchContainer(_)) => return Ok(Found::Nothing),

@@ -38,6 +38,7 @@ impl Engine {
                 "container {} is paused, unpause the container before attach",
                 held.id
             ))),
+            Phase::Restarting => Err(is_restarting(&held)),
             Phase::Created | Phase::Exited => {
                 self.tell(&held, "attach", &[]);
                 let (attachment, early) = prepare(container.config.open_stdin);
@@ -70,6 +71,14 @@ impl Engine {
             }
         }
     }
+}
+
+/// Docker's words for what has no process now but will have one soon.
+pub(crate) fn is_restarting(held: &Held) -> EngineError {
+    EngineError::conflict(format!(
+        "Container {} is restarting, wait until the container is running",
+        held.id
+    ))
 }
 
 fn prepare(stdin: bool) -> (Attachment, EarlyClient) {

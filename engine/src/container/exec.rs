@@ -13,6 +13,7 @@ use crate::{
     Engine, EngineError,
     blocking::blocking,
     container::{
+        attach::is_restarting,
         capabilities,
         held::Held,
         security::Options,
@@ -265,6 +266,7 @@ fn must_run(held: &Held) -> Result<(), EngineError> {
             "Container {} is paused, unpause the container before exec",
             held.id
         ))),
+        Phase::Restarting => Err(is_restarting(held)),
         _ => Err(EngineError::conflict(format!("container {} is not running", held.id))),
     }
 }

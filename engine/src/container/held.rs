@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use jiff::Timestamp;
-use sluice_model::{Container, Id};
+use sluice_model::{Container, Id, container::Phase};
 use tokio::sync::watch;
 
 use crate::container::attach::EarlyClient;
@@ -20,6 +20,8 @@ pub(crate) struct Life {
     pub ends: u64,
     /// Is its process running (or frozen) now?
     pub running: bool,
+    /// Is there none, but one to come by the restart policy?
+    pub restarting: bool,
     /// The code of its last end.
     pub exit_code: i32,
     /// It is removed.
@@ -45,6 +47,7 @@ impl Held {
     pub fn new(record: Container) -> Self {
         let life = Life {
             running: record.state.is_alive(),
+            restarting: record.state.phase == Phase::Restarting,
             exit_code: record.state.exit_code,
             ..Default::default()
         };
@@ -85,6 +88,7 @@ impl Held {
         self.life.send_modify(|life| {
             life.starts += 1;
             life.running = true;
+            life.restarting = false;
         });
     }
 
@@ -93,13 +97,19 @@ impl Held {
         self.life.send_modify(|life| life.exit_code = exit_code);
     }
 
-    /// Its end is recorded.
-    pub fn ended(&self, exit_code: i32) {
+    /// Its end is recorded; the policy starts it again, or not.
+    pub fn ended(&self, exit_code: i32, restarting: bool) {
         self.life.send_modify(|life| {
             life.ends += 1;
             life.running = false;
+            life.restarting = restarting;
             life.exit_code = exit_code;
         });
+    }
+
+    /// The restart that was to come will not come.
+    pub fn rests(&self) {
+        self.life.send_modify(|life| life.restarting = false);
     }
 
     /// It is gone.
@@ -107,6 +117,7 @@ impl Held {
         self.life.send_modify(|life| {
             life.removed = true;
             life.running = false;
+            life.restarting = false;
         });
         self.send_early_clients_away();
     }

@@ -14,7 +14,7 @@ impl Engine {
         };
         let held = self.containers.find(name)?;
         let container = held.record();
-        if !container.state.is_alive() {
+        if !container.state.is_up() {
             return Err(EngineError::conflict(format!(
                 "cannot kill container: {name}: container {} is not running",
                 held.id
@@ -29,6 +29,9 @@ impl Engine {
         self.carry_out(|engine| async move {
             if ends_it {
                 held.change(|container| container.state.stopped_by_user = true);
+            }
+            if container.state.phase == Phase::Restarting && (!ends_it || engine.call_restart_off(&held).await?) {
+                return Ok(());
             }
             let mut life = held.life();
             let ends = life.borrow().ends;

@@ -178,7 +178,7 @@ struct Criteria {
 impl Criteria {
     fn hold(&self, view: &ContainerView) -> bool {
         let container = &view.container;
-        (self.all || container.state.is_alive())
+        (self.all || container.state.is_up())
             && self.before.is_none_or(|before| container.created < before)
             && self.since.is_none_or(|since| container.created > since)
             && self.filters.iter().all(|(key, values)| {
@@ -200,7 +200,7 @@ impl Criteria {
                 Some((label, wanted)) => container.config.labels.get(label).is_some_and(|value| value == wanted),
                 None => container.config.labels.contains_key(value),
             },
-            "status" => phase_name(container.state.phase) == value,
+            "status" => container.state.phase.as_str() == value,
             "exited" => {
                 container.state.phase == Phase::Exited
                     && value.parse::<i32>().is_ok_and(|code| code == container.state.exit_code)
@@ -257,17 +257,6 @@ fn is_like(name: &str, pattern: &str) -> bool {
         (true, None) => name.starts_with(rest),
         (false, Some(end)) => name.ends_with(end),
         (false, None) => name.contains(rest),
-    }
-}
-
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Created => "created",
-        Phase::Running => "running",
-        Phase::Paused => "paused",
-        Phase::Exited => "exited",
-        Phase::Removing => "removing",
-        Phase::Dead => "dead",
     }
 }
 

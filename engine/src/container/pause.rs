@@ -2,7 +2,10 @@
 
 use sluice_model::container::Phase;
 
-use crate::{Engine, EngineError, container::held::Held};
+use crate::{
+    Engine, EngineError,
+    container::{attach::is_restarting, held::Held},
+};
 
 impl Engine {
     /// Freezes it.
@@ -18,6 +21,7 @@ impl Engine {
                         held.id
                     )));
                 }
+                Phase::Restarting => return Err(is_restarting(&held)),
                 _ => return Err(EngineError::conflict(format!("Container {} is not running", held.id))),
             }
             engine.runtime.pause(held.id.as_str()).await?;

@@ -18,7 +18,7 @@ impl Engine {
         let held = self.containers.find(name)?;
         let name = name.to_owned();
         self.carry_out(|engine| async move {
-            if held.look(|container| container.state.is_alive()) {
+            if held.look(|container| container.state.is_up()) {
                 if !force {
                     return Err(refusal(&held));
                 }
@@ -34,7 +34,7 @@ impl Engine {
                     Err(EngineError::not_found(format!("No such container: {name}")))
                 };
             }
-            if life.running {
+            if life.running || life.restarting {
                 return Err(refusal(&held));
             }
             engine.remove_whole(&held).await
@@ -81,15 +81,13 @@ impl Engine {
 }
 
 fn refusal(held: &Held) -> EngineError {
-    let (name, paused) = held.look(|container| (container.name.clone(), container.state.phase == Phase::Paused));
-    let (state, advice) = if paused {
-        (
-            "paused",
-            "unpause and then stop the container before removing or force remove",
-        )
+    let (name, phase) = held.look(|container| (container.name.clone(), container.state.phase));
+    let advice = if phase == Phase::Paused {
+        "unpause and then stop the container before removing or force remove"
     } else {
-        ("running", "stop the container before removing or force remove")
+        "stop the container before removing or force remove"
     };
+    let state = phase.as_str();
     EngineError::conflict(format!(
         "cannot remove container \"/{name}\": container is {state}: {advice}"
     ))

@@ -28,8 +28,7 @@ impl Engine {
             held.change(|container| container.host_config.auto_remove = removes);
             stopped?;
             let _story = held.story.lock().await;
-            held.change(|container| container.state.stopped_by_user = false);
-            engine.begin(&held).await?;
+            engine.begin_anew(&held).await?;
             engine.tell(&held, "restart", &[]);
             Ok(())
         })

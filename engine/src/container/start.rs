@@ -26,10 +26,24 @@ impl Engine {
         let held = self.containers.find(name)?;
         self.carry_out(|engine| async move {
             let _story = held.story.lock().await;
-            held.change(|container| container.state.stopped_by_user = false);
-            engine.begin(&held).await
+            if held.look(|container| container.state.phase) == Phase::Restarting {
+                return Ok(false);
+            }
+            engine.begin_anew(&held).await
         })
         .await
+    }
+
+    /// Starts it by the user's wish, which the restart policy's count begins with; the caller holds the container's lock.
+    pub(crate) async fn begin_anew(self: &Arc<Self>, held: &Arc<Held>) -> Result<bool, EngineError> {
+        if held.look(|container| !container.state.is_alive()) {
+            held.failures.store(0, std::sync::atomic::Ordering::Relaxed);
+            held.change(|container| {
+                container.state.stopped_by_user = false;
+                container.state.restart_count = 0;
+            });
+        }
+        self.begin(held).await
     }
 
     /// The story itself; the caller holds the container's lock.
@@ -46,7 +60,7 @@ impl Engine {
                     "container is marked for removal and cannot be started",
                 ));
             }
-            Phase::Created | Phase::Exited => {}
+            Phase::Created | Phase::Exited | Phase::Restarting => {}
         }
         let mut undo = Undo::default();
         match self.steps(held, &mut undo).await {
@@ -194,8 +208,11 @@ impl Engine {
             container.state.pid = 0;
             container.state.error.clone_from(&why.message);
             container.state.exit_code = exit_code;
+            if container.state.phase == Phase::Restarting {
+                container.state.phase = Phase::Exited;
+            }
         });
-        held.ended(exit_code);
+        held.ended(exit_code, false);
         if container.host_config.auto_remove {
             if let Err(error) = self.remove_whole(held).await {
                 tracing::warn!("cannot remove container {} after its failed start: {error}", held.id);

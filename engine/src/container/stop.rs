@@ -40,7 +40,11 @@ impl Engine {
         signal: Option<i32>,
     ) -> Result<bool, EngineError> {
         let container = held.change(|container| container.state.stopped_by_user = true);
-        if !container.state.is_alive() {
+        if container.state.phase == Phase::Restarting && self.call_restart_off(held).await? {
+            self.tell(held, "stop", &[]);
+            return Ok(true);
+        }
+        if !held.look(|container| container.state.is_alive()) {
             // a restart to come is called off; that it stays so after a restart of the daemon is worth a record
             if !matches!(container.host_config.restart_policy.name.as_str(), "" | "no") {
                 self.save(held).await?;

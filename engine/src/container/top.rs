@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sluice_model::container::Phase;
 
-use crate::{Engine, EngineError, blocking::blocking};
+use crate::{Engine, EngineError, blocking::blocking, container::attach::is_restarting};
 
 /// Docker's arguments of `ps` when the user gives none.
 const ARGUMENTS: &str = "-ef";
@@ -18,6 +18,7 @@ impl Engine {
         let held = self.containers.find(name)?;
         match held.look(|container| container.state.phase) {
             Phase::Running | Phase::Paused => {}
+            Phase::Restarting => return Err(is_restarting(&held)),
             _ => return Err(EngineError::conflict(format!("container {} is not running", held.id))),
         }
         let arguments = if ps_arguments.is_empty() {

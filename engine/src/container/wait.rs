@@ -20,7 +20,8 @@ impl WaitCondition {
     /// Has what is waited for happened, when `before` was the case as the waiting began?
     fn holds(self, before: Life, now: Life) -> bool {
         match self {
-            Self::NotRunning => !now.running,
+            // one that its policy starts again counts as running, but its end was an end
+            Self::NotRunning => (!now.running && !now.restarting) || now.ends > before.ends,
             // a container that is gone has no next end
             Self::NextExit => now.ends > before.ends || now.removed,
             Self::Removed => now.removed,

@@ -39,7 +39,7 @@ impl Engine {
             // a task of its own: it must not die with the watchers in the middle of its steps
             let ending = tokio::spawn(async move {
                 let _story = held.story.lock().await;
-                engine.end(&held, exit).await;
+                engine.end(&held, exit, Afterwards::AsThePolicySays).await;
             });
             if let Err(error) = ending.await {
                 tracing::error!("the end of a container was not recorded: {error}");
@@ -48,10 +48,17 @@ impl Engine {
     }
 
     /// The story of an end; the caller holds the container's lock.
-    pub(crate) async fn end(self: &Arc<Self>, held: &Arc<Held>, exit: Exit) {
+    pub(crate) async fn end(self: &Arc<Self>, held: &Arc<Held>, exit: Exit, afterwards: Afterwards) {
         let ended = Timestamp::try_from(exit.at).unwrap_or_else(|_| Timestamp::now());
         let was = held.record();
-        let container = held.change(|container| container.state = end_of(&container.state, exit, ended));
+        let container = held.change(|container| {
+            container.state = end_of(&container.state, exit, ended);
+            if afterwards == Afterwards::AsThePolicySays && restarts(container) {
+                container.state.phase = Phase::Restarting;
+                container.state.restart_count += 1;
+            }
+        });
+        let again = container.state.phase == Phase::Restarting;
         held.send_early_clients_away();
         if exit.oom_killed {
             self.tell(held, "oom", &[]);
@@ -70,7 +77,7 @@ impl Engine {
             held.leaves_with(exit.code);
             if let Err(error) = self.remove_whole(held).await {
                 tracing::warn!("cannot remove container {} at its end: {error}", held.id);
-                held.ended(exit.code);
+                held.ended(exit.code, false);
             }
             return;
         }
@@ -78,8 +85,8 @@ impl Engine {
             tracing::warn!("cannot tidy up after container {}: {error}", held.id);
         }
         // only now, so that who waited finds its ports free and its record true
-        held.ended(exit.code);
-        if restarts(&container) {
+        held.ended(exit.code, again);
+        if again {
             self.restart_later(held, was.state.started_at, ended);
         }
     }
@@ -110,7 +117,8 @@ impl Engine {
         unmounted
     }
 
-    fn restart_later(&self, held: &Arc<Held>, started: Option<Timestamp>, ended: Timestamp) {
+    /// Starts it after a pause, unless somebody has changed its life meanwhile.
+    pub(crate) fn restart_later(&self, held: &Arc<Held>, started: Option<Timestamp>, ended: Timestamp) {
         let pause = held.pause_before_restart(started, ended);
         let (engine, held) = (self.me.clone(), held.clone());
         let lives = *held.life().borrow();
@@ -120,22 +128,56 @@ impl Engine {
             let restart = tokio::spawn(async move {
                 let _story = held.story.lock().await;
                 let life = *held.life().borrow();
-                // somebody started, stopped or removed it meanwhile
-                if life != lives || held.look(|container| container.state.stopped_by_user) {
+                // somebody stopped or removed it meanwhile
+                if life != lives || held.look(|container| container.state.phase != Phase::Restarting) {
                     return;
                 }
-                held.change(|container| container.state.restart_count += 1);
                 if let Err(error) = engine.begin(&held).await {
                     tracing::warn!("the restart policy cannot start container {}: {error}", held.id);
-                    if !held.life().borrow().removed && restarts(&held.record()) {
-                        engine.restart_later(&held, None, Timestamp::now());
-                    }
+                    engine.try_again(&held).await;
                 }
             });
             // a panic in there is reported by the runtime
             let _ = restart.await;
         });
     }
+
+    /// A start by the restart policy has failed: that counts as an end.
+    async fn try_again(&self, held: &Arc<Held>) {
+        if held.life().borrow().removed || !restarts(&held.record()) {
+            return;
+        }
+        let container = held.change(|container| {
+            container.state.phase = Phase::Restarting;
+            container.state.restart_count += 1;
+        });
+        held.ended(container.state.exit_code, true);
+        if let Err(error) = self.save(held).await {
+            tracing::warn!("cannot record that container {} is started again: {error}", held.id);
+        }
+        self.restart_later(held, None, Timestamp::now());
+    }
+
+    /// Calls a restart to come off. None was to come: false.
+    pub(crate) async fn call_restart_off(&self, held: &Arc<Held>) -> Result<bool, EngineError> {
+        let _story = held.story.lock().await;
+        if held.look(|container| container.state.phase) != Phase::Restarting {
+            return Ok(false);
+        }
+        held.change(|container| container.state.phase = Phase::Exited);
+        held.rests();
+        self.save(held).await?;
+        Ok(true)
+    }
+}
+
+/// What becomes of a container after its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Afterwards {
+    /// Its restart policy decides.
+    AsThePolicySays,
+    /// It stays as it is: its end was that of the host.
+    ItRests,
 }
 
 /// What is written when a container's end was seen by nobody, as after a crash of the host.

@@ -93,6 +93,7 @@ impl Create {
             attach_stderr: self.attach_stderr,
             stop_signal: given(self.stop_signal),
             stop_timeout: self.stop_timeout,
+            healthcheck: None,
         };
         Ok((
             CreateContainer {

@@ -52,18 +52,6 @@ pub(crate) fn command_line(config: &ContainerConfig) -> (&str, Vec<String>) {
     (words.next().map_or("", String::as_str), words.cloned().collect())
 }
 
-/// A phase by the name clients know.
-pub(crate) fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Created => "created",
-        Phase::Running => "running",
-        Phase::Paused => "paused",
-        Phase::Exited => "exited",
-        Phase::Removing => "removing",
-        Phase::Dead => "dead",
-    }
-}
-
 /// `Mounts`: binds and memory.
 pub(crate) fn mounts(view: &ContainerView) -> Value {
     let host_config = &view.container.host_config;
@@ -85,10 +73,10 @@ pub(crate) fn mounts(view: &ContainerView) -> Value {
 
 fn state(state: &ContainerState) -> Value {
     json!({
-        "Status": phase(state.phase),
-        "Running": state.is_alive(),
+        "Status": state.phase.as_str(),
+        "Running": state.is_up(),
         "Paused": state.phase == Phase::Paused,
-        "Restarting": false,
+        "Restarting": state.phase == Phase::Restarting,
         "OOMKilled": state.oom_killed,
         "Dead": state.phase == Phase::Dead,
         "Pid": state.pid,
