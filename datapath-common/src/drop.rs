@@ -59,6 +59,10 @@ drop_reasons! {
     23 UnrelatedError       "unrelated_error"        "An ICMP error about a packet of no known connection.";
     24 UnmasqueradedSource  "unmasqueraded_source"   "A packet with a container's address was about to leave by a NIC and could not be translated.";
     25 ForgedArp            "forged_arp"             "An ARP packet claims an address that is not the sender's.";
+    26 ForgedNeighbour      "forged_neighbour"       "An IPv6 neighbour or router message claims an address or a part that is not the sender's.";
+    27 LinkLocal            "link_local"             "The packet comes from or goes to a link-local address; only neighbour discovery and multicast listening do.";
+    28 ExtensionHeaders     "extension_headers"      "The packet has more or longer IPv6 extension headers than are read (6, or 256 bytes together).";
+    29 SourceRouted         "source_routed"          "The packet says itself by which routers it is to go on, which could lead it past the rules.";
 }
 
 /// Which way the packet went when it died.

@@ -41,7 +41,7 @@ pub struct Attachment {
     pub network: u32,
     /// Its IPv4 address; zero: none.
     pub address4: Ipv4Address,
-    /// Its IPv6 address; zero: none.
+    /// Its IPv6 address; zero: none. The link-local address of `mac` is its own too, for neighbour discovery and multicast listening alone.
     pub address6: Ipv6Address,
     /// The MAC of the device in the container.
     pub mac: [u8; 6],

@@ -13,15 +13,24 @@ macro_rules! for_each_map {
             NETWORKS: Array<u32, Network>, 4_096, "Networks by number: gateway, MTU and rules.";
             ATTACHMENTS: HashMap<u32, Attachment>, 65_536, "What may be said by a veth, by the ifindex of its host end.";
             ENDPOINTS4: HashMap<EndpointKey<Ipv4>, Endpoint>, 65_536, "Who lives at an IPv4 address of a network.";
+            ENDPOINTS6: HashMap<EndpointKey<Ipv6>, Endpoint>, 65_536, "Who lives at an IPv6 address of a network.";
             SUBNETS4: LpmTrie<Ipv4Address, u32>, 4_096, "The network an IPv4 address belongs to, by longest prefix.";
+            SUBNETS6: LpmTrie<Ipv6Address, u32>, 4_096, "The network an IPv6 address belongs to, by longest prefix.";
             LOCAL4: HashMap<Ipv4Address, LocalAddress>, 1_024, "The host's own IPv4 addresses, gateways included.";
+            LOCAL6: HashMap<Ipv6Address, LocalAddress>, 1_024, "The host's own IPv6 addresses, gateways included.";
             UPLINKS4: HashMap<u32, Uplink<Ipv4>>, 256, "NICs by ifindex, and the IPv4 address that masqueraded flows leave with.";
-            PUBLISHED4: HashMap<PublishKey<Ipv4>, Publication<Ipv4>>, 65_536, "Published IPv4 ports: who answers at an address and port of the host.";
+            UPLINKS6: HashMap<u32, Uplink<Ipv6>>, 256, "NICs by ifindex, and the IPv6 address that masqueraded flows leave with.";
+            PUBLISHED4: HashMap<PublishKey<Ipv4>, Publication<Ipv4>>, 65_536, "Published IPv4 ports: who answers at an address and port of the host, or of an endpoint of a routed network.";
+            PUBLISHED6: HashMap<PublishKey<Ipv6>, Publication<Ipv6>>, 65_536, "Published IPv6 ports: who answers at an address and port of the host, or of an endpoint of a routed network.";
             RESERVED: HashMap<ReservationKey, Reservation>, 65_536, "Published ports without their address: what bind() of host processes is refused.";
             FLOWS4: HashMap<FlowKey<Ipv4>, Flow<Ipv4>>, 131_072, "Answered IPv4 flows, an entry per direction. Never evicts.";
+            FLOWS6: HashMap<FlowKey<Ipv6>, Flow<Ipv6>>, 131_072, "Answered IPv6 flows, an entry per direction. Never evicts.";
             OPENING4: LruHashMap<FlowKey<Ipv4>, Flow<Ipv4>>, 32_768, "IPv4 flows that nobody has answered yet. The oldest give way.";
+            OPENING6: LruHashMap<FlowKey<Ipv6>, Flow<Ipv6>>, 32_768, "IPv6 flows that nobody has answered yet. The oldest give way.";
             FRAGMENTS4: LruHashMap<FragmentKey<Ipv4>, FragmentPorts>, 4_096, "The ports of IPv4 datagrams whose later fragments are awaited.";
-            PEERS4: LruHashMap<SocketPeerKey<Ipv4>, SocketPeer<Ipv4>>, 65_536, "Host sockets that were sent to an endpoint, and the peer they are shown.";
+            FRAGMENTS6: LruHashMap<FragmentKey<Ipv6>, FragmentPorts>, 4_096, "The ports of IPv6 datagrams whose later fragments are awaited.";
+            PEERS4: LruHashMap<SocketPeerKey<Ipv4>, SocketPeer<Ipv4>>, 65_536, "AF_INET sockets of the host that were sent to an endpoint, and the peer they are shown.";
+            PEERS6: LruHashMap<SocketPeerKey<Ipv6>, SocketPeer<Ipv6>>, 65_536, "AF_INET6 sockets of the host that were sent to an endpoint, and the peer they are shown.";
             DROPS: LruPerCpuHashMap<DropKey, Counter>, 8_192, "Drops by reason, direction and endpoint.";
         }
     };

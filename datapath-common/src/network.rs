@@ -11,10 +11,16 @@ pub const FIRST_NETWORK: u32 = 2;
 pub const NETWORK_EXISTS: u32 = 1 << 0;
 /// Endpoints of the network may talk to each other (`icc`).
 pub const NETWORK_ICC: u32 = 1 << 1;
-/// What leaves the host from this network gets an address of the host.
+/// What leaves the host from this network by IPv4 gets an address of the host.
 pub const NETWORK_MASQUERADES: u32 = 1 << 2;
 /// No way out of the network and none in (`--internal`).
 pub const NETWORK_INTERNAL: u32 = 1 << 3;
+/// What leaves the host from this network by IPv6 gets an address of the host (NAT66, for unique local addresses).
+pub const NETWORK_MASQUERADES6: u32 = 1 << 4;
+/// IPv4 packets leave the host as they are, and published ports are reached at the endpoint's own address. Goes before masquerading.
+pub const NETWORK_ROUTED: u32 = 1 << 5;
+/// The same for IPv6 (global addresses).
+pub const NETWORK_ROUTED6: u32 = 1 << 6;
 
 /// One network.
 #[repr(C)]
@@ -26,7 +32,8 @@ pub struct Network {
     pub mtu: u32,
     /// The gateway's IPv4 address; zero: none.
     pub gateway4: Ipv4Address,
-    /// The gateway's IPv6 address; zero: none.
+    /// The gateway's IPv6 address; zero: none. The gateway is found at the link-local address of `gateway_mac` too
+    /// ([`Ipv6Address::link_local`]).
     pub gateway6: Ipv6Address,
     /// The gateway's MAC: that of the host's end of every veth of the network.
     pub gateway_mac: [u8; 6],

@@ -6,7 +6,7 @@ use crate::{Family, Ipv4, Ipv6, plain_old_data};
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct PublishKey<F: Family> {
-    /// An address of the host, or "any".
+    /// An address of the host, or "any"; in a routed network an endpoint's own address.
     pub address: F::Address,
     /// The port, network byte order.
     pub port: u16,
@@ -24,7 +24,8 @@ pub struct Publication<F: Family> {
     pub network: u32,
     /// The endpoint's number.
     pub endpoint: u32,
-    /// The endpoint's address.
+    /// The endpoint's address. In IPv6 an IPv4-mapped one (`::ffff:a.b.c.d`) names an endpoint that has IPv4 only: sockets of host processes are
+    /// sent there, packets are not.
     pub address: F::Address,
     /// The port at the endpoint, network byte order.
     pub port: u16,

@@ -2,7 +2,7 @@
 
 use crate::{Family, Ipv4, Ipv6, plain_old_data};
 
-/// A socket and the endpoint it was sent to.
+/// A socket and the endpoint it was sent to. A socket of AF_INET6 sees an IPv4 endpoint as an IPv4-mapped address (`::ffff:a.b.c.d`).
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct SocketPeerKey<F: Family> {
@@ -14,6 +14,8 @@ pub struct SocketPeerKey<F: Family> {
     pub port: u16,
     /// Always zero.
     pub padding: [u8; 2],
+    /// Always zero.
+    pub filler: F::Filler,
 }
 
 /// What the process asked for, and is shown as its peer.
@@ -28,7 +30,12 @@ pub struct SocketPeer<F: Family> {
     pub padding: [u8; 2],
 }
 
-const _: () = assert!(size_of::<SocketPeerKey<Ipv4>>() == 16);
+const _: () = assert!(size_of::<SocketPeerKey<Ipv4>>() == 16 && size_of::<SocketPeerKey<Ipv6>>() == 32);
 const _: () = assert!(size_of::<SocketPeer<Ipv4>>() == 8 && size_of::<SocketPeer<Ipv6>>() == 20);
 
-plain_old_data!(SocketPeerKey<Ipv4>, SocketPeer<Ipv4>, SocketPeer<Ipv6>);
+plain_old_data!(
+    SocketPeerKey<Ipv4>,
+    SocketPeerKey<Ipv6>,
+    SocketPeer<Ipv4>,
+    SocketPeer<Ipv6>
+);

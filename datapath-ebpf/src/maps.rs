@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use sluice_datapath_common::{
-    Family, Ipv4, Ipv4Address,
+    Family, Ipv4, Ipv4Address, Ipv6, Ipv6Address,
     config::Config,
     counter::Counter,
     drop::DropKey,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::Pod;
-use sluice_datapath_common::Ipv4Address;
+use sluice_datapath_common::{Ipv4Address, Ipv6Address};
 
 use crate::kernel::bpf;
 
@@ -37,8 +37,10 @@ pub struct Prefix<A> {
     pub address: A,
 }
 
-// SAFETY: `repr(C)`, two 32-bit integers.
+// SAFETY: `repr(C)`, 32-bit integers only.
 unsafe impl Pod for Prefix<Ipv4Address> {}
+// SAFETY: as above.
+unsafe impl Pod for Prefix<Ipv6Address> {}
 
 /// The names that the contract calls the kinds by, each with its handle.
 pub mod kind {

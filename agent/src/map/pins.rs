@@ -3,7 +3,7 @@
 use std::{fs, io, os::fd::AsFd, path::Path};
 
 use sluice_datapath_common::{
-    Ipv4, Ipv4Address,
+    Ipv4, Ipv4Address, Ipv6, Ipv6Address,
     counter::Counter,
     drop::DropKey,
     endpoint::{Attachment, Endpoint, EndpointKey},

@@ -155,6 +155,7 @@ fn peer_key(call: *mut bpf_sock_addr, address: Ipv4Address, port: u16) -> Socket
         address,
         port,
         padding: [0; 2],
+        filler: [],
     }
 }
 
