@@ -109,7 +109,38 @@ pub struct Bind {
     pub propagation: String,
 }
 
-/// The part of the wish that concerns this host.
+/// A limit of the kernel's on each process (`--ulimit`).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// `nofile`, `nproc`…
+    pub name: String,
+    /// The soft limit; -1: none.
+    pub soft: i64,
+    /// The hard limit; -1: none.
+    pub hard: i64,
+}
+
+/// A device of the host in the container (`--device`).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Device {
+    /// The host's path: a device, or a directory with devices.
+    pub on_host: String,
+    /// The container's path.
+    pub in_container: String,
+    /// Of `r`, `w` and `m` (mknod).
+    pub permissions: String,
+}
+
+/// A figure for one block device: a weight, or a rate.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeviceFigure {
+    /// The host's path of the device.
+    pub path: String,
+    /// The weight (10 to 1000), or bytes or operations a second.
+    pub figure: u64,
+}
+
+/// The part of the wish that concerns this host. A record of an earlier version lacks what that version did not know: it is then as if nobody had asked.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostConfig {
@@ -153,16 +184,66 @@ pub struct HostConfig {
     pub memory: i64,
     /// Memory and swap, bytes; 0: twice the memory; -1: no limit.
     pub memory_swap: i64,
+    /// Memory it shall shrink to when the host runs short, bytes; 0: none.
+    pub memory_reservation: i64,
+    /// How gladly the kernel swaps (0 to 100); none: the host's way.
+    pub memory_swappiness: Option<i64>,
+    /// The kernel makes it wait rather than kill when memory is short.
+    pub oom_kill_disable: bool,
+    /// Added to the badness of its processes when the host runs out of memory (-1000 to 1000).
+    pub oom_score_adj: i64,
     /// CPUs in billionths; 0: no limit.
     pub nano_cpus: i64,
     /// Relative weight; 0: 1024.
     pub cpu_shares: i64,
+    /// The period of the CPU quota, microseconds; 0: the kernel's.
+    pub cpu_period: i64,
+    /// CPU time in each period, microseconds; 0: no limit.
+    pub cpu_quota: i64,
+    /// Memory nodes it may use, e.g. `0`.
+    pub cpuset_mems: String,
     /// CPUs it may use, e.g. `0-1`.
     pub cpuset_cpus: String,
     /// Processes; 0 or -1: no limit.
     pub pids_limit: i64,
-    /// The log driver: `json-file` (default) or `none`.
+    /// Limits on each process.
+    pub ulimits: Vec<Ulimit>,
+    /// Share of the block devices (10 to 1000); 0: the kernel's.
+    pub blkio_weight: u16,
+    /// The same for single devices.
+    pub blkio_weight_device: Vec<DeviceFigure>,
+    /// Bytes a second read from a device.
+    pub blkio_device_read_bps: Vec<DeviceFigure>,
+    /// Bytes a second written to a device.
+    pub blkio_device_write_bps: Vec<DeviceFigure>,
+    /// Reads a second from a device.
+    pub blkio_device_read_iops: Vec<DeviceFigure>,
+    /// Writes a second to a device.
+    pub blkio_device_write_iops: Vec<DeviceFigure>,
+    /// Devices of the host.
+    pub devices: Vec<Device>,
+    /// `c 42:* rmw`: devices it may use if it has or makes their nodes.
+    pub device_cgroup_rules: Vec<String>,
+    /// Further groups of the first process, names or numbers.
+    pub group_add: Vec<String>,
+    /// IPC namespace: empty or `private`, `shareable`, `none`, `host`, `container:<id>`.
+    pub ipc_mode: String,
+    /// PID namespace: empty for its own, `host`, `container:<id>`.
+    pub pid_mode: String,
+    /// UTS namespace: empty for its own, `host`.
+    pub uts_mode: String,
+    /// User namespace: empty for the daemon's way, `host`.
+    pub userns_mode: String,
+    /// Cgroup namespace: `private` or `host`; empty: private on pure cgroup2 hosts.
+    pub cgroupns_mode: String,
+    /// Paths that are covered; none: the default ones.
+    pub masked_paths: Option<Vec<String>>,
+    /// Paths that can't be written; none: the default ones.
+    pub readonly_paths: Option<Vec<String>>,
+    /// The log driver: `json-file` (default), `local` or `none`.
     pub log_driver: String,
+    /// `--log-opt`: `max-size`, `max-file`, `compress`, `labels`, `env`, `tag`…
+    pub log_options: BTreeMap<String, String>,
     /// Run an init that reaps.
     pub init: bool,
     /// What a client sent and this version does not act on, for `inspect` (JSON object as text).

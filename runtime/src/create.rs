@@ -23,6 +23,41 @@ use crate::{
     wire::{self, Kind},
 };
 
+/// Where and how what a container says is written down, in Docker's json-file format, one object a line:
+/// `{"log":"…\n","stream":"stdout","time":"RFC 3339 ns"}`.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// The file. Rotated ones are called `<path>.1`, the newest, `<path>.2` and so on.
+    pub path: PathBuf,
+    /// A file that has reached so many bytes is rotated before the next line; 0: never.
+    pub max_bytes: u64,
+    /// How many files there may be, the one written to among them; at least 1. Matters only with `max_bytes`.
+    pub files: u32,
+    /// Rotated files are compressed (`<path>.1.gz`), in the background.
+    pub compress: bool,
+    /// A JSON object that each line bears as `attrs`; empty: none.
+    pub attrs: String,
+}
+
+impl Log {
+    /// All but path and attributes as one word, for the shim.
+    pub(crate) fn rules(&self) -> String {
+        format!("{} {} {}", self.max_bytes, self.files, u8::from(self.compress))
+    }
+
+    /// The reverse.
+    pub(crate) fn parse(path: PathBuf, rules: &str, attrs: String) -> Option<Self> {
+        let mut rules = rules.split(' ').map(|number| number.parse::<u64>().ok());
+        Some(Self {
+            path,
+            max_bytes: rules.next()??,
+            files: u32::try_from(rules.next()??).ok()?,
+            compress: rules.next()?? != 0,
+            attrs,
+        })
+    }
+}
+
 /// A container to be made.
 #[derive(Clone, Debug)]
 pub struct Create {
@@ -34,8 +69,8 @@ pub struct Create {
     pub stdin: bool,
     /// When an attached client shuts its stdin down, close the container's. A client that only goes away closes nothing.
     pub stdin_once: bool,
-    /// Write stdout and stderr there in Docker's json-file format, one object a line: `{"log":"…\n","stream":"stdout","time":"RFC 3339 ns"}`.
-    pub log: Option<PathBuf>,
+    /// Write stdout and stderr down there; none: nowhere.
+    pub log: Option<Log>,
 }
 
 impl Runtime {

@@ -16,6 +16,7 @@ mod namespaces;
 mod pause;
 mod plan;
 mod process;
+mod resources;
 mod rootfs;
 mod security;
 mod signal;
@@ -30,7 +31,8 @@ mod wire;
 use std::{fs, os::fd::OwnedFd, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc};
 
 pub use attach::{Attachment, Stream};
-pub use create::Create;
+pub use cgroup::{BlockStats, CpuStats, MemoryStats, PidsStats, Stats};
+pub use create::{Create, Log};
 pub use error::RuntimeError;
 pub use exec::Exec;
 pub use state::{State, Status};

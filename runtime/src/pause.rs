@@ -25,12 +25,4 @@ impl Runtime {
         let cgroups = self.cgroups(id);
         off_the_loop(move || Ok(cgroups.pids())).await
     }
-
-    /// Sets new limits on a container, running or not. What `resources` does not speak of stays.
-    pub async fn update(&self, id: &str, resources: &oci_spec::runtime::LinuxResources) -> Result<(), RuntimeError> {
-        self.directory(id)?;
-        let (hierarchies, parent) = (self.hierarchies.clone(), self.config.cgroup_parent.clone());
-        let (id, resources) = (id.to_owned(), resources.clone());
-        off_the_loop(move || hierarchies.limit(&parent, &id, &resources)).await
-    }
 }

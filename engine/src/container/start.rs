@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sluice_model::{Container, container::Phase};
-use sluice_runtime::{Create, RuntimeError};
+use sluice_runtime::{Create, Log, RuntimeError};
 use sluice_store::{Transaction, Write, key, record};
 
 use crate::{
@@ -193,7 +193,10 @@ impl Engine {
         let wants_log = container.host_config.log_driver != "none";
         Create {
             id: container.id.to_string(),
-            log: wants_log.then(|| directory::log(&directory, container)),
+            log: wants_log.then(|| Log {
+                path: directory::log(&directory, container),
+                ..Log::default()
+            }),
             bundle: directory,
             stdin: container.config.open_stdin,
             stdin_once: container.config.stdin_once,

@@ -4,6 +4,7 @@
 //! programs hang on it. Controllers may be in it, or in v1 hierarchies beside it, or some here and some there.
 
 mod device_program;
+mod stats;
 mod v1;
 mod v2;
 
@@ -17,6 +18,8 @@ use std::{
 use oci_spec::runtime::LinuxResources;
 
 use crate::{RuntimeError, plan::Cgroup1};
+
+pub use stats::{BlockStats, CpuStats, MemoryStats, PidsStats, Stats};
 
 /// Below the parent, where shims live.
 const SHIMS: &str = "shims";
@@ -158,6 +161,12 @@ impl Hierarchies {
         v1::limit(resources, &|controller| {
             Some(self.v1_with(controller)?.mounted_at.join(&place))
         })
+    }
+
+    /// What the container has used.
+    pub fn stats(&self, parent: &str, id: &str) -> Stats {
+        let place = Path::new(parent.trim_matches('/')).join(id);
+        stats::gather(self, &self.cgroups(&place), &place)
     }
 
     /// Where the kernel counts the processes of a container that it killed for want of memory.

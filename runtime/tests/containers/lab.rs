@@ -13,7 +13,7 @@ use oci_spec::runtime::{
     Capability, Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, LinuxResources, Process, Root, Spec, User,
 };
 use sluice_runtime::{
-    Attachment, Config, Create, Exit, Runtime, Stream,
+    Attachment, Config, Create, Exit, Log, Runtime, Stream,
     spec::{self, DEFAULT_CAPABILITIES, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS},
 };
 
@@ -188,7 +188,10 @@ impl Bundle {
             bundle: self.directory.clone(),
             stdin: false,
             stdin_once: false,
-            log: Some(self.log()),
+            log: Some(Log {
+                path: self.log(),
+                ..Log::default()
+            }),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod bind;
+mod limits;
 mod unhandled;
 
 pub(crate) use bind::mode as bind_mode;
@@ -43,14 +44,19 @@ pub(crate) struct Wish {
     shm_size: i64,
     security_opt: Vec<String>,
     sysctls: BTreeMap<String, String>,
-    memory: i64,
-    memory_swap: i64,
-    nano_cpus: i64,
-    cpu_shares: i64,
-    cpuset_cpus: String,
-    pids_limit: i64,
+    group_add: Vec<String>,
+    ipc_mode: String,
+    pid_mode: String,
+    #[serde(rename = "UTSMode")]
+    uts_mode: String,
+    userns_mode: String,
+    cgroupns_mode: String,
+    masked_paths: Option<Vec<String>>,
+    readonly_paths: Option<Vec<String>>,
     log_config: LogConfig,
     init: bool,
+    #[serde(flatten)]
+    limits: limits::Limits,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -75,11 +81,8 @@ struct LogConfig {
 impl Wish {
     /// As the engine takes it, and what the user should be warned of.
     pub(crate) fn into_model(self) -> Answer<(HostConfig, Vec<String>)> {
-        let mut rest = unhandled::sift(self.rest)?;
+        let rest = unhandled::sift(self.rest)?;
         let log_driver = log_driver(&self.log_config)?;
-        if !self.log_config.config.is_empty() {
-            rest.insert("LogConfig".to_owned(), json!(self.log_config.config));
-        }
         let restart_policy = self.restart_policy.into_model()?;
         if self.auto_remove && !matches!(restart_policy.name.as_str(), "" | "no") {
             return Err(ApiError::invalid(
@@ -110,19 +113,23 @@ impl Wish {
             shm_size: self.shm_size,
             security_opt: self.security_opt,
             sysctls: self.sysctls,
-            memory: self.memory,
-            memory_swap: self.memory_swap,
-            nano_cpus: self.nano_cpus,
-            cpu_shares: self.cpu_shares,
-            cpuset_cpus: self.cpuset_cpus,
-            pids_limit: self.pids_limit,
+            group_add: self.group_add,
+            ipc_mode: self.ipc_mode,
+            pid_mode: self.pid_mode,
+            uts_mode: self.uts_mode,
+            userns_mode: self.userns_mode,
+            cgroupns_mode: self.cgroupns_mode,
+            masked_paths: self.masked_paths,
+            readonly_paths: self.readonly_paths,
             log_driver,
+            log_options: self.log_config.config,
             init: self.init,
             unhandled: if rest.is_empty() {
                 String::new()
             } else {
                 Value::Object(rest.clone()).to_string()
             },
+            ..self.limits.into_model()?
         };
         Ok((host_config, unhandled::warnings(&rest)))
     }
@@ -213,9 +220,9 @@ pub(crate) fn network_mode(mode: &NetworkMode) -> &str {
 /// The whole document. What a client sent and nobody acted on is in it too.
 pub(crate) fn document(config: &HostConfig) -> Value {
     let mut document = unhandled::defaults();
-    let mut rest: Map<String, Value> = serde_json::from_str(&config.unhandled).unwrap_or_default();
-    let log_options = rest.remove("LogConfig").unwrap_or_else(|| json!({}));
+    let rest: Map<String, Value> = serde_json::from_str(&config.unhandled).unwrap_or_default();
     document.extend(rest);
+    document.extend(limits::document(config));
     document.extend(members(json!({
         "Binds": null_if_empty(&config.binds.iter().map(bind::text).collect::<Vec<_>>()),
         "NetworkMode": network_mode(&config.network_mode),
@@ -228,7 +235,7 @@ pub(crate) fn document(config: &HostConfig) -> Value {
         },
         "LogConfig": {
             "Type": if config.log_driver.is_empty() { "json-file" } else { &config.log_driver },
-            "Config": log_options,
+            "Config": config.log_options,
         },
     })));
     document.extend(members(json!({
@@ -242,12 +249,14 @@ pub(crate) fn document(config: &HostConfig) -> Value {
         "ReadonlyRootfs": config.read_only_rootfs,
         "SecurityOpt": null_if_empty(&config.security_opt),
         "ShmSize": if config.shm_size == 0 { 64 << 20 } else { config.shm_size },
-        "Memory": config.memory,
-        "MemorySwap": config.memory_swap,
-        "NanoCpus": config.nano_cpus,
-        "CpuShares": config.cpu_shares,
-        "CpusetCpus": config.cpuset_cpus,
-        "PidsLimit": if config.pids_limit == 0 { Value::Null } else { json!(config.pids_limit) },
+        "GroupAdd": null_if_empty(&config.group_add),
+        "IpcMode": config.ipc_mode,
+        "PidMode": config.pid_mode,
+        "UTSMode": config.uts_mode,
+        "UsernsMode": config.userns_mode,
+        "CgroupnsMode": config.cgroupns_mode,
+        "MaskedPaths": config.masked_paths,
+        "ReadonlyPaths": config.readonly_paths,
     })));
     if config.init {
         document.insert("Init".to_owned(), json!(true));

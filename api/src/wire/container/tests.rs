@@ -172,10 +172,8 @@ fn what_makes_no_sense_is_refused_in_dockers_words() {
 #[test]
 fn what_would_make_another_container_is_refused_and_the_rest_is_warned_of() {
     for host_config in [
-        json!({"PidMode": "host"}),
-        json!({"Devices": [{"PathOnHost": "/dev/kvm"}]}),
         json!({"VolumesFrom": ["x"]}),
-        json!({"IpcMode": "host"}),
+        json!({"DeviceRequests": [{"Driver": "x"}]}),
         json!({"Runtime": "kata"}),
         json!({"Binds": ["name:/path"]}),
         json!({"NetworkMode": "container:x"}),
@@ -184,12 +182,33 @@ fn what_would_make_another_container_is_refused_and_the_rest_is_warned_of() {
         let message = request(json!({"HostConfig": host_config})).unwrap_err();
         assert!(message.contains("is not supported by this version"), "{message}");
     }
-    let (request, warnings) = request(json!({"HostConfig": {"OomScoreAdj": 5, "Runtime": "runc"}})).unwrap();
+    let (request, warnings) = request(json!({"HostConfig": {"CgroupParent": "/x", "Runtime": "runc"}})).unwrap();
     assert_eq!(
         warnings,
-        ["HostConfig.OomScoreAdj has no effect in this version of Sluice"]
+        ["HostConfig.CgroupParent has no effect in this version of Sluice"]
     );
-    assert_eq!(host_config::document(&request.host_config)["OomScoreAdj"], 5);
+    assert_eq!(host_config::document(&request.host_config)["CgroupParent"], "/x");
+}
+
+#[test]
+fn every_limit_is_read_and_shown_again() {
+    let wish = json!({
+        "Memory": 64 << 20, "MemorySwap": -1, "MemoryReservation": 32 << 20, "MemorySwappiness": 10, "OomKillDisable": true,
+        "OomScoreAdj": 5, "NanoCpus": 0, "CpuShares": 512, "CpuPeriod": 100_000, "CpuQuota": 50_000, "CpusetCpus": "0",
+        "CpusetMems": "0", "PidsLimit": 7, "Ulimits": [{"Name": "nofile", "Hard": 20, "Soft": 10}], "BlkioWeight": 300,
+        "BlkioWeightDevice": [{"Path": "/dev/vda", "Weight": 200}],
+        "BlkioDeviceReadBps": [{"Path": "/dev/vda", "Rate": 1}], "BlkioDeviceWriteBps": [{"Path": "/dev/vda", "Rate": 2}],
+        "BlkioDeviceReadIOps": [{"Path": "/dev/vda", "Rate": 3}], "BlkioDeviceWriteIOps": [{"Path": "/dev/vda", "Rate": 4}],
+        "Devices": [{"PathOnHost": "/dev/fuse", "PathInContainer": "/dev/x", "CgroupPermissions": "r"}],
+        "DeviceCgroupRules": ["c 1:3 r"], "GroupAdd": ["5"], "IpcMode": "host", "PidMode": "host", "UTSMode": "host",
+        "UsernsMode": "host", "CgroupnsMode": "private", "MaskedPaths": [], "ReadonlyPaths": ["/proc/sys"],
+    });
+    let (request, warnings) = request(json!({ "HostConfig": wish })).unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    let document = host_config::document(&request.host_config);
+    for (member, value) in wish.as_object().unwrap() {
+        assert_eq!(document[member], *value, "{member}");
+    }
 }
 
 #[test]

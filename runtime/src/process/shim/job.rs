@@ -6,7 +6,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use super::log::{Lines, Log};
+use super::{lines::Lines, log::Log};
 use crate::{
     Exit,
     process::stdio::Kept,

@@ -1,228 +1,316 @@
-//! The container's log, in Docker's json-file format.
+//! The container's log: a file that is written to its end and rotated between two entries.
 //!
-//! One JSON object a line. A line of the container longer than 16 KiB is cut; only its last piece ends with `\n` in `log`, which is how
-//! readers put it together again. All pieces of a line bear the time of the first.
+//! Whoever follows it holds the file open it is in, reads that to its end, and finds the next by this order: the newest is called as the log
+//! itself, the one before `.1`, and so on. There is no moment in which the log's own name is missing.
 
 use std::{
-    fs::{File, OpenOptions},
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    os::fd::{AsRawFd, OwnedFd},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
 };
 
-/// Longest piece of a line in one object, in bytes.
-const LONGEST_PIECE: usize = 16 << 10;
+use super::lines::LONGEST_PIECE;
+use crate::syscall::{self, Cloned};
 
-/// The file.
+/// The file, and when it gives way to a new one.
 pub(crate) struct Log {
+    rules: crate::Log,
     file: File,
-    /// What one call of [`Lines::take`] gathers, written at once.
+    /// Bytes in the file.
+    size: u64,
+    /// Entries that were made and are not written yet.
     text: Vec<u8>,
+    /// The child that compresses what was rotated last.
+    compressing: Option<OwnedFd>,
 }
 
 impl Log {
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-        Ok(Self { file, text: Vec::new() })
+    pub fn open(rules: &crate::Log) -> io::Result<Self> {
+        let file = open(&rules.path)?;
+        Ok(Self {
+            size: file.metadata()?.len(),
+            file,
+            rules: rules.clone(),
+            text: Vec::new(),
+            compressing: None,
+        })
     }
 
-    fn object(&mut self, piece: &[u8], newline: bool, stream: &str, at: SystemTime) {
-        self.text.extend_from_slice(b"{\"log\":\"");
-        escape(&mut self.text, piece);
-        if newline {
-            self.text.extend_from_slice(b"\\n");
+    /// Adds an entry, made by `entry` of the attributes each one bears.
+    pub fn append(&mut self, entry: impl FnOnce(&mut Vec<u8>, &str)) {
+        if self.rules.max_bytes > 0 && self.size + self.text.len() as u64 >= self.rules.max_bytes {
+            self.flush();
+            // What can't be rotated (a full disk, say) grows on: to say nothing would be worse.
+            if !self.is_compressing() && self.rotate().is_err() {
+                self.reopen();
+            }
         }
-        self.text.extend_from_slice(b"\",\"stream\":\"");
-        self.text.extend_from_slice(stream.as_bytes());
-        self.text.extend_from_slice(b"\",\"time\":\"");
-        self.text.extend_from_slice(rfc3339(at).as_bytes());
-        self.text.extend_from_slice(b"\"}\n");
+        entry(&mut self.text, &self.rules.attrs);
     }
 
-    /// A full disk must not end the container: what can't be written is lost.
-    fn flush(&mut self) {
-        let _ = self.file.write_all(&self.text);
+    /// Writes what has been added. A full disk must not end the container: what can't be written is lost, but never half an entry kept.
+    pub fn flush(&mut self) {
+        if !self.text.is_empty() {
+            match self.file.write_all(&self.text) {
+                Ok(()) => self.size += self.text.len() as u64,
+                Err(_) => {
+                    let _ = self.file.set_len(self.size);
+                }
+            }
+        }
         self.text.clear();
         // The escaped form can be six times as long as what was said; no need to keep that for good.
         self.text.shrink_to(LONGEST_PIECE);
     }
-}
 
-/// What one stream has said since its last newline.
-pub(crate) struct Lines {
-    stream: &'static str,
-    rest: Vec<u8>,
-    /// The line's first piece has been written, with this time.
-    begun: Option<SystemTime>,
-}
-
-impl Lines {
-    pub const fn of(stream: &'static str) -> Self {
-        Self {
-            stream,
-            rest: Vec::new(),
-            begun: None,
-        }
-    }
-
-    /// Writes what `bytes` completes: lines, and full pieces of a line.
-    pub fn take(&mut self, log: &mut Log, mut bytes: &[u8]) {
-        let now = SystemTime::now();
-        while !bytes.is_empty() {
-            let room = LONGEST_PIECE - self.rest.len();
-            let window = &bytes[..bytes.len().min(room)];
-            if let Some(newline) = window.iter().position(|byte| *byte == b'\n') {
-                self.rest.extend_from_slice(&bytes[..newline]);
-                let at = self.begun.take().unwrap_or(now);
-                log.object(&self.rest, true, self.stream, at);
-                self.rest.clear();
-                bytes = &bytes[newline + 1..];
-            } else {
-                self.rest.extend_from_slice(window);
-                bytes = &bytes[window.len()..];
-                if self.rest.len() == LONGEST_PIECE {
-                    self.write_partial(log, now);
-                }
+    fn rotate(&mut self) -> io::Result<()> {
+        let path = self.rules.path.clone();
+        let fresh = beside(&path, ".new");
+        let _ = fs::remove_file(&fresh);
+        let file = open(&fresh)?;
+        if self.rules.files > 1 {
+            for number in (1..self.rules.files).rev() {
+                make_way(&path, number);
             }
+            let first = numbered(&path, 1, "");
+            // Not every file system has hard links.
+            fs::hard_link(&path, &first).or_else(|_| fs::rename(&path, &first))?;
         }
-        log.flush();
+        fs::rename(&fresh, &path)?;
+        (self.file, self.size) = (file, 0);
+        if self.rules.compress && self.rules.files > 1 {
+            self.compress();
+        }
+        Ok(())
     }
 
-    /// The stream has ended: what is left has no newline to come.
-    pub fn end(&mut self, log: &mut Log) {
-        if !self.rest.is_empty() {
-            self.write_partial(log, SystemTime::now());
-            log.flush();
+    /// Goes on wherever the log's name leads, after a rotation that came half way.
+    fn reopen(&mut self) {
+        if let Ok(file) = open(&self.rules.path) {
+            self.size = file.metadata().map_or(0, |status| status.len());
+            self.file = file;
         }
     }
 
-    fn write_partial(&mut self, log: &mut Log, now: SystemTime) {
-        let at = *self.begun.get_or_insert(now);
-        log.object(&self.rest, false, self.stream, at);
-        self.rest.clear();
+    fn is_compressing(&mut self) -> bool {
+        let Some(child) = &self.compressing else { return false };
+        let mut polled = libc::pollfd {
+            fd: child.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one entry, as said.
+        let has_ended = unsafe { libc::poll(&mut polled, 1, 0) } != 0;
+        if has_ended {
+            self.compressing = None;
+        }
+        !has_ended
     }
-}
 
-/// Escapes as Go's JSON encoder does, which is what readers of such files have always seen.
-fn escape(text: &mut Vec<u8>, bytes: &[u8]) {
-    for chunk in bytes.utf8_chunks() {
-        for letter in chunk.valid().chars() {
-            match letter {
-                '"' => text.extend_from_slice(b"\\\""),
-                '\\' => text.extend_from_slice(b"\\\\"),
-                '\n' => text.extend_from_slice(b"\\n"),
-                '\r' => text.extend_from_slice(b"\\r"),
-                '\t' => text.extend_from_slice(b"\\t"),
-                '\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                    let _ = write!(text, "\\u{:04x}", u32::from(letter));
-                }
-                _ => {
-                    let mut buffer = [0; 4];
-                    text.extend_from_slice(letter.encode_utf8(&mut buffer).as_bytes());
-                }
+    /// Compresses the newest rotated file, in a child: it takes time and memory. Should that fail, the file stays as it is.
+    fn compress(&mut self) {
+        // SAFETY: nothing in this binary starts a thread.
+        match unsafe { syscall::clone3(0, libc::SIGCHLD, None) } {
+            Ok(Cloned::Child) => {
+                // The container's streams and the shim's socket must not stay open for us.
+                // SAFETY: takes no pointers; nothing of what is closed is used again, as this process ends below.
+                unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+                let code = i32::from(compress(&self.rules.path).is_err());
+                // SAFETY: ends the fork without running what the shim registered for its own end.
+                unsafe { libc::_exit(code) }
             }
-        }
-        // One replacement for each byte that belongs to no letter.
-        for _ in chunk.invalid() {
-            text.extend_from_slice(b"\\ufffd");
+            // Reaped by the shim's loop like every child nobody waits for.
+            Ok(Cloned::Parent(pid)) => self.compressing = syscall::pidfd_open(pid).ok(),
+            Err(_) => {}
         }
     }
 }
 
-/// `2026-01-02T03:04:05.678901234Z`, without trailing zeros in the fraction, nor an empty one.
-fn rfc3339(at: SystemTime) -> String {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = date(days);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let mut text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
-    if since.subsec_nanos() != 0 {
-        let fraction = format!("{:09}", since.subsec_nanos());
-        text.push('.');
-        text.push_str(fraction.trim_end_matches('0'));
-    }
-    text.push('Z');
-    text
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
-/// Year, month and day of the Gregorian calendar, from days since 1970-01-01. Counts years from March, so that the odd day comes last.
-fn date(days: u64) -> (u64, u64, u64) {
-    const DAYS_OF_400_YEARS: u64 = 146_097;
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+fn numbered(path: &Path, number: u32, suffix: &str) -> PathBuf {
+    beside(path, &format!(".{number}{suffix}"))
+}
+
+/// Empties the place with a number, by taking what is there one further. What is in the last place is gone by then.
+fn make_way(path: &Path, number: u32) {
+    for suffix in ["", ".gz"] {
+        let _ = fs::remove_file(numbered(path, number, suffix));
+        if number > 1 {
+            let _ = fs::rename(numbered(path, number - 1, suffix), numbered(path, number, suffix));
+        }
+    }
+}
+
+/// Makes `.1.gz` of `.1`. The header keeps the inode of the file it was, so that who was reading there can go on with the one after it.
+fn compress(path: &Path) -> io::Result<()> {
+    let (plain, unfinished) = (numbered(path, 1, ""), numbered(path, 1, ".gz.new"));
+    let mut from = File::open(&plain)?;
+    let to = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o640)
+        .open(&unfinished)?;
+    let header = flate2::GzBuilder::new().extra(from.metadata()?.ino().to_le_bytes());
+    let mut to = header.write(to, flate2::Compression::fast());
+    io::copy(&mut from, &mut to)?;
+    to.finish()?;
+    fs::rename(unfinished, numbered(path, 1, ".gz"))?;
+    fs::remove_file(plain)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{
+        io::Read,
+        sync::atomic::{AtomicU32, Ordering},
+    };
 
-    fn written(said: &[&[u8]]) -> Vec<String> {
-        let path = std::env::temp_dir().join(format!(
-            "sluice-log-{}-{:?}",
-            std::process::id(),
-            std::thread::current().id()
-        ));
-        let mut log = Log::open(&path).unwrap();
-        let mut lines = Lines::of("stdout");
-        for bytes in said {
-            lines.take(&mut log, bytes);
+    use super::{super::lines::Lines, *};
+
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new() -> Self {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("sluice-rotation-{}-{number}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            Self(path)
         }
-        lines.end(&mut log);
-        let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::remove_file(path).unwrap();
-        text.lines()
-            .map(|line| {
-                serde_json::from_str::<serde_json::Value>(line).unwrap()["log"]
-                    .as_str()
-                    .unwrap()
-                    .to_owned()
-            })
-            .collect()
+
+        fn log(&self) -> PathBuf {
+            self.0.join("log")
+        }
+
+        fn rules(&self, max_bytes: u64, files: u32) -> crate::Log {
+            crate::Log {
+                path: self.log(),
+                max_bytes,
+                files,
+                ..crate::Log::default()
+            }
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(&self.0).unwrap();
+            let mut names: Vec<String> = entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort_unstable();
+            names
+        }
+
+        /// The numbers said, oldest first.
+        fn kept(&self, files: u32) -> Vec<u32> {
+            let mut all = String::new();
+            for number in (1..files).rev() {
+                let (plain, compressed) = (numbered(&self.log(), number, ""), numbered(&self.log(), number, ".gz"));
+                if let Ok(text) = fs::read_to_string(plain) {
+                    all.push_str(&text);
+                } else if let Ok(file) = File::open(compressed) {
+                    flate2::read::GzDecoder::new(file).read_to_string(&mut all).unwrap();
+                }
+            }
+            all.push_str(&fs::read_to_string(self.log()).unwrap());
+            let number = |line: &str| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                line["log"].as_str().unwrap().trim().parse().unwrap()
+            };
+            all.lines().map(number).collect()
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn count(rules: &crate::Log, numbers: std::ops::Range<u32>) {
+        let mut log = Log::open(rules).unwrap();
+        let mut lines = Lines::of("stdout");
+        for number in numbers {
+            lines.take(&mut log, format!("{number}\n").as_bytes());
+            while rules.compress && log.is_compressing() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        }
     }
 
     #[test]
-    fn a_line_is_an_object_wherever_the_reads_cut_it() {
-        assert_eq!(
-            written(&[b"one\ntw", b"o\n", b"\nrest"]),
-            ["one\n", "two\n", "\n", "rest"]
+    fn nothing_is_lost_nor_torn_by_rotation() {
+        let place = Place::new();
+        count(&place.rules(1000, 100), 0..500);
+        assert!(place.names().len() > 20, "{:?}", place.names());
+        assert_eq!(place.kept(100), (0..500).collect::<Vec<_>>());
+        for name in place.names() {
+            let length = fs::metadata(place.0.join(name)).unwrap().len();
+            assert!(length < 1000 + 100, "{length}");
+        }
+    }
+
+    #[test]
+    fn only_so_many_files_are_kept_and_the_count_goes_on_in_the_next_life() {
+        let place = Place::new();
+        count(&place.rules(1000, 3), 0..300);
+        count(&place.rules(1000, 3), 300..305);
+        assert_eq!(place.names(), ["log", "log.1", "log.2"]);
+        let kept = place.kept(3);
+        assert_eq!(kept, (kept[0]..305).collect::<Vec<_>>());
+        assert!(kept.len() > 20);
+    }
+
+    #[test]
+    fn with_one_file_a_reader_of_the_old_one_can_still_read_its_end() {
+        let place = Place::new();
+        let rules = place.rules(200, 1);
+        count(&rules, 0..1);
+        let mut reader = File::open(place.log()).unwrap();
+        count(&rules, 1..50);
+        assert_eq!(place.names(), ["log"]);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(
+            text.starts_with("{\"log\":\"0\\n\"") && text.lines().count() > 2,
+            "{text}"
         );
     }
 
     #[test]
-    fn a_long_line_is_cut_at_16_kib_and_only_its_last_piece_ends_it() {
-        let long = [b"x".repeat(40_000), b"\nend\n".to_vec()].concat();
-        let pieces = written(&[&long]);
-        let lengths: Vec<usize> = pieces.iter().map(String::len).collect();
-        assert_eq!(lengths, [16_384, 16_384, 40_000 - 32_768 + 1, 4]);
-        assert!(pieces[2].ends_with('\n') && !pieces[1].ends_with('\n'));
+    fn rotated_files_are_compressed_and_tell_which_file_they_were() {
+        let place = Place::new();
+        let mut rules = place.rules(1000, 4);
+        rules.compress = true;
+        count(&rules, 0..100);
+        assert_eq!(place.names(), ["log", "log.1.gz", "log.2.gz", "log.3.gz"]);
+        let kept = place.kept(4);
+        assert_eq!(kept, (kept[0]..100).collect::<Vec<_>>());
+        let file = File::open(place.0.join("log.1.gz")).unwrap();
+        let reader = flate2::bufread::GzDecoder::new(io::BufReader::new(file));
+        assert_eq!(reader.header().unwrap().extra().unwrap().len(), 8);
     }
 
     #[test]
-    fn bytes_that_are_no_letters_are_escaped_as_go_does() {
-        let mut text = Vec::new();
-        escape(&mut text, "a\"\\\n\r\t\u{1}<>&\u{2028}é\u{7f}".as_bytes());
-        escape(&mut text, b"\xff\xfe");
-        let expected = "a\\\"\\\\\\n\\r\\t\\u0001\\u003c\\u003e\\u0026\\u2028é\u{7f}\\ufffd\\ufffd";
-        assert_eq!(String::from_utf8(text).unwrap(), expected);
-    }
-
-    #[test]
-    fn times_are_written_with_as_many_digits_as_they_need() {
-        let at = |seconds, nanoseconds| rfc3339(UNIX_EPOCH + Duration::new(seconds, nanoseconds));
-        assert_eq!(at(0, 0), "1970-01-01T00:00:00Z");
-        assert_eq!(at(951_782_400, 120_000_000), "2000-02-29T00:00:00.12Z");
-        assert_eq!(at(1_798_761_599, 1), "2026-12-31T23:59:59.000000001Z");
-        assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00Z");
+    fn attributes_stand_in_every_line() {
+        let place = Place::new();
+        let mut rules = place.rules(0, 1);
+        rules.attrs = "{\"tag\":\"x\"}".to_owned();
+        count(&rules, 0..1);
+        let line: serde_json::Value = serde_json::from_str(&fs::read_to_string(place.log()).unwrap()).unwrap();
+        assert_eq!(line["attrs"]["tag"], "x");
     }
 }

@@ -5,11 +5,13 @@
 
 mod client;
 mod job;
+mod lines;
 mod log;
 mod serve;
 
 use std::{
-    ffi::OsStr,
+    borrow::Cow,
+    ffi::{OsStr, OsString},
     fs, io,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
     os::unix::net::UnixListener,
@@ -37,32 +39,38 @@ pub(crate) struct Orders {
     pub cgroup: PathBuf,
     /// The file in which the kernel counts processes killed for want of memory; empty: nowhere.
     pub oom_counter: PathBuf,
-    /// The log; empty: none is kept.
-    pub log: PathBuf,
+    /// The log; without a path: none is kept.
+    pub log: crate::Log,
     /// Letters: `i` stdin, `o` stdin once, `t` terminal.
     pub flags: String,
 }
 
 impl Orders {
     /// In the order in which [`parse`](Self::parse) takes them.
-    pub fn arguments(&self) -> [&OsStr; 6] {
+    pub fn arguments(&self) -> [Cow<'_, OsStr>; 8] {
         [
-            self.directory.as_os_str(),
-            self.shims.as_os_str(),
-            self.cgroup.as_os_str(),
-            self.oom_counter.as_os_str(),
-            self.log.as_os_str(),
-            OsStr::new(&self.flags),
+            self.directory.as_os_str().into(),
+            self.shims.as_os_str().into(),
+            self.cgroup.as_os_str().into(),
+            self.oom_counter.as_os_str().into(),
+            self.log.path.as_os_str().into(),
+            OsString::from(self.log.rules()).into(),
+            OsStr::new(&self.log.attrs).into(),
+            OsStr::new(&self.flags).into(),
         ]
     }
 
-    fn parse(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> Option<Self> {
+    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Self> {
         Some(Self {
             directory: arguments.next()?.into(),
             shims: arguments.next()?.into(),
             cgroup: arguments.next()?.into(),
             oom_counter: arguments.next()?.into(),
-            log: arguments.next()?.into(),
+            log: crate::Log::parse(
+                arguments.next()?.into(),
+                &arguments.next()?.into_string().ok()?,
+                arguments.next()?.into_string().ok()?,
+            )?,
             flags: arguments.next()?.into_string().ok()?,
         })
     }
@@ -177,13 +185,13 @@ fn settle_in(orders: &Orders, report: &OwnedFd) -> Result<(UnixListener, OwnedFd
     syscall::result(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })
         .map_err(failed("become a reaper"))?;
     let signals = take_signals().map_err(failed("take signals by descriptor"))?;
-    let log = match orders.log.as_os_str().is_empty() {
-        true => None,
-        false => Some(
-            Log::open(&orders.log)
-                .map_err(|error| RuntimeError::Failed(format!("open the log {}: {error}", orders.log.display())))?,
-        ),
-    };
+    let log =
+        match orders.log.path.as_os_str().is_empty() {
+            true => None,
+            false => Some(Log::open(&orders.log).map_err(|error| {
+                RuntimeError::Failed(format!("open the log {}: {error}", orders.log.path.display()))
+            })?),
+        };
     // A relative name: the whole path could be longer than a socket's address may be.
     let listener = UnixListener::bind(file::SOCKET).map_err(failed("listen on the shim's socket"))?;
     listener

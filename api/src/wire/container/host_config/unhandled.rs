@@ -6,34 +6,22 @@ use serde_json::{Map, Value, json};
 use crate::error::{Answer, ApiError};
 
 /// Without these a container would be another one than was asked for.
-const REFUSED: &[&str] = &[
-    "DeviceCgroupRules",
-    "DeviceRequests",
-    "Devices",
-    "GroupAdd",
-    "Links",
-    "PidMode",
-    "UTSMode",
-    "VolumesFrom",
-];
+const REFUSED: &[&str] = &["DeviceRequests", "Links", "VolumesFrom"];
 
 /// Members that concern the client only, or other systems.
 const OF_NO_CONSEQUENCE: &[&str] = &["ConsoleSize", "ContainerIDFile", "VolumeDriver"];
 
 /// Values that ask for what we do anyway.
 const AS_WE_DO: &[(&str, &[&str])] = &[
-    ("CgroupnsMode", &["private", "host"]),
-    ("IpcMode", &["private", "shareable"]),
     ("Isolation", &["default"]),
     ("Runtime", &["sluice", "runc", "io.containerd.runc.v2"]),
-    ("UsernsMode", &["host"]),
 ];
 
 /// What is left when everything that asks for nothing is gone.
 pub(super) fn sift(rest: Map<String, Value>) -> Answer<Map<String, Value>> {
     let mut left = Map::new();
     for (member, value) in rest {
-        if OF_NO_CONSEQUENCE.contains(&member.as_str()) || asks_for_nothing(&member, &value) {
+        if OF_NO_CONSEQUENCE.contains(&member.as_str()) || asks_for_nothing(&value) {
             continue;
         }
         let known = AS_WE_DO.iter().find(|(name, _)| *name == member);
@@ -56,15 +44,12 @@ pub(super) fn warnings(left: &Map<String, Value>) -> Vec<String> {
 }
 
 /// Zero, empty, false: what Go sends for a member that nobody set.
-fn asks_for_nothing(member: &str, value: &Value) -> bool {
+fn asks_for_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
-        Value::Number(number) => {
-            number.as_f64() == Some(0.0) || (member == "MemorySwappiness" && number.as_i64() == Some(-1))
-        }
+        Value::Number(number) => number.as_f64() == Some(0.0),
         Value::String(text) => text.is_empty(),
-        // An empty list of masked paths is a wish: mask nothing.
-        Value::Array(items) => items.is_empty() && !matches!(member, "MaskedPaths" | "ReadonlyPaths"),
+        Value::Array(items) => items.is_empty(),
         Value::Object(members) => members.is_empty(),
         Value::Bool(true) => false,
     }
@@ -72,23 +57,8 @@ fn asks_for_nothing(member: &str, value: &Value) -> bool {
 
 /// The document of a container that asked for none of these.
 pub(super) fn defaults() -> Map<String, Value> {
-    let surroundings = json!({
-        "ContainerIDFile": "", "VolumeDriver": "", "VolumesFrom": null, "ConsoleSize": [0, 0],
-        "CgroupnsMode": "host", "GroupAdd": null, "IpcMode": "private", "Cgroup": "", "Links": null, "OomScoreAdj": 0,
-        "PidMode": "", "UTSMode": "", "UsernsMode": "", "Runtime": "sluice", "Isolation": "",
-        "MaskedPaths": [
-            "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-            "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
-            "/sys/devices/virtual/powercap"
-        ],
-        "ReadonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
-    });
-    let limits = json!({
-        "CgroupParent": "", "BlkioWeight": 0, "BlkioWeightDevice": [], "BlkioDeviceReadBps": [],
-        "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [], "BlkioDeviceWriteIOps": [], "CpuPeriod": 0, "CpuQuota": 0,
-        "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "CpusetMems": "", "Devices": [], "DeviceCgroupRules": null,
-        "DeviceRequests": null, "MemoryReservation": 0, "MemorySwappiness": null, "OomKillDisable": false, "Ulimits": [],
-        "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
-    });
-    [surroundings, limits].into_iter().flat_map(super::members).collect()
+    super::members(json!({
+        "ContainerIDFile": "", "VolumeDriver": "", "VolumesFrom": null, "ConsoleSize": [0, 0], "Cgroup": "", "Links": null,
+        "Runtime": "sluice", "Isolation": "", "CgroupParent": "", "DeviceRequests": null,
+    }))
 }

@@ -1,0 +1,23 @@
+//! What a container may use, changed while it runs, and what it has used.
+
+use oci_spec::runtime::LinuxResources;
+
+use crate::{Runtime, RuntimeError, cgroup::Stats, off_the_loop};
+
+impl Runtime {
+    /// Sets new limits on a container, running or not. What `resources` does not speak of stays.
+    pub async fn update(&self, id: &str, resources: &LinuxResources) -> Result<(), RuntimeError> {
+        self.directory(id)?;
+        let (hierarchies, parent) = (self.hierarchies.clone(), self.config.cgroup_parent.clone());
+        let (id, resources) = (id.to_owned(), resources.clone());
+        off_the_loop(move || hierarchies.limit(&parent, &id, &resources)).await
+    }
+
+    /// What the container has used so far, and its limits as they are now.
+    pub async fn stats(&self, id: &str) -> Result<Stats, RuntimeError> {
+        self.directory(id)?;
+        let (hierarchies, parent) = (self.hierarchies.clone(), self.config.cgroup_parent.clone());
+        let id = id.to_owned();
+        off_the_loop(move || Ok(hierarchies.stats(&parent, &id))).await
+    }
+}
