@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, io, path::PathBuf, thread, time::Instant};
 use sluice_datapath_common::{
     network::Network,
     programs::{FROM_CONTAINER, FROM_HOST, FROM_NIC, TO_NIC},
+    settings::Settings,
 };
 
 use crate::{
@@ -42,6 +43,8 @@ pub struct Hands<'a> {
     pub attacher: &'a Attacher,
     /// What things are called.
     pub names: &'a Names,
+    /// The limits that the datapath is to keep.
+    pub settings: Settings,
 }
 
 /// How closely it is looked at attached programs.
@@ -88,7 +91,8 @@ pub fn apply(
             .veth_of(id)
             .filter(|ifindex| !devices.remove_veths.contains(ifindex))
     };
-    let (tables, _) = plan::tables(desired, &places, actual, hands.names, |id| stays(actual, id));
+    let (mut tables, _) = plan::tables(desired, &places, actual, hands.names, |id| stays(actual, id));
+    tables.set(hands.settings);
     let steps = plan::steps(&actual.tables, &tables);
     report.endpoints_gone = !steps.generations.remove.is_empty();
     report.changes += steps.count();
@@ -116,7 +120,8 @@ pub fn apply(
     let made = make_veths(hands, &devices, actual, &mut report.troubles);
 
     // 3
-    let (tables, troubles) = plan::tables(desired, &places, actual, hands.names, |id| actual.veth_of(id));
+    let (mut tables, troubles) = plan::tables(desired, &places, actual, hands.names, |id| actual.veth_of(id));
+    tables.set(hands.settings);
     report.troubles.extend(troubles);
     let steps = plan::steps(&actual.tables, &tables);
     report.changes += steps.count();
@@ -147,7 +152,8 @@ fn withdraw(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), Agent
         steps.published4.withdraw(&maps.PUBLISHED4, &mut mirror.published4)?;
         steps.attachments.withdraw(&maps.ATTACHMENTS, &mut mirror.attachments)?;
         steps.endpoints4.withdraw(&maps.ENDPOINTS4, &mut mirror.endpoints4)?;
-        steps.reserved.withdraw(&maps.RESERVED, &mut mirror.reserved)?;
+        steps.ranges4.withdraw(&maps.RANGES4, &mut mirror.ranges4)?;
+        steps.reserved.blank(&maps.RESERVED, &mut mirror.reserved, 0)?;
         steps.networks.grant(&maps.NETWORKS, &mut mirror.networks)?;
         steps.subnets4.withdraw(&maps.SUBNETS4, &mut mirror.subnets4)?;
         steps
@@ -170,6 +176,8 @@ fn grant(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), AgentErr
         steps.endpoints4.grant(&maps.ENDPOINTS4, &mut mirror.endpoints4)?;
         steps.attachments.grant(&maps.ATTACHMENTS, &mut mirror.attachments)?;
         steps.reserved.grant(&maps.RESERVED, &mut mirror.reserved)?;
+        steps.settings.grant(&maps.SETTINGS, &mut mirror.settings)?;
+        steps.ranges4.grant(&maps.RANGES4, &mut mirror.ranges4)?;
         steps.published4.grant(&maps.PUBLISHED4, &mut mirror.published4)
     };
     all().tried(|| "writing the datapath's tables".to_owned())
@@ -413,6 +421,8 @@ impl Steps {
             + of(&self.attachments)
             + of(&self.endpoints4)
             + of(&self.published4)
+            + of(&self.ranges4)
+            + of(&self.settings)
             + of(&self.reserved)
             + of(&self.local4)
             + of(&self.uplinks4)
@@ -423,6 +433,7 @@ impl Steps {
         !(self.networks.is_empty()
             && self.subnets4.remove.is_empty()
             && self.published4.remove.is_empty()
+            && self.ranges4.remove.is_empty()
             && self.local4.remove.is_empty()
             && self.uplinks4.remove.is_empty())
     }

@@ -66,5 +66,6 @@ pub fn port(host_address: &str, host_port: u16, port: u16) -> PublishedPort {
         },
         host_address,
         host_port,
+        count: 1,
     }
 }

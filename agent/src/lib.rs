@@ -26,6 +26,7 @@ pub mod view;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
+use sluice_datapath_common::settings::Settings;
 use sluice_store::{Revision, SharedStore};
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -49,6 +50,39 @@ pub struct Config {
     pub netns_dir: PathBuf,
     /// May containers reach the world (`--ip-forward`)?
     pub ip_forward: bool,
+    /// How many connections there may be.
+    pub limits: Limits,
+}
+
+/// How many connections there may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// On this host, in each address family. Memory for as many is taken when the tables are made: 400 bytes each for IPv4, 530 for IPv6.
+    pub connections: u32,
+    /// Of one endpoint, so that none can take them all.
+    pub connections_per_endpoint: u32,
+}
+
+impl Limits {
+    /// What the datapath keeps of them.
+    fn settings(self) -> Settings {
+        /// A port scan or a flood of one endpoint takes no more of the room of the others than this.
+        const HALF_OPEN_SHARE: u32 = 64;
+        Settings {
+            flows_per_endpoint: self.connections_per_endpoint,
+            half_open_per_endpoint: (self.connections / HALF_OPEN_SHARE).max(1),
+            ..Settings::default()
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 65_536,
+            connections_per_endpoint: 49_152,
+        }
+    }
 }
 
 /// The loop and its tables.

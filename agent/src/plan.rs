@@ -4,27 +4,29 @@
 //! and addresses go and come; [`tables`] says what the tables must hold for the devices that are there.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
 };
 
+use aya::Pod;
 use ipnet::{IpNet, Ipv4Net};
 use sluice_datapath_common::{
     Family, Ipv4, Ipv4Address, Ipv6Address,
     endpoint::{self, Attachment, EndpointKey, MAX_ENDPOINTS},
     network::{self, FIRST_NETWORK, MAX_NETWORKS, NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL, NETWORK_MASQUERADES},
-    publish::{Publication, PublishKey, Reservation, ReservationKey},
+    publish::{Publication, PublishKey, RangeKey, blocks, reserved_at},
+    settings::Settings,
     uplink::{LocalAddress, Uplink},
 };
-use sluice_model::{Endpoint, Network, network::Driver};
+use sluice_model::{Endpoint, Network, PublishedPort, network::Driver};
 
 use crate::{
     actual::Actual,
     desired::Desired,
     link::{host_leg::gateway_of, uplink::World, veth::Wish},
     map::{
-        contents::{ByBytes, Changes, Tables},
+        contents::{ByBytes, Changes, Entries, Tables},
         handle::Prefix,
     },
     names::{Fingerprint, Names, host_end},
@@ -82,8 +84,12 @@ pub struct Steps {
     pub endpoints4: Changes<EndpointKey<Ipv4>, endpoint::Endpoint>,
     /// `PUBLISHED4`.
     pub published4: Changes<PublishKey<Ipv4>, Publication<Ipv4>>,
+    /// `RANGES4`.
+    pub ranges4: Changes<Prefix<RangeKey<Ipv4>>, Publication<Ipv4>>,
     /// `RESERVED`.
-    pub reserved: Changes<ReservationKey, Reservation>,
+    pub reserved: Changes<u32, u64>,
+    /// `SETTINGS`.
+    pub settings: Changes<u32, Settings>,
     /// `LOCAL4`.
     pub local4: Changes<Ipv4Address, LocalAddress>,
     /// `UPLINKS4`.
@@ -413,35 +419,76 @@ fn publish(tables: &mut Tables, troubles: &mut Troubles, place: &Place<'_>, addr
         let IpAddr::V4(host_address) = port.host_address else {
             continue;
         };
-        let protocol = port.container.protocol.number();
-        let key = PublishKey {
-            address: host_address.into(),
-            port: port.host_port.to_be(),
-            protocol,
-            padding: 0,
-        };
-        let publication = Publication {
+        publish_at(tables, troubles, place, address, port, host_address);
+    }
+}
+
+/// A port, or a range by the blocks it consists of: those of one port are single ports to the datapath.
+fn publish_at(
+    tables: &mut Tables,
+    troubles: &mut Troubles,
+    place: &Place<'_>,
+    address: Ipv4Addr,
+    port: &PublishedPort,
+    host_address: Ipv4Addr,
+) {
+    /// The bits of a port.
+    const WHOLE: u32 = 16;
+    let protocol = port.container.protocol.number();
+    let last = port.host_port.saturating_add(port.count.saturating_sub(1));
+    for (first, bits) in blocks(port.host_port, last) {
+        let mut publication = Publication {
             network: place.network.number,
             endpoint: place.endpoint.number,
             address: address.into(),
-            port: port.container.port.to_be(),
-            padding: [0; 2],
+            port: port.container.port.saturating_add(first - port.host_port).to_be(),
+            first: 0,
         };
-        if tables.published4.contains_key(&ByBytes(key)) {
+        let taken = if bits == WHOLE {
+            let key = PublishKey {
+                address: host_address.into(),
+                port: first.to_be(),
+                protocol,
+                padding: 0,
+            };
+            enter(&mut tables.published4, key, publication)
+        } else {
+            publication.first = first.to_be();
+            let address: Ipv4Address = host_address.into();
+            let key = Prefix {
+                length: 8 * size_of_val(&address) as u32 + 16 + bits,
+                address: RangeKey {
+                    address,
+                    protocol: u16::from(protocol),
+                    port: first.to_be(),
+                },
+            };
+            enter(&mut tables.ranges4, key, publication)
+        };
+        if taken {
             let trouble = format!(
-                "endpoint {} publishes {host_address}:{}/{}, which another endpoint does",
-                place.endpoint.id, port.host_port, port.container.protocol
+                "endpoint {} publishes {host_address}:{first}/{}, which another endpoint does",
+                place.endpoint.id, port.container.protocol
             );
             troubles.insert(place.endpoint.id.to_string(), trouble);
             continue;
         }
-        tables.published4.insert(ByBytes(key), publication);
-        let reservation = ReservationKey {
-            port: key.port,
-            protocol,
-            family: Ipv4::AF,
-        };
-        tables.reserved.entry(ByBytes(reservation)).or_default().publications += 1;
+        for port in first..=first.saturating_add(((1u32 << (WHOLE - bits)) - 1) as u16) {
+            if let Some((slot, bit)) = reserved_at(Ipv4::AF, protocol, port) {
+                *tables.reserved.entry(ByBytes(slot)).or_default() |= bit;
+            }
+        }
+    }
+}
+
+/// Enters what is not there yet; true when something is.
+fn enter<K: Pod, V>(entries: &mut Entries<K, V>, key: K, value: V) -> bool {
+    match entries.entry(ByBytes(key)) {
+        Entry::Occupied(_) => true,
+        Entry::Vacant(place) => {
+            place.insert(value);
+            false
+        }
     }
 }
 
@@ -461,7 +508,9 @@ pub fn steps(actual: &Tables, desired: &Tables) -> Steps {
         attachments: Changes::between(&actual.attachments, &desired.attachments),
         endpoints4: Changes::between(&actual.endpoints4, &desired.endpoints4),
         published4: Changes::between(&actual.published4, &desired.published4),
+        ranges4: Changes::between(&actual.ranges4, &desired.ranges4),
         reserved: Changes::between(&actual.reserved, &desired.reserved),
+        settings: Changes::between(&actual.settings, &desired.settings),
         local4: Changes::between(&actual.local4, &desired.local4),
         uplinks4: Changes::between(&actual.uplinks4, &desired.uplinks4),
         moves_epoch: false,
@@ -470,6 +519,7 @@ pub fn steps(actual: &Tables, desired: &Tables) -> Steps {
     steps.moves_epoch = !steps.subnets4.is_empty()
         || !steps.networks.is_empty()
         || !steps.published4.is_empty()
+        || !steps.ranges4.is_empty()
         || !steps.local4.is_empty()
         || !steps.uplinks4.is_empty()
         || steps.endpoints4.replaces(&actual.endpoints4)

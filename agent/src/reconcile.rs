@@ -253,6 +253,7 @@ impl Kernel {
             programs: &self.programs,
             attacher: &self.attacher,
             names: &self.names,
+            settings: self.config.limits.settings(),
         };
         let report = apply::apply(&mut hands, desired, &mut self.actual, attention, scope.routes)?;
         if self.first && report.troubles.is_empty() {

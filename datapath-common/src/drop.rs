@@ -63,6 +63,7 @@ drop_reasons! {
     27 LinkLocal            "link_local"             "The packet comes from or goes to a link-local address; only neighbour discovery and multicast listening do.";
     28 ExtensionHeaders     "extension_headers"      "The packet has more or longer IPv6 extension headers than are read (6, or 256 bytes together).";
     29 SourceRouted         "source_routed"          "The packet says itself by which routers it is to go on, which could lead it past the rules.";
+    30 FlowLimit            "flow_limit"             "The endpoint holds as many connections as one endpoint may (--flows-per-container).";
 }
 
 /// Which way the packet went when it died.

@@ -115,13 +115,26 @@ pub struct Flow<F: Family> {
     pub filler: F::Filler,
 }
 
+impl<F: Family> Flow<F> {
+    /// The endpoint that answers for the connection, in either entry: whoever opened it, or was spoken to from outside. 0: none.
+    #[inline(always)]
+    pub fn owner(&self) -> u32 {
+        let (opener, other) = match self.flags & FLOW_IS_REPLY {
+            0 => (self.source_endpoint, self.destination_endpoint),
+            _ => (self.destination_endpoint, self.source_endpoint),
+        };
+        if opener != 0 { opener } else { other }
+    }
+}
+
 /// The state of a connection, kept alike in both of its entries.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// Nothing came back yet. Such flows live in the small LRU table and can be pushed out by others of their kind.
+    /// Nothing came back yet; TCP: the opener has not spoken again after the answer. An endpoint may have a few such flows in the large table, the
+    /// others live in the small LRU table and can be pushed out by others of their kind.
     Unanswered = 0,
-    /// Both sides have spoken (TCP: and neither has closed).
+    /// Both sides have spoken (TCP: the opener twice, and neither has closed).
     Established = 1,
     /// TCP: one side has sent FIN.
     Closing = 2,

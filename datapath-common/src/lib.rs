@@ -9,13 +9,16 @@ pub mod config;
 pub mod counter;
 pub mod drop;
 pub mod endpoint;
+pub mod event;
 pub mod family;
 pub mod flow;
 pub mod fragment;
+pub mod lifetime;
 pub mod maps;
 pub mod network;
 pub mod programs;
 pub mod publish;
+pub mod settings;
 pub mod socket;
 pub mod uplink;
 

@@ -2,14 +2,16 @@
 
 /// Calls `$each!` with the table: `name: kind<key, value>, capacity, "sentence";`.
 ///
-/// Kinds are those of aya (`HashMap`, `LruHashMap`, `LruPerCpuHashMap`, `Array`, `LpmTrie`). The capacity is the default; the agent may set
-/// another when it loads. Names are short: the kernel shows 15 characters.
+/// Kinds are those of aya (`HashMap`, `LruHashMap`, `LruPerCpuHashMap`, `Array`, `PerCpuArray`, `LpmTrie`, `RingBuf`). The capacity is the default;
+/// the agent may set another when it loads. That of a ring buffer is in bytes, and it has no keys. Names are short: the kernel shows 15 characters.
 #[macro_export]
 macro_rules! for_each_map {
     ($each:ident) => {
         $each! {
             EPOCH: Array<u32, u32>, 1, "The epoch: moves when ports, routes or policy change, so that every flow is judged again on its next packet.";
             GENERATIONS: Array<u32, u32>, 65_536, "The generation of each endpoint number: a flow of an earlier one is dead.";
+            SETTINGS: Array<u32, Settings>, 1, "What may be changed while packets pass: limits.";
+            TALLIES: Array<u32, Tally>, 65_536, "How many flows each endpoint number holds.";
             NETWORKS: Array<u32, Network>, 4_096, "Networks by number: gateway, MTU and rules.";
             ATTACHMENTS: HashMap<u32, Attachment>, 65_536, "What may be said by a veth, by the ifindex of its host end.";
             ENDPOINTS4: HashMap<EndpointKey<Ipv4>, Endpoint>, 65_536, "Who lives at an IPv4 address of a network.";
@@ -22,7 +24,9 @@ macro_rules! for_each_map {
             UPLINKS6: HashMap<u32, Uplink<Ipv6>>, 256, "NICs by ifindex, and the IPv6 address that masqueraded flows leave with.";
             PUBLISHED4: HashMap<PublishKey<Ipv4>, Publication<Ipv4>>, 65_536, "Published IPv4 ports: who answers at an address and port of the host, or of an endpoint of a routed network.";
             PUBLISHED6: HashMap<PublishKey<Ipv6>, Publication<Ipv6>>, 65_536, "Published IPv6 ports: who answers at an address and port of the host, or of an endpoint of a routed network.";
-            RESERVED: HashMap<ReservationKey, Reservation>, 65_536, "Published ports without their address: what bind() of host processes is refused.";
+            RANGES4: LpmTrie<RangeKey<Ipv4>, Publication<Ipv4>>, 65_536, "Published ranges of IPv4 ports, by the prefixes that they consist of.";
+            RANGES6: LpmTrie<RangeKey<Ipv6>, Publication<Ipv6>>, 65_536, "Published ranges of IPv6 ports, by the prefixes that they consist of.";
+            RESERVED: Array<u32, u64>, 8_192, "Published ports without their address, a bit each: what bind() of host processes is refused.";
             FLOWS4: HashMap<FlowKey<Ipv4>, Flow<Ipv4>>, 131_072, "Answered IPv4 flows, an entry per direction. Never evicts.";
             FLOWS6: HashMap<FlowKey<Ipv6>, Flow<Ipv6>>, 131_072, "Answered IPv6 flows, an entry per direction. Never evicts.";
             OPENING4: LruHashMap<FlowKey<Ipv4>, Flow<Ipv4>>, 32_768, "IPv4 flows that nobody has answered yet. The oldest give way.";
@@ -32,6 +36,9 @@ macro_rules! for_each_map {
             PEERS4: LruHashMap<SocketPeerKey<Ipv4>, SocketPeer<Ipv4>>, 65_536, "AF_INET sockets of the host that were sent to an endpoint, and the peer they are shown.";
             PEERS6: LruHashMap<SocketPeerKey<Ipv6>, SocketPeer<Ipv6>>, 65_536, "AF_INET6 sockets of the host that were sent to an endpoint, and the peer they are shown.";
             DROPS: LruPerCpuHashMap<DropKey, Counter>, 8_192, "Drops by reason, direction and endpoint.";
+            LISTENERS: Array<u32, u32>, 1, "Not 0: somebody listens to drops.";
+            EVENTS: RingBuf<(), DropEvent>, 262_144, "Drops as they happen, for whoever listens.";
+            EVENT_PACE: PerCpuArray<u32, EventPace>, 256, "How many drops of each reason were told of lately, and how many were not.";
         }
     };
 }

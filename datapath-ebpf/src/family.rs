@@ -18,7 +18,7 @@ use sluice_datapath_common::{
     flow::{Flow, FlowKey},
     fragment::{FragmentKey, FragmentPorts},
     network::Network,
-    publish::{Publication, PublishKey},
+    publish::{Publication, PublishKey, RangeKey},
     socket::{SocketPeer, SocketPeerKey},
     uplink::{LocalAddress, Uplink},
 };
@@ -48,6 +48,8 @@ pub trait Tables: Family {
     const UPLINKS: Table<u32, Uplink<Self>>;
     /// Published ports.
     const PUBLISHED: Table<PublishKey<Self>, Publication<Self>>;
+    /// Published ranges of ports.
+    const RANGES: Table<Prefix<RangeKey<Self>>, Publication<Self>>;
     /// The ports of datagrams whose later fragments are awaited.
     const FRAGMENTS: Table<FragmentKey<Self>, FragmentPorts>;
     /// Translated sockets of host processes.
@@ -109,6 +111,7 @@ impl Tables for Ipv4 {
     const LOCAL: Table<Ipv4Address, LocalAddress> = Table::of(&raw const maps::LOCAL4);
     const UPLINKS: Table<u32, Uplink<Self>> = Table::of(&raw const maps::UPLINKS4);
     const PUBLISHED: Table<PublishKey<Self>, Publication<Self>> = Table::of(&raw const maps::PUBLISHED4);
+    const RANGES: Table<Prefix<RangeKey<Self>>, Publication<Self>> = Table::of(&raw const maps::RANGES4);
     const FRAGMENTS: Table<FragmentKey<Self>, FragmentPorts> = Table::of(&raw const maps::FRAGMENTS4);
     const PEERS: Table<SocketPeerKey<Self>, SocketPeer<Self>> = Table::of(&raw const maps::PEERS4);
 

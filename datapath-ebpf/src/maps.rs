@@ -13,11 +13,13 @@ use sluice_datapath_common::{
     counter::Counter,
     drop::DropKey,
     endpoint::{Attachment, Endpoint, EndpointKey},
+    event::{DropEvent, EventPace},
     flow::{Flow, FlowKey},
     for_each_map,
     fragment::{FragmentKey, FragmentPorts},
     network::{NETWORK_EXISTS, Network},
-    publish::{Publication, PublishKey, Reservation, ReservationKey},
+    publish::{Publication, PublishKey, RangeKey, reserved_at},
+    settings::{Settings, Tally},
     socket::{SocketPeer, SocketPeerKey},
     uplink::{LocalAddress, Uplink},
 };
@@ -44,6 +46,16 @@ macro_rules! declare {
         #[doc = $sentence]
         #[btf_map]
         pub static $name: btf_maps::Array<$value, $capacity> = btf_maps::Array::new();
+    };
+    (@PerCpuArray $name:ident, $key:ty, $value:ty, $capacity:literal, $sentence:literal) => {
+        #[doc = $sentence]
+        #[btf_map]
+        pub static $name: btf_maps::PerCpuArray<$value, $capacity> = btf_maps::PerCpuArray::new();
+    };
+    (@RingBuf $name:ident, $key:ty, $value:ty, $capacity:literal, $sentence:literal) => {
+        #[doc = $sentence]
+        #[btf_map]
+        pub static $name: btf_maps::RingBuf<$value, $capacity> = btf_maps::RingBuf::new();
     };
     (@$kind:ident $name:ident, $key:ty, $value:ty, $capacity:literal, $sentence:literal) => {
         #[doc = $sentence]
@@ -103,6 +115,21 @@ pub fn generation(endpoint: u32) -> u32 {
 #[inline(always)]
 pub fn epoch() -> u32 {
     EPOCH.get(0).copied().unwrap_or(0)
+}
+
+/// What the agent has set.
+#[inline(always)]
+pub fn settings() -> Option<&'static Settings> {
+    SETTINGS.get(0)
+}
+
+/// Is a port (network byte order) of the host published at any of its addresses?
+#[inline(always)]
+pub fn is_reserved(family: u8, protocol: u8, port: u16) -> bool {
+    let Some((slot, bit)) = reserved_at(family, protocol, u16::from_be(port)) else {
+        return false;
+    };
+    RESERVED.get(slot).is_some_and(|ports| ports & bit != 0)
 }
 
 // === impl Table ===

@@ -35,9 +35,13 @@ pub struct PortBinding {
     pub host_address: Option<IpAddr>,
     /// The host's ports to choose from, both ends included; (0, 0): any ephemeral one.
     pub host_ports: (u16, u16),
+    /// How many consecutive ports of the container are meant, from `container` on; when more than one, each has its counterpart from the first of
+    /// `host_ports` on.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub count: u16,
 }
 
-/// A port that is published, as it stands in the tables.
+/// A port that is published, or a range of them, as it stands in the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct PublishedPort {
     /// The container's port.
@@ -46,12 +50,23 @@ pub struct PublishedPort {
     pub host_address: IpAddr,
     /// The host's port.
     pub host_port: u16,
+    /// How many consecutive ports are published, on both sides.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub count: u16,
 }
 
 /// Text that is no port.
 #[derive(Debug, thiserror::Error)]
 #[error("invalid port specification: {0:?}")]
 pub struct InvalidPort(pub String);
+
+fn one() -> u16 {
+    1
+}
+
+fn is_one(count: &u16) -> bool {
+    *count == 1
+}
 
 // === impl Protocol ===
 

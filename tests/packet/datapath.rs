@@ -12,6 +12,7 @@ use sluice_datapath_common::counter::Counter;
 use sluice_datapath_common::drop::{Direction, DropKey, DropReason};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::{FragmentKey, FragmentPorts};
+use sluice_datapath_common::publish::reserved_at;
 use sluice_datapath_common::socket::{SocketPeer, SocketPeerKey};
 use sluice_datapath_common::{Ipv4, Ipv4Address, programs};
 
@@ -58,12 +59,7 @@ impl Datapath {
             VerifierLogLevel::STATS
         };
         loader.verifier_log_level(log).override_global("CONFIG", config, true);
-        for (map, size) in [
-            ("FLOWS4", FLOWS),
-            ("OPENING4", 512),
-            ("PUBLISHED4", 64),
-            ("RESERVED", 65_536),
-        ] {
+        for (map, size) in [("FLOWS4", FLOWS), ("OPENING4", 512), ("PUBLISHED4", 64)] {
             loader.map_max_entries(map, size);
         }
         let mut ebpf = loader
@@ -177,6 +173,18 @@ impl Datapath {
         array.set(index, value, 0).unwrap();
     }
 
+    pub fn slot<V: Pod>(&mut self, map: &str, index: u32) -> V {
+        let array: Array<_, V> = self.map(map).try_into().unwrap();
+        array.get(&index, 0).unwrap()
+    }
+
+    /// Says that a port of the host is published.
+    pub fn reserve(&mut self, port: u16, protocol: u8) {
+        let (slot, bit) = reserved_at(libc::AF_INET as u8, protocol, port).expect("a protocol with ports");
+        let ports: u64 = self.slot("RESERVED", slot);
+        self.set("RESERVED", slot, ports | bit);
+    }
+
     pub fn insert_subnet(&mut self, address: Ipv4Address, bits: u32, network: u32) {
         let mut trie: LpmTrie<_, Ipv4Address, u32> = self.map("SUBNETS4").try_into().unwrap();
         trie.insert(&Key::new(bits, address), network, 0).unwrap();
@@ -219,7 +227,15 @@ impl Datapath {
         self.clear_hash::<Ipv4Address, sluice_datapath_common::uplink::LocalAddress>("LOCAL4");
         self.clear_hash::<u32, sluice_datapath_common::uplink::Uplink<Ipv4>>("UPLINKS4");
         self.clear_hash::<sluice_datapath_common::publish::PublishKey<Ipv4>, sluice_datapath_common::publish::Publication<Ipv4>>("PUBLISHED4");
-        self.clear_hash::<sluice_datapath_common::publish::ReservationKey, sluice_datapath_common::publish::Reservation>("RESERVED");
+        for slot in 0..sluice_datapath_common::publish::RESERVED_WORDS {
+            if self.slot::<u64>("RESERVED", slot) != 0 {
+                self.set("RESERVED", slot, 0u64);
+            }
+        }
+        for number in 0..8 {
+            self.set("TALLIES", number, sluice_datapath_common::settings::Tally::default());
+        }
+        self.set("SETTINGS", 0, sluice_datapath_common::settings::Settings::default());
         let mut drops: PerCpuHashMap<_, DropKey, Counter> = self.map("DROPS").try_into().unwrap();
         let keys: Vec<_> = drops.keys().collect::<Result<_, _>>().unwrap();
         for key in keys {

@@ -19,7 +19,7 @@ use sluice_datapath_common::drop::{Direction, DropReason};
 use sluice_datapath_common::endpoint::{Attachment, Endpoint, EndpointKey};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::network::{NETWORK_EXISTS, NETWORK_ICC, NETWORK_MASQUERADES, Network};
-use sluice_datapath_common::publish::{Publication, PublishKey, Reservation, ReservationKey};
+use sluice_datapath_common::publish::{Publication, PublishKey};
 use sluice_datapath_common::uplink::{LocalAddress, Uplink};
 use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6Address, programs};
 
@@ -220,7 +220,7 @@ impl Scene {
             endpoint: container.number,
             address: container.address.into(),
             port: inside.to_be(),
-            padding: [0; 2],
+            first: 0,
         };
         self.insert("PUBLISHED4", key, publication);
         self.reserve(port, protocol);
@@ -234,15 +234,6 @@ impl Scene {
             padding: 0,
         };
         self.remove::<_, Publication<Ipv4>>("PUBLISHED4", key);
-    }
-
-    pub fn reserve(&mut self, port: u16, protocol: u8) {
-        let key = ReservationKey {
-            port: port.to_be(),
-            protocol,
-            family: libc::AF_INET as u8,
-        };
-        self.insert("RESERVED", key, Reservation { publications: 1 });
     }
 
     /// The endpoint says this, by its own MAC unless the packet has one.

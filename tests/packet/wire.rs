@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use sluice_datapath_common::config::Config;
 use sluice_datapath_common::endpoint::{Attachment, Endpoint, EndpointKey};
 use sluice_datapath_common::network::{NETWORK_EXISTS, NETWORK_ICC, NETWORK_MASQUERADES, Network};
-use sluice_datapath_common::publish::{Publication, PublishKey, Reservation, ReservationKey};
+use sluice_datapath_common::publish::{Publication, PublishKey};
 use sluice_datapath_common::uplink::{LocalAddress, Uplink};
 use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6Address, programs};
 
@@ -227,15 +227,10 @@ impl Rig {
                     endpoint: 1,
                     address: WEB.into(),
                     port: inside,
-                    padding: [0; 2],
+                    first: 0,
                 },
             );
-            let reservation = ReservationKey {
-                port,
-                protocol,
-                family: libc::AF_INET as u8,
-            };
-            datapath.insert("RESERVED", reservation, Reservation { publications: 1 });
+            datapath.reserve(u16::from_be(port), protocol);
         }
     }
 

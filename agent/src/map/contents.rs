@@ -7,7 +7,8 @@ use sluice_datapath_common::{
     Ipv4, Ipv4Address,
     endpoint::{Attachment, Endpoint, EndpointKey},
     network::{NETWORK_EXISTS, Network},
-    publish::{Publication, PublishKey, Reservation, ReservationKey},
+    publish::{Publication, PublishKey, RangeKey},
+    settings::Settings,
     uplink::{LocalAddress, Uplink},
 };
 
@@ -38,8 +39,12 @@ pub struct Tables {
     pub endpoints4: Entries<EndpointKey<Ipv4>, Endpoint>,
     /// `PUBLISHED4`.
     pub published4: Entries<PublishKey<Ipv4>, Publication<Ipv4>>,
+    /// `RANGES4`.
+    pub ranges4: Entries<Prefix<RangeKey<Ipv4>>, Publication<Ipv4>>,
     /// `RESERVED`.
-    pub reserved: Entries<ReservationKey, Reservation>,
+    pub reserved: Entries<u32, u64>,
+    /// `SETTINGS`.
+    pub settings: Entries<u32, Settings>,
     /// `LOCAL4`.
     pub local4: Entries<Ipv4Address, LocalAddress>,
     /// `UPLINKS4`.
@@ -161,6 +166,18 @@ impl<K: Pod, V: Pod + PartialEq> Changes<K, V> {
 // === impl Tables ===
 
 impl Tables {
+    /// Writes down what may be changed while packets pass.
+    pub fn set(&mut self, settings: Settings) {
+        let published_ranges = self.ranges4.len() as u32;
+        let settings = Settings {
+            published_ranges,
+            ..settings
+        };
+        if settings != Settings::default() {
+            self.settings.insert(ByBytes(0), settings);
+        }
+    }
+
     /// What the kernel holds.
     pub fn read(maps: &Maps) -> io::Result<Self> {
         Ok(Self {
@@ -170,7 +187,9 @@ impl Tables {
             attachments: read(&maps.ATTACHMENTS, |_, _| true)?,
             endpoints4: read(&maps.ENDPOINTS4, |_, _| true)?,
             published4: read(&maps.PUBLISHED4, |_, _| true)?,
-            reserved: read(&maps.RESERVED, |_, _| true)?,
+            ranges4: read(&maps.RANGES4, |_, _| true)?,
+            reserved: read(&maps.RESERVED, |_, ports| *ports != 0)?,
+            settings: read(&maps.SETTINGS, |_, settings| *settings != Settings::default())?,
             local4: read(&maps.LOCAL4, |_, _| true)?,
             uplinks4: read(&maps.UPLINKS4, |_, _| true)?,
         })

@@ -7,7 +7,6 @@ use std::{
 };
 
 use aya::Pod;
-use sluice_datapath_common::{Ipv4Address, Ipv6Address};
 
 use crate::kernel::bpf;
 
@@ -27,6 +26,12 @@ pub struct PerCpuTable<K, V> {
     entries: PhantomData<(K, V)>,
 }
 
+/// A ring buffer of records.
+pub struct Ring<K, V> {
+    map: OwnedFd,
+    records: PhantomData<(K, V)>,
+}
+
 /// The key of a trie.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -37,20 +42,20 @@ pub struct Prefix<A> {
     pub address: A,
 }
 
-// SAFETY: `repr(C)`, 32-bit integers only.
-unsafe impl Pod for Prefix<Ipv4Address> {}
-// SAFETY: as above.
-unsafe impl Pod for Prefix<Ipv6Address> {}
+// SAFETY: `repr(C)`, a 32-bit integer and a key of the contract, none of which is aligned to more than four bytes: no padding.
+unsafe impl<A: Pod> Pod for Prefix<A> {}
 
 /// The names that the contract calls the kinds by, each with its handle.
 pub mod kind {
-    use super::{PerCpuTable, Prefix, Table};
+    use super::{PerCpuTable, Prefix, Ring, Table};
 
     pub type HashMap<K, V> = Table<K, V>;
     pub type LruHashMap<K, V> = Table<K, V>;
     pub type Array<K, V> = Table<K, V>;
     pub type LpmTrie<A, V> = Table<Prefix<A>, V>;
     pub type LruPerCpuHashMap<K, V> = PerCpuTable<K, V>;
+    pub type PerCpuArray<K, V> = PerCpuTable<K, V>;
+    pub type RingBuf<K, V> = Ring<K, V>;
 }
 
 /// What every handle knows of its map.
@@ -252,6 +257,33 @@ impl<K: Pod, V: Pod> Handle for PerCpuTable<K, V> {
         let mut count = 0;
         self.each(|_, values| count += u64::from(values.iter().any(is_set)))?;
         Ok(count)
+    }
+}
+
+// === impl Ring ===
+
+impl<K, V: Pod> Handle for Ring<K, V> {
+    const KEY_SIZE: usize = 0;
+    const VALUE_SIZE: usize = 0;
+
+    fn from_map(map: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            map,
+            records: PhantomData,
+        })
+    }
+
+    fn map(&self) -> BorrowedFd<'_> {
+        self.map.as_fd()
+    }
+
+    /// What lies in it is not counted.
+    fn count(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn count_set(&self) -> io::Result<u64> {
+        Ok(0)
     }
 }
 

@@ -300,17 +300,14 @@ fn an_internal_network_has_no_way_out() {
 }
 
 #[test]
-fn a_port_is_reserved_as_often_as_it_is_published() {
+fn a_port_that_is_published_at_any_address_is_reserved() {
     let mut desired = desired(&[1]);
     endpoint_mut(&mut desired, 1).ports = vec![fixture::port("127.0.0.1", 80, 80), fixture::port("192.0.2.1", 80, 80)];
     let tables = tables_for(&desired, &agreeing(&desired));
     assert_eq!(tables.published4.len(), 2);
-    let key = ReservationKey {
-        port: 80u16.to_be(),
-        protocol: 6,
-        family: 2,
-    };
-    assert_eq!(tables.reserved[&ByBytes(key)].publications, 2);
+    let (slot, bit) = reserved_at(2, 6, 80).unwrap();
+    assert_eq!(tables.reserved.len(), 1);
+    assert_eq!(tables.reserved[&ByBytes(slot)], bit);
 }
 
 #[test]

@@ -58,6 +58,7 @@ pub fn on_a_host<F: AsyncFnOnce(&Host) + Send + 'static>(test: F) {
                 bpffs: "/sys/fs/bpf".into(),
                 netns_dir: directory.join("netns"),
                 ip_forward: true,
+                limits: sluice_agent::Limits::default(),
             };
             let host = Host {
                 directory,
@@ -253,6 +254,7 @@ pub fn endpoint(number: u32) -> Endpoint {
             },
             host_address: "0.0.0.0".parse().unwrap(),
             host_port: 8000 + number as u16,
+            count: 1,
         }],
     }
 }

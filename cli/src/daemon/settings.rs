@@ -85,6 +85,7 @@ impl Settings {
                 bpffs: BPFFS.into(),
                 netns_dir: exec_root.join("netns"),
                 ip_forward: options.ip_forward.unwrap_or(true),
+                limits: sluice_agent::Limits::default(),
             },
             runtime: sluice_runtime::Config {
                 state_root: exec_root.join("containers"),

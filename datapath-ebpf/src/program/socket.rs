@@ -8,13 +8,13 @@ use aya_ebpf::{
 };
 use sluice_datapath_common::{
     Family, Ipv4, Ipv4Address,
-    publish::{Publication, PublishKey, Reservation, ReservationKey},
+    publish::Publication,
     socket::{SocketPeer, SocketPeerKey},
 };
 
 use crate::{
     family::Tables,
-    maps::{CONFIG, RESERVED, Table},
+    maps::{self, CONFIG},
     packet::{TCP, UDP},
     stage::publish,
 };
@@ -32,9 +32,10 @@ pub fn connect(call: *mut bpf_sock_addr) -> i32 {
         && is_ours(call)
         && let Some(publication) = publication_for(asked.address, asked.port, protocol)
     {
-        let key = peer_key(call, publication.address, publication.port);
+        let port = publication.inside(asked.port);
+        let key = peer_key(call, publication.address, port);
         let _ = Ipv4::PEERS.insert(&key, &raw const asked, BPF_ANY);
-        set_address(call, publication.address, publication.port);
+        set_address(call, publication.address, port);
     }
     ALLOW
 }
@@ -119,31 +120,8 @@ fn publication_for(address: Ipv4Address, port: u16, protocol: u8) -> Option<Publ
 /// Is the port published at this address, or at any when all are wanted?
 #[inline(always)]
 fn is_reserved(address: Ipv4Address, port: u16, protocol: u8) -> bool {
-    const TABLE: Table<ReservationKey, Reservation> = Table::of(&raw const RESERVED);
-    if TABLE
-        .find(&ReservationKey {
-            port,
-            protocol,
-            family: Ipv4::AF,
-        })
-        .is_none()
-    {
-        return false;
-    }
-    let exact = PublishKey::<Ipv4> {
-        address,
-        port,
-        protocol,
-        padding: 0,
-    };
-    address == Ipv4::ANY
-        || Ipv4::PUBLISHED.find(&exact).is_some()
-        || Ipv4::PUBLISHED
-            .find(&PublishKey {
-                address: Ipv4::ANY,
-                ..exact
-            })
-            .is_some()
+    maps::is_reserved(Ipv4::AF, protocol, port)
+        && (address == Ipv4::ANY || publish::find::<Ipv4>(address, port, protocol).is_some())
 }
 
 #[inline(always)]

@@ -163,7 +163,7 @@ fn to_local<F: Layer3>(key: &FlowKey<F>, network: &Network, plan: &mut Plan<F>) 
         plan.there.lead_to_host(plan.back.destination_mac);
         return Ok(Affair::Ours);
     };
-    translate_to(&publication, plan)?;
+    translate_to(key, &publication, plan)?;
     if plan.there.endpoint == plan.back.endpoint {
         // It would see a packet from itself, and answer it without us: the gateway speaks for it.
         plan.source = F::gateway(network);
@@ -223,7 +223,7 @@ fn of_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Re
     if maps::network(publication.network).is_none_or(|network| network.flags & NETWORK_INTERNAL != 0) {
         return Err(DropReason::InternalNetwork);
     }
-    translate_to(&publication, plan)?;
+    translate_to(key, &publication, plan)?;
     // Back by the way the routes have for an answer of the published address. Without one it goes back by the NIC it came from
     // (`admit_from_world` fills that in).
     plan.back.lead_to_world(Way {
@@ -273,10 +273,14 @@ fn of_host<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Res
 
 /// Who published the port is spoken to.
 #[inline(always)]
-fn translate_to<F: Layer3>(publication: &Publication<F>, plan: &mut Plan<F>) -> Result<(), DropReason> {
+fn translate_to<F: Layer3>(
+    key: &FlowKey<F>,
+    publication: &Publication<F>,
+    plan: &mut Plan<F>,
+) -> Result<(), DropReason> {
     publish::lead(publication, &mut plan.there)?;
     plan.destination = publication.address;
-    plan.destination_port = publication.port;
+    plan.destination_port = publication.inside(key.destination_port);
     plan.flags = FLOW_PUBLISHED;
     Ok(())
 }

@@ -8,7 +8,6 @@ use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_loop};
 use sluice_datapath_common::{
     DropReason, Family,
     flow::{FLOW_MASQUERADES, FlowKey, SCOPE_WORLD},
-    publish::{Reservation, ReservationKey},
 };
 
 use super::{
@@ -18,7 +17,7 @@ use super::{
 use crate::{
     family::Layer3,
     key::{End, flow_key},
-    maps::{CONFIG, RESERVED, Table},
+    maps::{self, CONFIG},
     packet::{Frame, TCP, UDP},
 };
 
@@ -132,14 +131,7 @@ fn is_free<F: Layer3>(search: &Search<F>) -> bool {
     if !search.masquerades || is_icmp {
         return true;
     }
-    const TABLE: Table<ReservationKey, Reservation> = Table::of(&raw const RESERVED);
-    let port = search.back.destination_port;
-    let reservation = ReservationKey {
-        port,
-        protocol: search.back.protocol,
-        family: F::AF,
-    };
-    if TABLE.find(&reservation).is_some() {
+    if maps::is_reserved(F::AF, search.back.protocol, search.back.destination_port) {
         return false;
     }
     let asks = search.back.scope == SCOPE_WORLD && (search.back.protocol == TCP || search.back.protocol == UDP);

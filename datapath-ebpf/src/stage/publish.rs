@@ -2,13 +2,17 @@
 
 use sluice_datapath_common::{
     DropReason,
-    publish::{Publication, PublishKey},
+    publish::{Publication, PublishKey, RangeKey},
 };
 
 use super::route::Leg;
-use crate::family::Tables;
+use crate::{
+    family::Tables,
+    maps::{self, Prefix},
+};
 
-/// The publication at this address of the host, or at all of them. The exact address goes first.
+/// The publication at this address of the host, or at all of them. The exact address goes first, and a single port
+/// before a range.
 ///
 /// One at 127.0.0.1 is never found from a packet, as no packet to it gets as far as a program: it is for host processes alone
 /// (`program/socket.rs`).
@@ -23,10 +27,35 @@ pub fn find<F: Tables>(address: F::Address, port: u16, protocol: u8) -> Option<P
     if let Some(publication) = F::PUBLISHED.get(&exact) {
         return Some(publication);
     }
-    F::PUBLISHED.get(&PublishKey {
+    let anywhere = PublishKey {
         address: F::ANY,
         ..exact
-    })
+    };
+    if let Some(publication) = F::PUBLISHED.get(&anywhere) {
+        return Some(publication);
+    }
+    // Most hosts have no ranges, and a trie costs more than a hash.
+    match maps::settings() {
+        Some(settings) if settings.published_ranges != 0 => find_in_ranges::<F>(address, port, protocol),
+        _ => None,
+    }
+}
+
+/// The same among the ranges.
+#[inline(always)]
+fn find_in_ranges<F: Tables>(address: F::Address, port: u16, protocol: u8) -> Option<Publication<F>> {
+    let exact = RangeKey {
+        address,
+        protocol: u16::from(protocol),
+        port,
+    };
+    if let Some(publication) = F::RANGES.get(&Prefix::whole(exact)) {
+        return Some(publication);
+    }
+    F::RANGES.get(&Prefix::whole(RangeKey {
+        address: F::ANY,
+        ..exact
+    }))
 }
 
 /// The way to whoever answers, if it is still the endpoint that published the port: its address may have been given to another.

@@ -278,6 +278,7 @@ mod tests {
                 container: "80/tcp".parse().unwrap(),
                 host_address: "0.0.0.0".parse().unwrap(),
                 host_port: 8080,
+                count: 1,
             }],
             sandbox_path: None,
             log_path: Default::default(),

@@ -90,6 +90,7 @@ impl Ports {
             container,
             host_address: address,
             host_port,
+            count: 1,
         };
         let (first, last) = match wish.host_ports {
             (0, 0) => ephemeral,
@@ -154,6 +155,7 @@ pub(crate) fn wishes(bindings: &[PortBinding], exposed: &[PortSpec], publish_all
                     container: *port,
                     host_address: None,
                     host_ports: (0, 0),
+                    count: 1,
                 });
             }
         }
@@ -213,6 +215,7 @@ mod tests {
             container: container.parse().unwrap(),
             host_address: address.map(|address| address.parse().unwrap()),
             host_ports,
+            count: 1,
         }
     }
 

@@ -111,6 +111,7 @@ fn a_port_is_refused_while_another_has_it_and_free_when_it_ends() {
                     container,
                     host_address: None,
                     host_ports: (port, port),
+                    count: 1,
                 }];
                 wish
             };

@@ -329,6 +329,7 @@ fn agent_config(exec_root: &Path) -> sluice_agent::Config {
         bpffs: "/sys/fs/bpf".into(),
         netns_dir: exec_root.join("netns"),
         ip_forward: true,
+        limits: sluice_agent::Limits::default(),
     }
 }
 

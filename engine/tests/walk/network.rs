@@ -47,6 +47,7 @@ fn two_containers_and_the_host_reach_a_published_page() {
                 container: "80/tcp".parse().unwrap(),
                 host_address: None,
                 host_ports: (8080, 8080),
+                count: 1,
             }];
             house.run(wish).await.unwrap();
             let address = house.engine.inspect_container("web", false).await.unwrap().endpoints[0].addresses[0].addr();

@@ -29,6 +29,7 @@ pub(crate) fn bindings(given: &Bindings) -> Answer<Vec<PortBinding>> {
                 container,
                 host_address: host_address(&place.host_ip)?,
                 host_ports: host_ports(&place.host_port)?,
+                count: 1,
             });
         }
     }
@@ -182,6 +183,7 @@ mod tests {
             container: exposed[0],
             host_address: address,
             host_port: 8080,
+            count: 1,
         }];
         assert_eq!(
             published_document(&exposed, &published),

@@ -1,0 +1,31 @@
+//! What the agent may change while packets pass: one record, read only where a conversation opens or a port is looked for.
+
+use crate::plain_old_data;
+
+/// The slot of `SETTINGS`. All zero (nobody has written it yet) is no limit, no range.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Settings {
+    /// How many connections one endpoint may hold in the tables of answered flows; 0: any number.
+    pub flows_per_endpoint: u32,
+    /// How many of them may be half open (unanswered, or TCP's handshake not complete); what is beyond goes to the tables whose oldest give way.
+    /// 0: all of them go there.
+    pub half_open_per_endpoint: u32,
+    /// Not 0: ranges of ports are published, so that they are asked for where no single port is.
+    pub published_ranges: u32,
+}
+
+/// What an endpoint holds in the tables of answered flows. Counted without a lock by the packet path, corrected by whoever walks the tables: a
+/// figure to judge by, not to bill by. It may be below zero for a moment.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tally {
+    /// Connections, of both families.
+    pub flows: i32,
+    /// Those of them that are half open.
+    pub half_open: i32,
+}
+
+const _: () = assert!(size_of::<Settings>() == 12 && size_of::<Tally>() == 8);
+
+plain_old_data!(Settings, Tally);
