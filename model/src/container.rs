@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, MacAddress, PortBinding, PortSpec};
+use crate::{Id, MacAddress, PortBinding, PortSpec, health::Healthcheck};
 
 /// The part of the wish that an image can hold too.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -52,24 +52,8 @@ pub struct ContainerConfig {
     pub stop_timeout: Option<i64>,
     /// How its health is found out; none: the image's way, if it has one.
     pub healthcheck: Option<Healthcheck>,
-}
-
-/// How a container's health is found out. Times are nanoseconds; 0 is Docker's default.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Healthcheck {
-    /// `[]`: the image's; `["NONE"]`: none; `["CMD", …]`: a command; `["CMD-SHELL", …]`: a line for the shell.
-    pub test: Vec<String>,
-    /// Between two probes; default 30 s.
-    pub interval: i64,
-    /// A probe that takes longer has failed; default 30 s.
-    pub timeout: i64,
-    /// After the start failures do not count for so long; default none.
-    pub start_period: i64,
-    /// Between two probes during the start period; default 5 s.
-    pub start_interval: i64,
-    /// So many failures in a row are ill health; default 3.
-    pub retries: i64,
+    /// What runs the shell form of commands; empty: `/bin/sh -c`.
+    pub shell: Vec<String>,
 }
 
 /// The network a container wants.

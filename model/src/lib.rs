@@ -3,6 +3,7 @@
 
 pub mod container;
 pub mod endpoint;
+pub mod health;
 pub mod id;
 pub mod mac;
 pub mod network;

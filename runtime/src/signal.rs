@@ -8,6 +8,13 @@ impl Runtime {
         self.tell(id, Kind::Signal, &signal.to_le_bytes()).await
     }
 
+    /// Sends a signal to an exec'd process.
+    pub async fn signal_exec(&self, id: &str, exec_id: &str, signal: i32) -> Result<(), RuntimeError> {
+        let mut payload = signal.to_le_bytes().to_vec();
+        payload.extend_from_slice(exec_id.as_bytes());
+        self.tell(id, Kind::Signal, &payload).await
+    }
+
     /// Sets the size of the container's terminal (`exec_id` none) or that of an exec'd process.
     pub async fn resize(&self, id: &str, exec_id: Option<&str>, rows: u16, columns: u16) -> Result<(), RuntimeError> {
         let mut payload = Vec::new();

@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     State = 2,
     /// Tell when the first process (or the exec'd one named in the payload) has ended. Answer: `Ended`, then.
     Wait = 3,
-    /// Send the signal (i32) to the first process. Answer: `Done` or `Failed`.
+    /// Send the signal (i32) to the first process (or the exec'd one whose id follows). Answer: `Done` or `Failed`.
     Signal = 4,
     /// Rows (u16), columns (u16), id of an exec'd process or nothing. Answer: `Done` or `Failed`.
     Resize = 5,

@@ -3,11 +3,13 @@
 
 mod bad_input;
 mod exec;
+mod health;
 mod hostile_archives;
 mod images;
 mod leftovers;
 mod lifecycle;
 mod many;
+mod restarts;
 mod running;
 mod security;
 mod surface;

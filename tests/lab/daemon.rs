@@ -74,6 +74,11 @@ impl Daemon {
         daemon
     }
 
+    /// Is it ours? What only we promise is not asked of the stock engine.
+    pub fn is_ours(&self) -> bool {
+        self.engine == Engine::Sluice
+    }
+
     /// The host it runs in.
     pub fn host(&self) -> &Host {
         &self.host

@@ -97,6 +97,7 @@ impl Engine {
                 held.change(|container| (container.state.phase, container.state.pid) = (phase, pid));
                 held.began();
                 self.watch(&held);
+                self.look_after(&held, false);
             }
             (_, Found::Ended(exit)) => self.end(&held, exit, Afterwards::AsThePolicySays).await,
             (Phase::Running | Phase::Paused, Found::Nothing) => {

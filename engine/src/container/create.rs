@@ -60,7 +60,7 @@ impl Engine {
         let mut warnings = validate::validate(&request.config, &request.host_config)?;
         self.network_of_mode(&request.host_config.network_mode)?;
         let image = self.find_image(&request.config.image).await?;
-        let config = merge::merge(request.config, &image.config)?;
+        let config = merge::merge(request.config, &image.config, &image.extras)?;
         warnings.extend(validate::validate(&config, &request.host_config)?);
         warnings.dedup();
 

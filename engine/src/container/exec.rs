@@ -93,6 +93,11 @@ impl Execs {
         self.lock().values().filter(here).map(|view| view.id.clone()).collect()
     }
 
+    /// Forgets a session.
+    pub fn forget_one(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
     /// Forgets all sessions of a container.
     pub fn forget(&self, container: &Id) {
         self.lock().retain(|_, view| view.container != container.as_str());

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use jiff::Timestamp;
-use sluice_model::{Container, Id, container::Phase};
+use sluice_model::{Container, Id, container::Phase, health::Health};
 use tokio::sync::watch;
 
 use crate::container::attach::EarlyClient;
@@ -38,6 +38,8 @@ pub(crate) struct Held {
     pub early: Mutex<Vec<EarlyClient>>,
     /// Failures in a row, for the pause before the restart policy starts it again.
     pub failures: AtomicU32,
+    /// What is known of its health, since the daemon knows it.
+    pub(crate) health: Mutex<Option<Health>>,
     record: RwLock<Container>,
     life: watch::Sender<Life>,
 }
@@ -56,6 +58,7 @@ impl Held {
             story: tokio::sync::Mutex::default(),
             early: Mutex::default(),
             failures: AtomicU32::new(0),
+            health: Mutex::default(),
             record: RwLock::new(record),
             life: watch::Sender::new(life),
         }

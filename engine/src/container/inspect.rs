@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use sluice_model::{
     Container,
     container::{EndpointView, NetworkMode},
+    health::Health,
 };
 
 use crate::{
@@ -38,6 +39,8 @@ pub struct ContainerView {
     pub graph: Vec<(String, String)>,
     /// Ids of running exec sessions.
     pub exec_ids: Vec<String>,
+    /// What is known of its health; none: it has no check.
+    pub health: Option<Health>,
     /// Sizes of the writable layer and of all, bytes, when asked for.
     pub size: Option<(i64, i64)>,
 }
@@ -87,6 +90,7 @@ impl Engine {
             hosts_path: directory.join("hosts"),
             graph: graph(&directory),
             exec_ids: self.execs.running_in(&held.id),
+            health: held.health().clone(),
             size: None,
             container,
         }

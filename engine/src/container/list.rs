@@ -228,7 +228,7 @@ impl Criteria {
                 .binds
                 .iter()
                 .any(|bind| bind.source == value || bind.target == value),
-            "health" => value == "none",
+            "health" => view.health.as_ref().map_or("none", |health| health.status.as_str()) == value,
             "is-task" => matches!(value, "false" | "0"),
             // these two are spans, checked above
             "before" | "since" => true,
@@ -287,6 +287,7 @@ mod tests {
             hosts_path: Default::default(),
             graph: vec![],
             exec_ids: vec![],
+            health: None,
             size: None,
         }
     }

@@ -1,12 +1,23 @@
 //! What a container gets from its image: Docker's rules of who wins.
 
 use oci_spec::image::ImageConfiguration;
-use sluice_model::ContainerConfig;
+use sluice_image::Extras;
+use sluice_model::{ContainerConfig, health::Healthcheck};
 
 use crate::EngineError;
 
 /// The wish, completed by the image. The user's word stands; the image fills the gaps.
-pub(crate) fn merge(mut wish: ContainerConfig, image: &ImageConfiguration) -> Result<ContainerConfig, EngineError> {
+pub(crate) fn merge(
+    mut wish: ContainerConfig,
+    image: &ImageConfiguration,
+    extras: &Extras,
+) -> Result<ContainerConfig, EngineError> {
+    if let Some(check) = &extras.healthcheck {
+        merge_healthcheck(wish.healthcheck.get_or_insert_default(), check);
+    }
+    if wish.shell.is_empty() {
+        wish.shell.clone_from(&extras.shell);
+    }
     if let Some(image) = image.config() {
         if wish.user.is_empty() {
             wish.user = image.user().clone().unwrap_or_default();
@@ -57,6 +68,24 @@ pub(crate) fn merge(mut wish: ContainerConfig, image: &ImageConfiguration) -> Re
     Ok(wish)
 }
 
+/// Each thing that the user did not say is as the image says.
+fn merge_healthcheck(wish: &mut Healthcheck, image: &sluice_image::Healthcheck) {
+    if wish.test.is_empty() {
+        wish.test.clone_from(&image.test);
+    }
+    for (wish, image) in [
+        (&mut wish.interval, image.interval),
+        (&mut wish.timeout, image.timeout),
+        (&mut wish.start_period, image.start_period),
+        (&mut wish.start_interval, image.start_interval),
+        (&mut wish.retries, image.retries),
+    ] {
+        if *wish == 0 {
+            *wish = image;
+        }
+    }
+}
+
 /// The image's variables that the user did not set, after the user's own.
 fn merge_env(wish: &mut Vec<String>, image: &[String]) {
     let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
@@ -91,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_image_fills_what_the_user_left_open() {
-        let merged = merge(ContainerConfig::default(), &image()).unwrap();
+        let merged = merge(ContainerConfig::default(), &image(), &Extras::default()).unwrap();
         assert_eq!(merged.entrypoint, Some(words(&["/entry"])));
         assert_eq!(merged.cmd, words(&["serve"]));
         assert_eq!((merged.user.as_str(), merged.working_dir.as_str()), ("app", "/srv"));
@@ -109,7 +138,7 @@ mod tests {
             labels: [("a".to_owned(), "user".to_owned())].into(),
             ..Default::default()
         };
-        let merged = merge(wish, &image()).unwrap();
+        let merged = merge(wish, &image(), &Extras::default()).unwrap();
         assert_eq!(merged.user, "0");
         assert_eq!(merged.env, words(&["LANG=de", "X", "PATH=/bin"]));
         assert_eq!(
@@ -125,7 +154,7 @@ mod tests {
             entrypoint: Some(words(&["sh"])),
             ..Default::default()
         };
-        let merged = merge(wish, &image()).unwrap();
+        let merged = merge(wish, &image(), &Extras::default()).unwrap();
         assert_eq!((merged.entrypoint, merged.cmd), (Some(words(&["sh"])), vec![]));
     }
 
@@ -136,21 +165,55 @@ mod tests {
             cmd: words(&["ls"]),
             ..Default::default()
         };
-        let merged = merge(wish, &image()).unwrap();
+        let merged = merge(wish, &image(), &Extras::default()).unwrap();
         assert_eq!((merged.entrypoint, merged.cmd), (None, words(&["ls"])));
         let wish = ContainerConfig {
             entrypoint: Some(words(&[""])),
             ..Default::default()
         };
-        assert_eq!(merge(wish, &image()).unwrap_err().message, "no command specified");
+        assert_eq!(
+            merge(wish, &image(), &Extras::default()).unwrap_err().message,
+            "no command specified"
+        );
     }
 
     #[test]
     fn an_image_without_a_command_needs_one() {
         let image = ImageConfigurationBuilder::default().build().unwrap();
         assert_eq!(
-            merge(ContainerConfig::default(), &image).unwrap_err().message,
+            merge(ContainerConfig::default(), &image, &Extras::default())
+                .unwrap_err()
+                .message,
             "no command specified"
         );
+    }
+
+    #[test]
+    fn a_health_check_takes_from_the_image_what_the_user_left_open() {
+        let extras = Extras {
+            healthcheck: Some(sluice_image::Healthcheck {
+                test: words(&["CMD", "probe"]),
+                interval: 7,
+                retries: 2,
+                ..Default::default()
+            }),
+            shell: words(&["/bin/ash", "-c"]),
+            ..Default::default()
+        };
+        let wish = ContainerConfig {
+            cmd: words(&["x"]),
+            healthcheck: Some(Healthcheck {
+                interval: 9,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let merged = merge(wish, &image(), &extras).unwrap();
+        let check = merged.healthcheck.unwrap();
+        assert_eq!(
+            (check.test, check.interval, check.retries),
+            (words(&["CMD", "probe"]), 9, 2)
+        );
+        assert_eq!(merged.shell, words(&["/bin/ash", "-c"]));
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod capabilities;
 pub(crate) mod create;
 pub(crate) mod directory;
 pub(crate) mod exec;
+pub(crate) mod health;
 pub(crate) mod held;
 pub(crate) mod inspect;
 pub(crate) mod kill;

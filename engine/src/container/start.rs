@@ -112,6 +112,7 @@ impl Engine {
         self.tell_networks("connect", &held.id, &self.networks.of_container(&held.id));
         self.tell(held, "start", &[]);
         self.watch(held);
+        self.look_after(held, true);
         Ok(())
     }
 

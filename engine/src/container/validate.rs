@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path};
 
-use sluice_model::{ContainerConfig, HostConfig, Protocol, container::Bind};
+use sluice_model::{ContainerConfig, HostConfig, Protocol, container::Bind, health::Healthcheck};
 
 use crate::{
     EngineError,
@@ -11,6 +11,9 @@ use crate::{
 
 /// Docker's least memory, bytes.
 const LEAST_MEMORY: i64 = 6 * 1024 * 1024;
+
+/// The least time in a health check, nanoseconds.
+const LEAST_OF_HEALTH: i64 = 1_000_000;
 
 /// Refuses what can't work; returns what the user should know.
 pub(crate) fn validate(config: &ContainerConfig, host: &HostConfig) -> Result<Vec<String>, EngineError> {
@@ -25,6 +28,9 @@ pub(crate) fn validate(config: &ContainerConfig, host: &HostConfig) -> Result<Ve
     host_name(config)?;
     if let Some(name) = &config.stop_signal {
         signal::parse(name)?;
+    }
+    if let Some(check) = &config.healthcheck {
+        healthcheck(check)?;
     }
     for bind in &host.binds {
         check_bind(bind)?;
@@ -78,6 +84,30 @@ fn host_name(config: &ContainerConfig) -> Result<(), EngineError> {
         Ok(())
     } else {
         Err(EngineError::invalid(format!("invalid hostname format: {name}")))
+    }
+}
+
+fn healthcheck(check: &Healthcheck) -> Result<(), EngineError> {
+    for (name, time) in [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+    ] {
+        if time != 0 && time < LEAST_OF_HEALTH {
+            return Err(EngineError::invalid(format!(
+                "{name} in Healthcheck cannot be less than 1ms"
+            )));
+        }
+    }
+    if check.retries < 0 {
+        return Err(EngineError::invalid("Retries in Healthcheck cannot be negative"));
+    }
+    match check.test.first().map(String::as_str) {
+        None | Some("NONE" | "CMD" | "CMD-SHELL") => Ok(()),
+        Some(other) => Err(EngineError::invalid(format!(
+            "Unknown healthcheck type '{other}' (expected 'CMD', 'CMD-SHELL' or 'NONE')"
+        ))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value};
 use sluice_engine::CreateContainer;
-use sluice_model::ContainerConfig;
+use sluice_model::{ContainerConfig, health::Healthcheck};
 
 use super::{host_config, ports};
 use crate::error::{Answer, ApiError};
@@ -35,9 +35,22 @@ pub(crate) struct Create {
     stop_timeout: Option<i64>,
     mac_address: String,
     network_disabled: bool,
-    healthcheck: Map<String, Value>,
+    healthcheck: Option<Check>,
+    shell: Vec<String>,
     host_config: host_config::Wish,
     networking_config: NetworkingConfig,
+}
+
+/// `Healthcheck`; times in nanoseconds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Check {
+    test: Vec<String>,
+    interval: i64,
+    timeout: i64,
+    start_period: i64,
+    start_interval: i64,
+    retries: i64,
 }
 
 /// One word, or several.
@@ -62,9 +75,6 @@ impl Create {
         self.env.iter().try_for_each(|variable| check_variable(variable))?;
         self.networking_config.check(&self.mac_address)?;
         let (host_config, mut warnings) = self.host_config.into_model()?;
-        if asks_for_health(&self.healthcheck) {
-            warnings.push("Healthcheck has no effect in this version of Sluice".to_owned());
-        }
         if self.network_disabled {
             warnings.push("NetworkDisabled has no effect in this version of Sluice: use network mode none".to_owned());
         }
@@ -93,7 +103,8 @@ impl Create {
             attach_stderr: self.attach_stderr,
             stop_signal: given(self.stop_signal),
             stop_timeout: self.stop_timeout,
-            healthcheck: None,
+            healthcheck: self.healthcheck.map(Check::into_model),
+            shell: self.shell,
         };
         Ok((
             CreateContainer {
@@ -103,6 +114,21 @@ impl Create {
             },
             warnings,
         ))
+    }
+}
+
+// === impl Check ===
+
+impl Check {
+    fn into_model(self) -> Healthcheck {
+        Healthcheck {
+            test: self.test,
+            interval: self.interval,
+            timeout: self.timeout,
+            start_period: self.start_period,
+            start_interval: self.start_interval,
+            retries: self.retries,
+        }
     }
 }
 
@@ -150,13 +176,6 @@ fn asks_for_something(value: &Value) -> bool {
         Value::Object(members) => members.values().any(asks_for_something),
         _ => true,
     }
-}
-
-/// `["NONE"]` and nothing at all ask for nothing.
-fn asks_for_health(healthcheck: &Map<String, Value>) -> bool {
-    let test = healthcheck.get("Test").and_then(Value::as_array);
-    test.and_then(|words| words.first())
-        .is_some_and(|first| first != "NONE")
 }
 
 fn check_variable(variable: &str) -> Answer<()> {

@@ -5,6 +5,7 @@ use sluice_engine::ContainerView;
 use sluice_model::{
     ContainerConfig,
     container::{ContainerState, Phase},
+    health::{Health, Healthcheck, Probe},
 };
 
 use super::{host_config, networks};
@@ -19,7 +20,7 @@ pub(crate) fn document(view: &ContainerView) -> Value {
         "Created": time::text(container.created),
         "Path": path,
         "Args": arguments,
-        "State": state(&container.state),
+        "State": state(&container.state, view.health.as_ref()),
         "Image": container.image_id,
         "ResolvConfPath": view.resolv_conf_path.display().to_string(),
         "HostnamePath": view.hostname_path.display().to_string(),
@@ -71,8 +72,8 @@ pub(crate) fn mounts(view: &ContainerView) -> Value {
     binds.chain(memory).collect()
 }
 
-fn state(state: &ContainerState) -> Value {
-    json!({
+fn state(state: &ContainerState, known: Option<&Health>) -> Value {
+    let mut document = json!({
         "Status": state.phase.as_str(),
         "Running": state.is_up(),
         "Paused": state.phase == Phase::Paused,
@@ -84,6 +85,26 @@ fn state(state: &ContainerState) -> Value {
         "Error": state.error,
         "StartedAt": time::text_or_never(state.started_at),
         "FinishedAt": time::text_or_never(state.finished_at),
+    });
+    if let Some(known) = known {
+        document["Health"] = health(known);
+    }
+    document
+}
+
+fn health(health: &Health) -> Value {
+    let probe = |probe: &Probe| {
+        json!({
+            "Start": time::text(probe.start),
+            "End": time::text(probe.end),
+            "ExitCode": probe.exit_code,
+            "Output": probe.output,
+        })
+    };
+    json!({
+        "Status": health.status.as_str(),
+        "FailingStreak": health.failing_streak,
+        "Log": health.log.iter().map(probe).collect::<Vec<_>>(),
     })
 }
 
@@ -119,11 +140,34 @@ fn config(short_id: &str, config: &ContainerConfig) -> Value {
     if !config.exposed_ports.is_empty() {
         document["ExposedPorts"] = null_if_no_members(config.exposed_ports.iter());
     }
+    if let Some(check) = &config.healthcheck {
+        document["Healthcheck"] = healthcheck(check);
+    }
+    if !config.shell.is_empty() {
+        document["Shell"] = json!(config.shell);
+    }
     if let Some(signal) = &config.stop_signal {
         document["StopSignal"] = json!(signal);
     }
     if let Some(timeout) = config.stop_timeout {
         document["StopTimeout"] = json!(timeout);
+    }
+    document
+}
+
+/// Zeros are left out, as Docker leaves them.
+fn healthcheck(check: &Healthcheck) -> Value {
+    let mut document = json!({ "Test": check.test });
+    for (name, value) in [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+        ("Retries", check.retries),
+    ] {
+        if value != 0 {
+            document[name] = json!(value);
+        }
     }
     document
 }

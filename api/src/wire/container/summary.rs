@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sluice_engine::ContainerView;
-use sluice_model::container::{ContainerState, Phase};
+use sluice_model::{
+    container::{ContainerState, Phase},
+    health::{Health, Status},
+};
 
 use super::{host_config, inspect, networks, ports};
 use crate::time;
@@ -22,7 +25,7 @@ pub(crate) fn document(view: &ContainerView, now: Timestamp) -> Value {
         "Ports": ports::summary_document(exposed, published),
         "Labels": container.config.labels,
         "State": container.state.phase.as_str(),
-        "Status": status(&container.state, now),
+        "Status": status(&container.state, view.health.as_ref(), now),
         "HostConfig": { "NetworkMode": host_config::network_mode(&container.host_config.network_mode) },
         "NetworkSettings": { "Networks": networks::networks(view) },
         "Mounts": inspect::mounts(view),
@@ -51,11 +54,15 @@ fn command(view: &ContainerView) -> String {
 }
 
 /// `Up 3 seconds`, `Exited (0) 2 minutes ago`, `Created`.
-pub(crate) fn status(state: &ContainerState, now: Timestamp) -> String {
+pub(crate) fn status(state: &ContainerState, health: Option<&Health>, now: Timestamp) -> String {
     let since = |time: Option<Timestamp>| time::in_words(now.duration_since(time.unwrap_or(now)));
     match state.phase {
         Phase::Created => "Created".to_owned(),
-        Phase::Running => format!("Up {}", since(state.started_at)),
+        Phase::Running => match health.map(|health| health.status) {
+            None => format!("Up {}", since(state.started_at)),
+            Some(Status::Starting) => format!("Up {} (health: starting)", since(state.started_at)),
+            Some(status) => format!("Up {} ({})", since(state.started_at), status.as_str()),
+        },
         Phase::Paused => format!("Up {} (Paused)", since(state.started_at)),
         Phase::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at)),
         Phase::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished_at)),

@@ -87,6 +87,7 @@ fn view() -> ContainerView {
         hosts_path: "/hosts".into(),
         graph: vec![("MergedDir".to_owned(), "/merged".to_owned())],
         exec_ids: vec![],
+        health: None,
         size: None,
     }
 }
@@ -283,7 +284,7 @@ fn a_stopped_container_has_no_ports_and_no_addresses() {
 fn the_status_is_told_in_dockers_words() {
     let now = Timestamp::from_second(1_700_000_000).unwrap();
     let ago = |seconds| now.checked_sub(SignedDuration::from_secs(seconds)).ok();
-    let told = |phase, state: ContainerState| summary::status(&ContainerState { phase, ..state }, now);
+    let told = |phase, state: ContainerState| summary::status(&ContainerState { phase, ..state }, None, now);
     let state = || ContainerState {
         started_at: ago(7200),
         finished_at: ago(120),

@@ -535,17 +535,23 @@ impl Shim<'_> {
     }
 
     fn kill_first(&self, signal: i32) -> bool {
-        let first = &self.jobs[0];
-        match first.pid {
+        self.kill("", signal)
+    }
+
+    fn kill(&self, exec_id: &str, signal: i32) -> bool {
+        let job = self.job_of(exec_id).filter(|job| job.exit.is_none());
+        match job.and_then(|job| job.pid) {
             // SAFETY: takes no pointers; it is our child and not yet reaped, so the pid is still its.
-            Some(pid) if first.exit.is_none() => unsafe { libc::kill(pid, signal) == 0 },
-            _ => false,
+            Some(pid) => unsafe { libc::kill(pid, signal) == 0 },
+            None => false,
         }
     }
 
     fn signal(&mut self, at: usize, payload: &[u8]) {
-        let signal = payload.first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes));
-        let sent = self.kill_first(signal);
+        let (signal, exec_id) = payload
+            .split_first_chunk()
+            .map_or((0, &[][..]), |(bytes, exec_id)| (i32::from_le_bytes(*bytes), exec_id));
+        let sent = self.kill(&String::from_utf8_lossy(exec_id), signal);
         let client = &mut self.clients[at];
         if sent {
             client.answer(Kind::Done, &[]);
