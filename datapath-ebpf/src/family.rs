@@ -1,7 +1,9 @@
 //! What ties an address family to its tables, and to the questions that the kernel answers family by family.
 //!
 //! The traits are split by who implements them: [`Tables`] and [`Kernel`] here, `packet::Read` beside the reading, `rewrite::Write` beside the
-//! writing. [`Layer3`] is all four.
+//! writing, [`outline::Outline`] where the verifier's work is divided. [`Layer3`] is all of them.
+
+mod ipv6;
 
 use core::{mem::zeroed, ptr::NonNull};
 
@@ -13,11 +15,11 @@ use aya_ebpf::{
     helpers::{bpf_fib_lookup, bpf_redirect_neigh, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
 };
 use sluice_datapath_common::{
-    DropReason, Family, Ipv4, Ipv4Address,
+    DropReason, Family, Ipv4, Ipv4Address, checksum,
     endpoint::{Attachment, Endpoint, EndpointKey},
     flow::{Flow, FlowKey},
     fragment::{FragmentKey, FragmentPorts},
-    network::Network,
+    network::{NETWORK_MASQUERADES, NETWORK_ROUTED, Network},
     publish::{Publication, PublishKey, RangeKey},
     socket::{SocketPeer, SocketPeerKey},
     uplink::{LocalAddress, Uplink},
@@ -25,12 +27,13 @@ use sluice_datapath_common::{
 
 use crate::{
     maps::{self, CONFIG, Desk, Prefix, Table},
+    outline,
     packet::{self, Facts, Frame, UDP},
     rewrite,
 };
 
 /// A family whose packets we carry.
-pub trait Layer3: Tables + Kernel + packet::Read + rewrite::Write {}
+pub trait Layer3: Tables + Kernel + packet::Read + rewrite::Write + outline::Outline {}
 
 /// The tables of the family.
 pub trait Tables: Family {
@@ -54,6 +57,11 @@ pub trait Tables: Family {
     const FRAGMENTS: Table<FragmentKey<Self>, FragmentPorts>;
     /// Translated sockets of host processes.
     const PEERS: Table<SocketPeerKey<Self>, SocketPeer<Self>>;
+
+    /// The flag of networks that masquerade.
+    const MASQUERADES: u32;
+    /// The flag of networks that are routed.
+    const ROUTED: u32;
 
     /// Where this CPU notes what it has read of a packet, or of the one that it quotes.
     fn facts(quoted: bool) -> Option<&'static mut Facts<Self>>;
@@ -95,11 +103,13 @@ pub enum Reach {
     Unicast,
     /// Many hosts.
     Multicast,
+    /// One host, of the same link only.
+    Link,
     /// Never on a wire.
     Nowhere,
 }
 
-impl<F: Tables + Kernel + packet::Read + rewrite::Write> Layer3 for F {}
+impl<F: Tables + Kernel + packet::Read + rewrite::Write + outline::Outline> Layer3 for F {}
 
 // === impl Ipv4 ===
 
@@ -114,6 +124,8 @@ impl Tables for Ipv4 {
     const RANGES: Table<Prefix<RangeKey<Self>>, Publication<Self>> = Table::of(&raw const maps::RANGES4);
     const FRAGMENTS: Table<FragmentKey<Self>, FragmentPorts> = Table::of(&raw const maps::FRAGMENTS4);
     const PEERS: Table<SocketPeerKey<Self>, SocketPeer<Self>> = Table::of(&raw const maps::PEERS4);
+    const MASQUERADES: u32 = NETWORK_MASQUERADES;
+    const ROUTED: u32 = NETWORK_ROUTED;
 
     #[inline(always)]
     fn facts(quoted: bool) -> Option<&'static mut Facts<Self>> {
@@ -152,7 +164,7 @@ impl Tables for Ipv4 {
 
     #[inline(always)]
     fn difference(old: Ipv4Address, new: Ipv4Address) -> u32 {
-        sluice_datapath_common::checksum::difference(old.0, new.0)
+        checksum::difference(old.0, new.0)
     }
 }
 
@@ -214,25 +226,31 @@ impl Kernel for Ipv4 {
         ipv4.daddr = key.destination.0;
         ipv4.sport = key.source_port;
         ipv4.dport = key.destination_port;
-        /// `BPF_F_CURRENT_NETNS`
-        const THIS_NAMESPACE: u64 = u64::MAX;
-        /// `TCP_LISTEN`
-        const LISTEN: u32 = 10;
-        // SAFETY: the frame is the program's context; the tuple holds the 12 bytes of an IPv4 tuple.
-        let socket = unsafe {
-            match key.protocol {
-                UDP => bpf_sk_lookup_udp(frame.context(), &raw mut tuple, 12, THIS_NAMESPACE, 0),
-                _ => bpf_skc_lookup_tcp(frame.context(), &raw mut tuple, 12, THIS_NAMESPACE, 0),
-            }
-        };
-        let Some(socket) = NonNull::<bpf_sock>::new(socket) else {
-            return false;
-        };
-        // SAFETY: a socket that was looked up may be read until it is released, which must happen exactly once.
-        unsafe {
-            let owns = key.protocol == UDP || listens || (*socket.as_ptr()).state != LISTEN;
-            bpf_sk_release(socket.as_ptr().cast());
-            owns
+        owns(frame, &mut tuple, 12, key.protocol, listens)
+    }
+}
+
+/// Does a socket own what arrives as the tuple, which is `size` bytes long?
+#[inline(always)]
+fn owns(frame: Frame, tuple: &mut bpf_sock_tuple, size: u32, protocol: u8, listens: bool) -> bool {
+    /// `BPF_F_CURRENT_NETNS`
+    const THIS_NAMESPACE: u64 = u64::MAX;
+    /// `TCP_LISTEN`
+    const LISTEN: u32 = 10;
+    // SAFETY: the frame is the program's context; the tuple holds at least `size` bytes.
+    let socket = unsafe {
+        match protocol {
+            UDP => bpf_sk_lookup_udp(frame.context(), &raw mut *tuple, size, THIS_NAMESPACE, 0),
+            _ => bpf_skc_lookup_tcp(frame.context(), &raw mut *tuple, size, THIS_NAMESPACE, 0),
         }
+    };
+    let Some(socket) = NonNull::<bpf_sock>::new(socket) else {
+        return false;
+    };
+    // SAFETY: a socket that was looked up may be read until it is released, which must happen exactly once.
+    unsafe {
+        let owns = protocol == UDP || listens || (*socket.as_ptr()).state != LISTEN;
+        bpf_sk_release(socket.as_ptr().cast());
+        owns
     }
 }

@@ -9,6 +9,7 @@
 mod family;
 mod key;
 mod maps;
+mod outline;
 mod packet;
 mod program;
 mod rewrite;

@@ -71,13 +71,25 @@ for_each_map!(declare);
 #[btf_map]
 pub static DESK4: btf_maps::PerCpuArray<Desk<Ipv4>, 1> = btf_maps::PerCpuArray::new();
 
+/// The same for IPv6.
+#[btf_map]
+pub static DESK6: btf_maps::PerCpuArray<Desk<Ipv6>, 1> = btf_maps::PerCpuArray::new();
+
 /// Where one CPU notes what it has read of a packet (0) and of the one that it quotes (1). Not on the stack: the verifier knows every byte that it
 /// has seen written there, and would walk the whole path once for each kind of packet. Of a map it knows nothing.
 #[btf_map]
 pub static FACTS4: btf_maps::PerCpuArray<Facts<Ipv4>, 2> = btf_maps::PerCpuArray::new();
 
-/// What lies on a CPU's desk, from the last packet or from never: all zero.
+/// The same for IPv6.
+#[btf_map]
+pub static FACTS6: btf_maps::PerCpuArray<Facts<Ipv6>, 2> = btf_maps::PerCpuArray::new();
+
+/// What lies on a CPU's desk, from the last packet or from never: all zero. The parts of the path (`outline`) hand it on from one to the next.
 pub struct Desk<F: Family> {
+    /// What the opener says: the conversation that is judged and opened.
+    pub key: FlowKey<F>,
+    /// What is answered.
+    pub back: FlowKey<F>,
     /// How a conversation is to be carried.
     pub plan: Plan<F>,
     /// The entry that is being made of it.

@@ -2,6 +2,8 @@
 //!
 //! Pointer arithmetic lives here and in `rewrite`, and nowhere else.
 
+pub mod ipv6;
+
 use core::ptr::read_volatile;
 
 use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, helpers::bpf_skb_pull_data, programs::TcContext};
@@ -63,6 +65,8 @@ pub struct Facts<F: Family> {
     pub tcp_flags: u8,
     /// Whether it is a piece of a larger datagram.
     pub fragment: Fragment,
+    /// IPv6: the number of that datagram. IPv4's is read when it is needed.
+    pub identification: u32,
 }
 
 /// The layer above IP by what we can do with it.
@@ -76,6 +80,8 @@ pub enum Layer4 {
     Echo,
     /// An ICMP error, which quotes the packet it is about.
     Error,
+    /// IPv6: who has this address, who routes, who listens to a group (RFC 4861, RFC 2710, RFC 3810). Never leaves the link.
+    Discovery,
     /// Everything else: no ports, so nothing to tell two conversations apart by.
     Portless,
     /// A later fragment: what follows the IP header is not the layer's header.
@@ -219,6 +225,12 @@ impl Frame {
         }
     }
 
+    /// The frame of a context that was handed on.
+    #[inline(always)]
+    pub fn of_skb(skb: *mut __sk_buff) -> Self {
+        Self { skb }
+    }
+
     /// The context as the kernel's helpers want it.
     #[inline(always)]
     pub fn context(self) -> *mut core::ffi::c_void {
@@ -288,14 +300,14 @@ impl Frame {
             .ok_or(DropReason::Truncated)
     }
 
-    /// The same where headers before it differ in length, within the first 256 bytes: no header we read starts beyond.
+    /// The same where headers before it differ in length, within the first 1024 bytes: no header we read starts beyond.
     ///
     /// The compiler knows the bound and leaves it away; the verifier, which has lost sight of it by then, does not. So the compiler is made to
     /// forget it too (volatile).
     #[inline(always)]
     pub fn read_beyond<T: Copy>(self, offset: u32) -> Result<T, DropReason> {
         // SAFETY: a read of a value on the stack.
-        self.read(unsafe { read_volatile(&raw const offset) } & 0xff)
+        self.read(unsafe { read_volatile(&raw const offset) } & 0x3ff)
     }
 
     /// Where the `T` at `offset` lies, if it is in the linear part.
@@ -376,23 +388,25 @@ impl<F: Layer3> Packet<F> {
     #[inline(always)]
     pub fn read(frame: Frame, scope: u32) -> Result<Self, DropReason> {
         let facts = F::facts(false).ok_or(DropReason::Truncated)?;
-        match read_packet(frame, scope, facts) {
-            true => Ok(Self { frame, facts }),
-            false => Err(DropReason::Truncated),
-        }
+        outcome(F::read_packet(frame, scope, facts))?;
+        Ok(Self { frame, facts })
+    }
+
+    /// The packet of which these facts have been read.
+    #[inline(always)]
+    pub fn of_facts(frame: Frame, facts: &'static mut Facts<F>) -> Self {
+        Self { frame, facts }
     }
 
     /// Reads the packet that this ICMP error quotes.
     #[inline(always)]
     pub fn quoted(&self) -> Result<Self, DropReason> {
         let facts = F::facts(true).ok_or(DropReason::Truncated)?;
-        match read_quoted(self.frame, self.above, self.key.scope, facts) {
-            true => Ok(Self {
-                frame: self.frame,
-                facts,
-            }),
-            false => Err(DropReason::Truncated),
-        }
+        outcome(F::read_quoted(self.frame, self.above, self.key.scope, facts))?;
+        Ok(Self {
+            frame: self.frame,
+            facts,
+        })
     }
 }
 
@@ -413,14 +427,40 @@ impl<F: Family> core::ops::DerefMut for Packet<F> {
 }
 
 /// Out of line, so that the verifier is done with the ways to read a packet before it walks the ways to carry one.
-#[inline(never)]
-fn read_packet<F: Layer3>(frame: Frame, scope: u32, facts: &mut Facts<F>) -> bool {
-    F::read(frame, ETHERNET, scope, false, facts).is_ok()
+#[inline(always)]
+pub fn read_packet<F: Layer3>(frame: Frame, scope: u32, facts: &mut Facts<F>) -> u32 {
+    number(F::read(frame, ETHERNET, scope, false, facts))
 }
 
-#[inline(never)]
-fn read_quoted<F: Layer3>(frame: Frame, above: u32, scope: u32, facts: &mut Facts<F>) -> bool {
-    F::read(frame, above + size_of::<IcmpHeader>() as u32, scope, true, facts).is_ok()
+/// The same for the packet that an ICMP error quotes.
+#[inline(always)]
+pub fn read_quoted<F: Layer3>(frame: Frame, above: u32, scope: u32, facts: &mut Facts<F>) -> u32 {
+    number(F::read(
+        frame,
+        above + size_of::<IcmpHeader>() as u32,
+        scope,
+        true,
+        facts,
+    ))
+}
+
+/// What a function out of line can say: 0, or why it failed.
+#[inline(always)]
+fn number(outcome: Result<(), DropReason>) -> u32 {
+    match outcome {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
+    }
+}
+
+/// What such a number means.
+#[inline(always)]
+fn outcome(number: u32) -> Result<(), DropReason> {
+    match number {
+        0 => Ok(()),
+        // SAFETY: every other number was made from a reason.
+        number => Err(unsafe { core::mem::transmute::<u8, DropReason>(number as u8) }),
+    }
 }
 
 // === impl Ipv4 ===
@@ -478,6 +518,7 @@ impl Read for Ipv4 {
             layer4,
             tcp_flags,
             fragment,
+            identification: 0,
         };
         Ok(())
     }
@@ -556,6 +597,7 @@ fn icmp_kind<F: Family>(kind: u8) -> Layer4 {
         (true, 0 | 8 | 13 | 14) | (false, 128 | 129) => Layer4::Echo,
         // unreachable, time exceeded, parameter problem (RFC 792); the same and packet too big (RFC 4443)
         (true, 3 | 11 | 12) | (false, 1..=4) => Layer4::Error,
+        (false, 130..=137 | 143) => Layer4::Discovery,
         _ => Layer4::Portless,
     }
 }

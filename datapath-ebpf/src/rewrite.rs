@@ -5,6 +5,8 @@
 //! (CHECKSUM_PARTIAL): addresses with `PSEUDO_HDR`, as an unfinished sum holds just the pseudo header; ports without it, as the NIC will
 //! sum them itself. The IPv4 header's sum is always finished, so it is corrected here and written with the addresses in one piece.
 
+pub mod ipv6;
+
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
     helpers::{bpf_l4_csum_replace, bpf_skb_change_type, bpf_skb_store_bytes},
@@ -40,6 +42,14 @@ pub trait Write: Family {
         change: u32,
         hop: u8,
     ) -> Result<(), DropReason>;
+
+    /// Writes the addresses of a packet that an ICMP error quotes. Returns what that adds to the sum of the message.
+    fn write_quoted_header(
+        quoted: &Packet<Self>,
+        source: Self::Address,
+        destination: Self::Address,
+        change: u32,
+    ) -> Result<u32, DropReason>;
 }
 
 /// Gives the packet the addresses and ports of its flow, and takes `hop` (0 or 1) off the hops it may still take.
@@ -65,7 +75,7 @@ pub fn translate<F: Write>(packet: &Packet<F>, flow: &Flow<F>, hop: u8) -> Resul
             store(packet.frame, above + ICMP_IDENTIFIER, &flow.source_port)
         }
         // Without ports there is nothing to translate but the addresses; later fragments have no header of the layer above.
-        Layer4::Error | Layer4::Portless | Layer4::Continuation => Ok(()),
+        Layer4::Error | Layer4::Discovery | Layer4::Portless | Layer4::Continuation => Ok(()),
     }
 }
 
@@ -104,9 +114,8 @@ pub fn translate_error<F: Layer3>(
         packet.key.source
     };
     if flow.flags & (FLOW_REWRITES_SOURCE | FLOW_REWRITES_DESTINATION) != 0 {
-        // The quoted header's own sum makes up for its addresses, so the ICMP message's sum does not notice.
-        F::write_header(quoted, flow.destination, flow.source, flow.address_difference, 0)?;
-        let change = translate_quoted_layer4(quoted, flow)?;
+        let change = F::write_quoted_header(quoted, flow.destination, flow.source, flow.address_difference)?;
+        let change = add(change, translate_quoted_layer4(quoted, flow)?);
         correct(packet.frame, packet.above + ICMP_CHECKSUM, change, 0)?;
     }
     let outer = add(
@@ -128,14 +137,18 @@ fn translate_quoted_layer4<F: Layer3>(quoted: &Packet<F>, flow: &Flow<F>) -> Res
         Layer4::Udp => (UDP_CHECKSUM, add(addresses, flow.port_difference)),
         Layer4::Echo if F::ICMP_HAS_PSEUDO_HEADER => (ICMP_CHECKSUM, add(addresses, flow.port_difference)),
         Layer4::Echo => (ICMP_CHECKSUM, flow.port_difference),
-        Layer4::Error | Layer4::Portless | Layer4::Continuation => return Ok(0),
+        Layer4::Error | Layer4::Discovery | Layer4::Portless | Layer4::Continuation => return Ok(0),
     };
     let mut change = flow.port_difference;
     // A UDP checksum of zero is none; TCP's may have been cut off.
     if let Ok(old) = quoted.frame.read_beyond::<u16>(quoted.above + at)
         && !(old == 0 && quoted.layer4 == Layer4::Udp)
     {
-        let new = apply(old, within);
+        // To UDP the two zeros of one's complement are not the same: one of them means that there is no checksum.
+        let new = match apply(old, within) {
+            0 if quoted.layer4 == Layer4::Udp => 0xffff,
+            new => new,
+        };
         store(quoted.frame, quoted.above + at, &new)?;
         change = add(change, difference(u32::from(old), u32::from(new)));
     }
@@ -199,6 +212,12 @@ fn correct(frame: Frame, offset: u32, difference: u32, flags: u32) -> Result<(),
 /// Writes `value` at `offset`.
 #[inline(always)]
 fn store<T>(frame: Frame, offset: u32, value: &T) -> Result<(), DropReason> {
+    store_with(frame, offset, value, 0)
+}
+
+/// The same with the kernel's flags.
+#[inline(always)]
+fn store_with<T>(frame: Frame, offset: u32, value: &T, flags: u32) -> Result<(), DropReason> {
     // SAFETY: the frame is the program's context; the kernel checks the bounds and reads `size_of::<T>()` bytes of `value`, which has no padding.
     match unsafe {
         bpf_skb_store_bytes(
@@ -206,7 +225,7 @@ fn store<T>(frame: Frame, offset: u32, value: &T) -> Result<(), DropReason> {
             offset,
             (&raw const *value).cast(),
             size_of::<T>() as u32,
-            0,
+            u64::from(flags),
         )
     } {
         0 => Ok(()),
@@ -242,5 +261,17 @@ impl Write for Ipv4 {
             destination: destination.0,
         };
         store(packet.frame, packet.header + REST, &new)
+    }
+
+    /// The header's own sum makes up for its addresses, so the message's does not notice.
+    #[inline(always)]
+    fn write_quoted_header(
+        quoted: &Packet<Self>,
+        source: Self::Address,
+        destination: Self::Address,
+        change: u32,
+    ) -> Result<u32, DropReason> {
+        Self::write_header(quoted, source, destination, change, 0)?;
+        Ok(0)
     }
 }

@@ -23,6 +23,38 @@ pub enum Verdict {
     Heard,
 }
 
+/// A verdict as a number: a function out of line can return nothing else. Reasons are below [`NUMBERS_OF_VERDICTS`].
+pub type Number = u32;
+
+const NUMBERS_OF_VERDICTS: Number = 0x100;
+const STACK: Number = 0x100;
+const HEARD: Number = 0x101;
+/// And the helper's answer above it.
+const SENT: Number = 0x200;
+
+/// The number of what becomes of a packet.
+#[inline(always)]
+pub fn number(path: Result<Verdict, DropReason>) -> Number {
+    match path {
+        Ok(Verdict::Stack) => STACK,
+        Ok(Verdict::Heard) => HEARD,
+        Ok(Verdict::Sent(code)) => SENT + (code as u32 & 0xff),
+        Err(reason) => reason as u32,
+    }
+}
+
+/// What becomes of a packet by its number, which [`number`] made.
+#[inline(always)]
+pub fn of_number(number: Number) -> Result<Verdict, DropReason> {
+    match number {
+        STACK => Ok(Verdict::Stack),
+        HEARD => Ok(Verdict::Heard),
+        // SAFETY: every number below was made from a reason.
+        number if number < NUMBERS_OF_VERDICTS => Err(unsafe { core::mem::transmute::<u8, DropReason>(number as u8) }),
+        number => Ok(Verdict::Sent((number - SENT) as i32)),
+    }
+}
+
 /// Lets the packet go, or counts its death.
 #[inline(always)]
 pub fn act(frame: Frame, direction: Direction, path: Result<Verdict, DropReason>) -> i32 {

@@ -8,7 +8,7 @@ use crate::{
     packet::{ETHER_ARP, Frame, Layer4, Mac, Packet},
     stage::{
         admit::{self, Affair},
-        antispoof, arp, deliver, error, flow, fragment,
+        antispoof, arp, deliver, error, flow, fragment, neighbour,
     },
     verdict::Verdict,
 };
@@ -20,7 +20,7 @@ pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
     match frame.ether_type() {
         Ipv4::ETHER_TYPE if !frame.is_tagged() => carry::<Ipv4>(frame, sender),
         ETHER_ARP if !frame.is_tagged() => arp::answer_endpoint(frame, sender),
-        Ipv6::ETHER_TYPE => Err(DropReason::FamilyDisabled),
+        Ipv6::ETHER_TYPE if !frame.is_tagged() => carry::<Ipv6>(frame, sender),
         _ => Err(DropReason::UnknownEtherType),
     }
 }
@@ -28,16 +28,19 @@ pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
 #[inline(always)]
 fn carry<F: Layer3>(frame: Frame, sender: &Attachment) -> Result<Verdict, DropReason> {
     let mut packet = Packet::<F>::read(frame, sender.network)?;
+    if packet.layer4 == Layer4::Discovery {
+        return neighbour::answer_endpoint(frame, packet.above, sender);
+    }
     antispoof::check(&packet, sender)?;
     fragment::follow(&mut packet)?;
     if packet.layer4 == Layer4::Error {
-        return error::follow(&packet);
+        return error::follow(&mut packet);
     }
     let flow = match flow::follow(&packet)? {
         Some(known) => known,
         None => {
             check_switched(&packet, sender)?;
-            match admit::judgement(admit::admit(frame, &packet.key, packet.tcp_flags))? {
+            match admit::judgement(F::admit(frame))? {
                 Affair::Ours => flow::opened(&packet)?,
                 // An endpoint's packets are nobody's affair but ours.
                 Affair::Hosts => return Err(DropReason::NotRoutable),

@@ -3,12 +3,12 @@
 use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv6, flow::SCOPE_HOST};
 
 use crate::{
-    family::{Layer3, Reach},
+    family::Layer3,
     maps::Prefix,
     packet::{ETHER_ARP, Frame, Layer4, Packet},
     stage::{
         admit::{self, Affair},
-        arp, deliver, error, flow, fragment,
+        arp, deliver, error, flow, fragment, neighbour,
     },
     verdict::Verdict,
 };
@@ -19,7 +19,7 @@ pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
     match frame.ether_type() {
         Ipv4::ETHER_TYPE if !frame.is_tagged() => carry::<Ipv4>(frame),
         ETHER_ARP if !frame.is_tagged() => arp::answer_host(frame),
-        Ipv6::ETHER_TYPE => Err(DropReason::FamilyDisabled),
+        Ipv6::ETHER_TYPE if !frame.is_tagged() => carry::<Ipv6>(frame),
         _ => Err(DropReason::UnknownEtherType),
     }
 }
@@ -27,15 +27,18 @@ pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
 #[inline(always)]
 fn carry<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
     let mut packet = Packet::<F>::read(frame, SCOPE_HOST)?;
+    if packet.layer4 == Layer4::Discovery {
+        return neighbour::answer_host(frame, packet.above);
+    }
     fragment::follow(&mut packet)?;
     if packet.layer4 == Layer4::Error {
-        return error::follow_or_tell(&packet);
+        return error::follow_or_tell(&mut packet);
     }
     let flow = match flow::follow(&packet)? {
         Some(known) => known,
         None => {
             check_destination(&packet)?;
-            match admit::judgement(admit::admit(frame, &packet.key, packet.tcp_flags))? {
+            match admit::judgement(F::admit(frame))? {
                 Affair::Ours => flow::opened(&packet)?,
                 Affair::Hosts => return Err(DropReason::NotRoutable),
             }
@@ -47,11 +50,7 @@ fn carry<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
 /// The stack may speak by its leg to our networks only.
 #[inline(always)]
 fn check_destination<F: Layer3>(packet: &Packet<F>) -> Result<(), DropReason> {
-    match F::reach(packet.key.destination) {
-        Reach::Unicast => {}
-        Reach::Multicast => return Err(DropReason::Multicast),
-        Reach::Nowhere => return Err(DropReason::NotRoutable),
-    }
+    admit::check_reach::<F>(packet.key.destination)?;
     match F::SUBNETS.find(&Prefix::whole(packet.key.destination)) {
         Some(_) => Ok(()),
         None => Err(DropReason::NoSuchEndpoint),

@@ -1,6 +1,6 @@
 //! What the world says. Most of it is the host's own affair, and passes untouched: what we cannot read or do not know goes to the host's stack.
 
-use sluice_datapath_common::{DropReason, Family, Ipv4, flow::SCOPE_WORLD};
+use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv6, flow::SCOPE_WORLD};
 
 use crate::{
     family::Layer3,
@@ -21,6 +21,7 @@ pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
     }
     match frame.ether_type() {
         Ipv4::ETHER_TYPE => carry::<Ipv4>(frame),
+        Ipv6::ETHER_TYPE => carry::<Ipv6>(frame),
         _ => Ok(Verdict::Stack),
     }
 }
@@ -30,8 +31,12 @@ fn carry<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
     let Ok(mut packet) = Packet::<F>::read(frame, SCOPE_WORLD) else {
         return Ok(Verdict::Stack);
     };
+    // The host's own neighbours.
+    if packet.layer4 == Layer4::Discovery {
+        return Ok(Verdict::Stack);
+    }
     if packet.layer4 == Layer4::Error {
-        return match error::follow(&packet) {
+        return match error::follow(&mut packet) {
             Err(DropReason::UnrelatedError) => Ok(Verdict::Stack),
             told => told,
         };
@@ -41,7 +46,7 @@ fn carry<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
     }
     let known = match flow::follow(&packet)? {
         Some(known) => known,
-        None => match admit::judgement(admit::admit_from_world(frame, &packet.key, packet.tcp_flags))? {
+        None => match admit::judgement(F::admit_from_world(frame))? {
             Affair::Ours => flow::opened(&packet)?,
             Affair::Hosts => return Ok(Verdict::Stack),
         },

@@ -2,13 +2,14 @@
 //! everything that is the host's own.
 
 use sluice_datapath_common::{
-    DropReason, Family, Ipv4,
+    DropReason, Family, Ipv4, Ipv6,
     flow::{FLOW_MASQUERADES, SCOPE_HOST},
+    network::NETWORK_INTERNAL,
 };
 
 use crate::{
     family::Layer3,
-    maps::Prefix,
+    maps::{self, Prefix},
     packet::{Frame, Layer4, Packet},
     rewrite,
     stage::{
@@ -25,6 +26,7 @@ use crate::{
 pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
     match frame.ether_type() {
         Ipv4::ETHER_TYPE => guard::<Ipv4>(frame),
+        Ipv6::ETHER_TYPE => guard::<Ipv6>(frame),
         _ => Ok(Verdict::Stack),
     }
 }
@@ -37,13 +39,16 @@ fn guard<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
     let Some(home) = F::SUBNETS.get(&Prefix::whole(packet.key.source)) else {
         return Ok(Verdict::Stack);
     };
+    if leaves_as_it_is::<F>(home) {
+        return Ok(Verdict::Stack);
+    }
     fragment::follow(&mut packet).map_err(|_| DropReason::UnmasqueradedSource)?;
     if packet.layer4 == Layer4::Error {
-        return error::follow(&packet).map_err(|_| DropReason::UnmasqueradedSource);
+        return error::follow(&mut packet).map_err(|_| DropReason::UnmasqueradedSource);
     }
     let flow = match masqueraded_before(&mut packet, home)? {
         Some(known) => known,
-        None => match admit::judgement(admit::admit(frame, &packet.key, packet.tcp_flags))? {
+        None => match admit::judgement(F::admit(frame))? {
             Affair::Ours => flow::opened(&packet)?,
             Affair::Hosts => return Err(DropReason::UnmasqueradedSource),
         },
@@ -51,6 +56,12 @@ fn guard<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
     // SAFETY: the kernel keeps the entry's slot readable until the program ends. The stack that forwarded the packet has counted its hop.
     rewrite::translate(&packet, unsafe { flow.as_ref() }, 0)?;
     Ok(Verdict::Stack)
+}
+
+/// In a routed network the address is the world's business.
+#[inline(always)]
+fn leaves_as_it_is<F: Layer3>(home: u32) -> bool {
+    maps::network(home).is_some_and(|network| admit::is_routed::<F>(network) && network.flags & NETWORK_INTERNAL == 0)
 }
 
 /// The flow the endpoint itself opened by `from_container`, whose packet we gave to the stack to be reported on or cut up; else one that was

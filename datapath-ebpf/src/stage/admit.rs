@@ -5,15 +5,16 @@
 
 use sluice_datapath_common::{
     DropReason, Family,
+    endpoint::EndpointKey,
     flow::{FLOW_CHECKS_MTU, FLOW_MASQUERADES, FLOW_PUBLISHED, FlowKey, SCOPE_HOST, SCOPE_WORLD},
-    network::{NETWORK_INTERNAL, NETWORK_MASQUERADES, Network},
+    network::{NETWORK_INTERNAL, Network},
     publish::Publication,
 };
 
 use super::{flow, policy, publish, route::Leg};
 use crate::{
     family::{Layer3, Reach, Way},
-    maps::{self, Prefix},
+    maps::{self, Desk, Prefix},
     packet::{Frame, TCP, UDP},
 };
 
@@ -72,35 +73,38 @@ pub fn judgement(number: Number) -> Result<Affair, DropReason> {
     }
 }
 
-/// Judges the conversation that a packet with this key opens. The plan is written when the answer is [`Affair::Ours`].
+/// Judges the conversation that a packet with this key opens. The plan on the desk is written when the answer is [`Affair::Ours`].
 #[inline(always)]
-pub fn judge<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Result<Affair, DropReason> {
-    judgement(judge_out_of_line(frame, key, plan))
+pub fn judge<F: Layer3>(frame: Frame, key: &FlowKey<F>) -> Result<Affair, DropReason> {
+    if let Some(desk) = F::desk() {
+        desk.key = *key;
+    }
+    judgement(F::judge(frame))
 }
 
-/// Judges the conversation and opens it if it is ours. Out of line for its stack, like every part of it.
-#[inline(never)]
-pub fn admit<F: Layer3>(frame: Frame, key: &FlowKey<F>, tcp_flags: u8) -> Number {
-    let Some(desk) = F::desk() else { return HOSTS };
-    let judged = judge(frame, key, &mut desk.plan);
-    let Ok(Affair::Ours) = judged else {
-        return number(judged);
-    };
-    let opened = flow::open(frame, key, tcp_flags, desk);
-    number(opened.map(|()| Affair::Ours))
+/// Judges the conversation that the packet in hand opens, and opens it if it is ours.
+#[inline(always)]
+pub fn admit<F: Layer3>(frame: Frame) -> Number {
+    let Some(facts) = F::facts(false) else { return HOSTS };
+    match judge(frame, &facts.key) {
+        Ok(Affair::Ours) => number(flow::open::<F>(frame, facts.tcp_flags).map(|()| Affair::Ours)),
+        judged => number(judged),
+    }
 }
 
 /// The same for what the world says: not everything that a published port would take is for it.
 ///
 /// What opens no connection belongs to one that the host may know; a socket of the host may have been there before the port was published, or
 /// have been given it by chance.
-#[inline(never)]
-pub fn admit_from_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, tcp_flags: u8) -> Number {
-    let Some(desk) = F::desk() else { return HOSTS };
-    let judged = judge(frame, key, &mut desk.plan);
+#[inline(always)]
+pub fn admit_from_world<F: Layer3>(frame: Frame) -> Number {
+    let Some(facts) = F::facts(false) else { return HOSTS };
+    let judged = judge(frame, &facts.key);
     let Ok(Affair::Ours) = judged else {
         return number(judged);
     };
+    let Some(desk) = F::desk() else { return HOSTS };
+    let (key, tcp_flags) = (&facts.key, facts.tcp_flags);
     let has_sockets = key.protocol == TCP || key.protocol == UDP;
     if !flow::may_open(key.protocol, tcp_flags, &desk.plan) || (has_sockets && F::socket_owns(frame, key, false)) {
         return HOSTS;
@@ -108,11 +112,20 @@ pub fn admit_from_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, tcp_flags: u8
     if desk.plan.back.ifindex == 0 {
         desk.plan.back.ifindex = frame.ifindex();
     }
-    number(flow::open(frame, key, tcp_flags, desk).map(|()| Affair::Ours))
+    number(flow::open::<F>(frame, tcp_flags).map(|()| Affair::Ours))
 }
 
-#[inline(never)]
-fn judge_out_of_line<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Number {
+/// Judges what lies on the desk.
+#[inline(always)]
+pub fn judge_on_desk<F: Layer3>(frame: Frame) -> Number {
+    match F::desk() {
+        Some(Desk { key, plan, .. }) => judge_by_scope(frame, key, plan),
+        None => HOSTS,
+    }
+}
+
+#[inline(always)]
+fn judge_by_scope<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Number {
     // The epoch before anything else, and a plan that translates nothing; the judges change what is to be different.
     plan.epoch = maps::epoch();
     plan.source = key.source;
@@ -133,11 +146,7 @@ fn of_endpoint<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) ->
     plan.back
         .lead_to_endpoint(key.scope, key.source)
         .map_err(|_| DropReason::UnknownDevice)?;
-    match F::reach(key.destination) {
-        Reach::Unicast => {}
-        Reach::Multicast => return Err(DropReason::Multicast),
-        Reach::Nowhere => return Err(DropReason::NotRoutable),
-    }
+    check_reach::<F>(key.destination)?;
     if let Some(local) = F::LOCAL.get(&key.destination) {
         let own_gateway = local.gateway_of == key.scope;
         if network.flags & NETWORK_INTERNAL != 0 && !own_gateway {
@@ -156,10 +165,21 @@ fn of_endpoint<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) ->
     to_world(frame, key, network, plan)
 }
 
+/// May a packet go there at all?
+#[inline(always)]
+pub fn check_reach<F: Layer3>(destination: F::Address) -> Result<(), DropReason> {
+    match F::reach(destination) {
+        Reach::Unicast => Ok(()),
+        Reach::Multicast => Err(DropReason::Multicast),
+        Reach::Link => Err(DropReason::LinkLocal),
+        Reach::Nowhere => Err(DropReason::NotRoutable),
+    }
+}
+
 /// An endpoint speaks to an address of the host: to a published port, which may be its own, or to the host itself.
 #[inline(always)]
 fn to_local<F: Layer3>(key: &FlowKey<F>, network: &Network, plan: &mut Plan<F>) -> Result<Affair, DropReason> {
-    let Some(publication) = publish::find::<F>(key.destination, key.destination_port, key.protocol) else {
+    let Some(publication) = publish::find_for_packet::<F>(key.destination, key.destination_port, key.protocol) else {
         plan.there.lead_to_host(plan.back.destination_mac);
         return Ok(Affair::Ours);
     };
@@ -188,13 +208,15 @@ fn to_world<F: Layer3>(
         plan.there.lead_to_host(plan.back.destination_mac);
         return Ok(Affair::Ours);
     };
-    // A NIC without an address of the family has nothing to lend.
-    if network.flags & NETWORK_MASQUERADES == 0 || uplink.address == F::ANY {
-        return Err(DropReason::NoMasquerade);
-    }
     plan.there.lead_to_world(way);
-    plan.source = uplink.address;
-    plan.flags = FLOW_MASQUERADES;
+    if !is_routed::<F>(network) {
+        // A NIC without an address of the family has nothing to lend.
+        if network.flags & F::MASQUERADES == 0 || uplink.address == F::ANY {
+            return Err(DropReason::NoMasquerade);
+        }
+        plan.source = uplink.address;
+        plan.flags = FLOW_MASQUERADES;
+    }
     if network.mtu > uplink.mtu {
         plan.flags |= FLOW_CHECKS_MTU;
     }
@@ -204,13 +226,18 @@ fn to_world<F: Layer3>(
 /// What the world says: it reaches published ports, and nothing else that is ours.
 #[inline(always)]
 fn of_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Result<Affair, DropReason> {
-    if F::LOCAL.find(&key.destination).is_none() {
-        return match F::SUBNETS.find(&Prefix::whole(key.destination)) {
-            Some(_) => Err(DropReason::Unpublished),
-            None => Ok(Affair::Hosts),
-        };
-    }
-    let Some(publication) = publish::find::<F>(key.destination, key.destination_port, key.protocol) else {
+    let home = match F::LOCAL.find(&key.destination) {
+        Some(_) => None,
+        None => match F::SUBNETS.get(&Prefix::whole(key.destination)) {
+            None => return Ok(Affair::Hosts),
+            home => home,
+        },
+    };
+    let publication = match home {
+        Some(home) => Some(routed(key, home)?),
+        None => publish::find_for_packet::<F>(key.destination, key.destination_port, key.protocol),
+    };
+    let Some(publication) = publication else {
         return Ok(Affair::Hosts);
     };
     if F::reach(key.source) != Reach::Unicast {
@@ -224,6 +251,9 @@ fn of_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Re
         return Err(DropReason::InternalNetwork);
     }
     translate_to(key, &publication, plan)?;
+    if home.is_some() {
+        plan.flags = 0;
+    }
     // Back by the way the routes have for an answer of the published address. Without one it goes back by the NIC it came from
     // (`admit_from_world` fills that in).
     plan.back.lead_to_world(Way {
@@ -245,7 +275,7 @@ fn of_host<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Res
     if let Some(home) = F::SUBNETS.get(&Prefix::whole(key.destination)) {
         // Forwarded from elsewhere: only published ports are for others than the host.
         if F::LOCAL.find(&key.source).is_none() {
-            return Err(DropReason::Unpublished);
+            routed(key, home)?;
         }
         plan.there.lead_to_endpoint(home, key.destination)?;
         plan.back.lead_to_host(plan.there.source_mac);
@@ -258,17 +288,50 @@ fn of_host<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Res
     if home.flags & NETWORK_INTERNAL != 0 {
         return Err(DropReason::InternalNetwork);
     }
-    if home.flags & NETWORK_MASQUERADES == 0 {
+    if home.flags & F::MASQUERADES == 0 {
         return Err(DropReason::NoMasquerade);
     }
     let uplink = F::UPLINKS
         .get(&frame.ifindex())
+        .filter(|uplink| uplink.address != F::ANY)
         .ok_or(DropReason::UnmasqueradedSource)?;
     plan.there.lead_in_place(SCOPE_WORLD);
     plan.back.lead_in_place(SCOPE_HOST);
     plan.source = uplink.address;
     plan.flags = FLOW_MASQUERADES;
     Ok(Affair::Ours)
+}
+
+/// Do the network's packets keep their addresses where they leave the host, and are its endpoints reached at their own?
+#[inline(always)]
+pub fn is_routed<F: Layer3>(network: &Network) -> bool {
+    network.flags & F::ROUTED != 0
+}
+
+/// Who answers at an endpoint's own address, for those outside of its network: in a routed one its published ports, and pings.
+#[inline(always)]
+fn routed<F: Layer3>(key: &FlowKey<F>, home: u32) -> Result<Publication<F>, DropReason> {
+    let network = maps::network(home).ok_or(DropReason::Unpublished)?;
+    if !is_routed::<F>(network) {
+        return Err(DropReason::Unpublished);
+    }
+    if key.protocol != F::ICMP {
+        return publish::find_exact::<F>(key.destination, key.destination_port, key.protocol)
+            .ok_or(DropReason::Unpublished);
+    }
+    let endpoint = F::ENDPOINTS
+        .get(&EndpointKey {
+            network: home,
+            address: key.destination,
+        })
+        .ok_or(DropReason::NoSuchEndpoint)?;
+    Ok(Publication {
+        network: home,
+        endpoint: endpoint.endpoint,
+        address: key.destination,
+        port: key.destination_port,
+        first: 0,
+    })
 }
 
 /// Who published the port is spoken to.

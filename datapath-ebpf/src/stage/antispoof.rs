@@ -3,7 +3,7 @@
 use sluice_datapath_common::{DropReason, endpoint::Attachment};
 
 use crate::{
-    family::Tables,
+    family::{Reach, Tables},
     maps::{ATTACHMENTS, Table},
     packet::{Frame, Mac, Packet},
 };
@@ -31,6 +31,9 @@ pub fn check<F: Tables>(packet: &Packet<F>, sender: &Attachment) -> Result<(), D
     }
     Err(if given == F::ANY {
         DropReason::FamilyDisabled
+    } else if F::reach(packet.key.source) == Reach::Link {
+        // Neighbour discovery has been dealt with by now.
+        DropReason::LinkLocal
     } else {
         DropReason::ForgedSource
     })

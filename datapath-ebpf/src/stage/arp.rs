@@ -13,13 +13,47 @@ use crate::{
     maps::{self, Prefix},
     packet::{ArpHeader, ETHERNET, Frame, Mac},
     rewrite,
-    stage::deliver,
+    stage::{
+        admit::{self, Affair, Number},
+        deliver,
+    },
     verdict::Verdict,
 };
 
 /// Answers an endpoint.
 #[inline(always)]
 pub fn answer_endpoint(frame: Frame, asker: &Attachment) -> Result<Verdict, DropReason> {
+    match admit::judgement(hear_endpoint(frame, asker))? {
+        // Not out of the device it came from: the kernel gives the host's end of a veth its queue a moment after the container's end is up, on a
+        // busy machine a long moment, and an answer that is lost then is asked for again a second later.
+        Affair::Ours => deliver::into_namespace(frame, frame.ifindex()),
+        Affair::Hosts => Ok(Verdict::Heard),
+    }
+}
+
+/// Answers the host, whose leg all networks share.
+#[inline(always)]
+pub fn answer_host(frame: Frame) -> Result<Verdict, DropReason> {
+    match admit::judgement(hear_host(frame))? {
+        Affair::Ours => deliver::out_of(frame.ifindex()),
+        Affair::Hosts => Ok(Verdict::Heard),
+    }
+}
+
+// Out of line for their stack. `Ours` stands for an answer in the frame, `Hosts` for silence.
+
+#[inline(never)]
+fn hear_endpoint(frame: Frame, asker: &Attachment) -> Number {
+    admit::number(hear_endpoint_inline(frame, asker))
+}
+
+#[inline(never)]
+fn hear_host(frame: Frame) -> Number {
+    admit::number(hear_host_inline(frame))
+}
+
+#[inline(always)]
+fn hear_endpoint_inline(frame: Frame, asker: &Attachment) -> Result<Affair, DropReason> {
     let mac = Mac::new(asker.mac);
     if frame.ethernet()?.sender() != mac {
         return Err(DropReason::ForgedMac);
@@ -32,33 +66,28 @@ pub fn answer_endpoint(frame: Frame, asker: &Attachment) -> Result<Verdict, Drop
     }
     let target = Ipv4Address(arp.target);
     if !is_question(&arp) || target == asker.address4 {
-        return Ok(Verdict::Heard);
+        return Ok(Affair::Hosts);
     }
     let network = maps::network(asker.network).ok_or(DropReason::UnknownDevice)?;
     let owner = match target == network.gateway4 {
         true => network.gateway_mac,
         false => endpoint_mac(asker.network, target)?,
     };
-    rewrite::answer_arp(frame, &arp, Mac::new(owner))?;
-    // Not out of the device it came from: the kernel gives the host's end of a veth its queue a moment after the container's end is up, on a busy
-    // machine a long moment, and an answer that is lost then is asked for again a second later.
-    deliver::into_namespace(frame, frame.ifindex())
+    rewrite::answer_arp(frame, &arp, Mac::new(owner)).map(|()| Affair::Ours)
 }
 
-/// Answers the host, whose leg all networks share.
 #[inline(always)]
-pub fn answer_host(frame: Frame) -> Result<Verdict, DropReason> {
+fn hear_host_inline(frame: Frame) -> Result<Affair, DropReason> {
     let arp = read(frame)?;
     let target = Ipv4Address(arp.target);
     // The host asks after its own addresses before it takes them; nobody else has them.
     if !is_question(&arp) || Ipv4::LOCAL.find(&target).is_some() {
-        return Ok(Verdict::Heard);
+        return Ok(Affair::Hosts);
     }
     let network = Ipv4::SUBNETS
         .get(&Prefix::whole(target))
         .ok_or(DropReason::NoSuchEndpoint)?;
-    rewrite::answer_arp(frame, &arp, Mac::new(endpoint_mac(network, target)?))?;
-    deliver::out_of(frame.ifindex())
+    rewrite::answer_arp(frame, &arp, Mac::new(endpoint_mac(network, target)?)).map(|()| Affair::Ours)
 }
 
 #[inline(always)]

@@ -7,24 +7,49 @@ use crate::{
     family::Layer3,
     key::{self, flow_key},
     maps::Prefix,
-    packet::{Fragment, Packet},
+    packet::{Facts, Fragment, Frame, Packet},
     rewrite,
-    verdict::Verdict,
+    verdict::{self, Verdict},
 };
 
 /// Sends the error on its way.
 #[inline(always)]
-pub fn follow<F: Layer3>(packet: &Packet<F>) -> Result<Verdict, DropReason> {
-    let quoted = packet.quoted().map_err(|_| DropReason::UnrelatedError)?;
-    along_quoted(packet, &quoted)
+pub fn follow<F: Layer3>(packet: &mut Packet<F>) -> Result<Verdict, DropReason> {
+    follow_by(packet, 0)
 }
 
 /// Sends an error of the host's stack on its way. The host may also speak of what an endpoint said to it without any translation, or of a packet
 /// that we gave it for this very purpose: then the endpoint gets the error as it is.
 #[inline(always)]
-pub fn follow_or_tell<F: Layer3>(packet: &Packet<F>) -> Result<Verdict, DropReason> {
-    let quoted = packet.quoted().map_err(|_| DropReason::UnrelatedError)?;
-    match along_quoted(packet, &quoted) {
+pub fn follow_or_tell<F: Layer3>(packet: &mut Packet<F>) -> Result<Verdict, DropReason> {
+    follow_by(packet, 1)
+}
+
+#[inline(always)]
+fn follow_by<F: Layer3>(packet: &mut Packet<F>, of_host: u32) -> Result<Verdict, DropReason> {
+    let frame = packet.frame;
+    let mut quoted = packet.quoted().map_err(|_| DropReason::UnrelatedError)?;
+    verdict::of_number(F::follow_error(frame, packet, &mut quoted, of_host))
+}
+
+/// Either, when both packets have been read. Out of line for its stack.
+#[inline(always)]
+pub fn follow_by_facts<F: Layer3>(
+    frame: Frame,
+    facts: &'static mut Facts<F>,
+    quoted: &'static mut Facts<F>,
+    of_host: u32,
+) -> verdict::Number {
+    let (packet, quoted) = (Packet::of_facts(frame, facts), Packet::of_facts(frame, quoted));
+    verdict::number(match of_host {
+        0 => along_quoted(&packet, &quoted),
+        _ => along_quoted_or_tell(&packet, &quoted),
+    })
+}
+
+#[inline(always)]
+fn along_quoted_or_tell<F: Layer3>(packet: &Packet<F>, quoted: &Packet<F>) -> Result<Verdict, DropReason> {
+    match along_quoted(packet, quoted) {
         Err(DropReason::UnrelatedError) if quoted.key.source == packet.key.destination => {}
         told => return told,
     }

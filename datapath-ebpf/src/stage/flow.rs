@@ -24,7 +24,6 @@ use sluice_datapath_common::{
 
 use super::{
     admit::{self, Affair, Number, Plan},
-    masquerade,
     route::Leg,
 };
 use crate::{
@@ -46,7 +45,7 @@ pub fn follow<F: Layer3>(packet: &Packet<F>) -> Result<Option<Entry<F>>, DropRea
     let flow = match F::FLOWS.find(&packet.key) {
         Some(flow) if is_judged(flow) && is_alive(flow) => flow,
         _ => {
-            if admit::judgement(search(packet.frame, &packet.key, packet.tcp_flags))? == Affair::Hosts {
+            if admit::judgement(F::search(packet.frame))? == Affair::Hosts {
                 return Ok(None);
             }
             let Some(flow) = find(&packet.key) else { return Ok(None) };
@@ -54,7 +53,7 @@ pub fn follow<F: Layer3>(packet: &Packet<F>) -> Result<Option<Entry<F>>, DropRea
         }
     };
     if packet.tcp_flags & (SYN | FIN | RST) != 0 {
-        track(&packet.key, packet.tcp_flags);
+        F::track();
     }
     count(flow, packet.frame);
     Ok(Some(flow))
@@ -62,13 +61,12 @@ pub fn follow<F: Layer3>(packet: &Packet<F>) -> Result<Option<Entry<F>>, DropRea
 
 /// Opens the conversation as planned, unless its packet may not open one.
 #[inline(always)]
-pub fn open<F: Layer3>(frame: Frame, key: &FlowKey<F>, tcp_flags: u8, desk: &mut Desk<F>) -> Result<(), DropReason> {
-    if !may_open(key.protocol, tcp_flags, &desk.plan) {
+pub fn open<F: Layer3>(frame: Frame, tcp_flags: u8) -> Result<(), DropReason> {
+    if F::desk().is_none_or(|desk| !may_open(desk.key.protocol, tcp_flags, &desk.plan)) {
         return Err(DropReason::NotAnOpening);
     }
-    let mut back = *key;
-    masquerade::choose_port(frame, key, &desk.plan, &mut back)?;
-    admit::judgement(make_pair(key, &back, desk)).map(|_| ())
+    admit::judgement(F::choose_port(frame))?;
+    admit::judgement(F::make_pair()).map(|_| ())
 }
 
 /// The entry of a conversation that was opened just now, for its first packet, which is counted.
@@ -141,6 +139,19 @@ fn reverse_of<F: Family>(key: &FlowKey<F>, flow: Entry<F>) -> FlowKey<F> {
     flow_key(source, destination, flow.reverse_scope, key.protocol)
 }
 
+/// Writes the key of the entry of the other direction to where it will be needed. What was there is a key too, so its padding is zero.
+#[inline(always)]
+fn write_reverse<F: Family>(reverse: &mut FlowKey<F>, key: &FlowKey<F>, flow: Entry<F>) {
+    // SAFETY: see `reverse_of`.
+    let flow = unsafe { flow.as_ref() };
+    reverse.source = flow.destination;
+    reverse.destination = flow.source;
+    reverse.source_port = flow.destination_port;
+    reverse.destination_port = flow.source_port;
+    reverse.scope = flow.reverse_scope;
+    reverse.protocol = key.protocol;
+}
+
 /// Was it judged in this epoch?
 #[inline(always)]
 fn is_judged<F: Family>(flow: Entry<F>) -> bool {
@@ -171,9 +182,18 @@ fn count<F: Family>(flow: Entry<F>, frame: Frame) {
 // What follows is out of line and in small pieces, which speak in numbers and look entries up anew instead of handing them on: an entry is of one
 // table or the other, and the verifier would walk everything behind it once for each.
 
+/// The flow of the packet in hand, see [`search`].
+#[inline(always)]
+pub fn search_current<F: Layer3>(frame: Frame) -> Number {
+    match F::facts(false) {
+        Some(facts) => search(frame, &facts.key, facts.tcp_flags),
+        None => admit::number(Ok(Affair::Hosts)),
+    }
+}
+
 /// Everything but the common case: flows that nobody has answered yet, that an older epoch judged, whose endpoints are gone. `Hosts` stands for a
 /// packet of no known flow.
-#[inline(never)]
+#[inline(always)]
 fn search<F: Layer3>(frame: Frame, key: &FlowKey<F>, tcp_flags: u8) -> Number {
     match look_at(key) {
         Found::NOTHING => return admit::number(Ok(Affair::Hosts)),
@@ -270,29 +290,33 @@ fn forget<F: Layer3>(key: &FlowKey<F>) {
 #[inline(never)]
 fn judge_again<F: Layer3>(frame: Frame, key: &FlowKey<F>) -> Number {
     let gone = admit::number(Ok(Affair::Hosts));
-    let Some(flow) = find(key) else { return gone };
-    let back = reverse_of(key, flow);
+    let (Some(flow), Some(desk)) = (find(key), F::desk()) else {
+        return gone;
+    };
     // SAFETY: see `reverse_of`.
-    let is_reply = unsafe { flow.as_ref() }.flags & FLOW_IS_REPLY != 0;
-    let Some(desk) = F::desk() else { return gone };
-    let opening = if is_reply { &back } else { key };
-    let judged = admit::number(admit::judge(frame, opening, &mut desk.plan));
+    if unsafe { flow.as_ref() }.flags & FLOW_IS_REPLY != 0 {
+        write_reverse(&mut desk.key, key, flow);
+        desk.back = *key;
+    } else {
+        desk.key = *key;
+        write_reverse(&mut desk.back, key, flow);
+    }
+    let judged = F::judge(frame);
     if judged != admit::number(Ok(Affair::Ours)) {
         return judged;
     }
-    if is_reply {
-        renew(&back, key, &desk.plan)
-    } else {
-        renew(key, &back, &desk.plan)
-    }
+    renew::<F>()
 }
 
-/// Renews both entries, if what was planned now is what they do. The translation is kept when the same end is reached; where the way out has
+/// Renews both entries of what lies on the desk, if what was planned now is what they do. The translation is kept when the same end is reached; where the way out has
 /// changed, the conversation takes the new way.
 #[inline(never)]
-fn renew<F: Layer3>(forward_key: &FlowKey<F>, reply_key: &FlowKey<F>, plan: &Plan<F>) -> Number {
+fn renew<F: Layer3>() -> Number {
     let gone = admit::number(Ok(Affair::Hosts));
-    let (Some(mut forward), Some(mut reply)) = (find(forward_key), find(reply_key)) else {
+    let Some(Desk { key, back, plan, .. }) = F::desk() else {
+        return gone;
+    };
+    let (Some(mut forward), Some(mut reply)) = (find(key), find(back)) else {
         return gone;
     };
     // SAFETY: see `reverse_of`.
@@ -304,7 +328,7 @@ fn renew<F: Layer3>(forward_key: &FlowKey<F>, reply_key: &FlowKey<F>, plan: &Pla
     // A masqueraded conversation lives as long as the host has the address, also when new ones would get another.
     let address_kept = forward.flags & FLOW_MASQUERADES == 0 || F::LOCAL.find(&forward.source).is_some();
     // An ICMP identifier stands in both ports and may have been exchanged.
-    let same_port = forward_key.protocol == F::ICMP || forward.destination_port == plan.destination_port;
+    let same_port = key.protocol == F::ICMP || forward.destination_port == plan.destination_port;
     if !(same_end && same_port && address_kept) {
         return gone;
     }
@@ -327,12 +351,20 @@ fn redirect<F: Family>(flow: &mut Flow<F>, leg: &Leg<F>) {
     flow.source_mac = leg.source_mac;
 }
 
-/// Follows a TCP connection through its life, in both of its entries.
-#[inline(never)]
-fn track<F: Layer3>(key: &FlowKey<F>, tcp_flags: u8) {
-    let Some(flow) = find(key) else { return };
+/// Follows the TCP connection of the packet in hand through its life, in both of its entries.
+#[inline(always)]
+pub fn track_current<F: Layer3>() -> u32 {
+    match F::facts(false) {
+        Some(facts) => track(&facts.key, facts.tcp_flags),
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn track<F: Layer3>(key: &FlowKey<F>, tcp_flags: u8) -> u32 {
+    let Some(flow) = find(key) else { return 0 };
     let Some(other) = find(&reverse_of(key, flow)) else {
-        return;
+        return 0;
     };
     // SAFETY: see `reverse_of`.
     let (state, fin_came) = unsafe { ((*flow.as_ptr()).state, (*other.as_ptr()).flags & FLOW_FIN_SENT != 0) };
@@ -353,10 +385,11 @@ fn track<F: Layer3>(key: &FlowKey<F>, tcp_flags: u8) {
     } else if tcp_flags & ACK != 0 && state == State::Unanswered as u8 {
         State::Established
     } else {
-        return;
+        return 0;
     };
     set_state(flow, next);
     set_state(other, next);
+    0
 }
 
 #[inline(always)]
@@ -365,12 +398,15 @@ fn set_state<F: Family>(flow: Entry<F>, state: State) {
     unsafe { (*flow.as_ptr()).state = state as u8 };
 }
 
-/// Makes both entries. The one of the way back first, as it holds the port; it is then turned round.
-#[inline(never)]
-fn make_pair<F: Layer3>(key: &FlowKey<F>, back: &FlowKey<F>, desk: &mut Desk<F>) -> Number {
+/// Makes both entries of what lies on the desk. The one of the way back first, as it holds the port; it is then turned round.
+#[inline(always)]
+pub fn make_pair<F: Layer3>() -> Number {
     const DONE: Result<Affair, DropReason> = Ok(Affair::Ours);
     const FULL: Result<Affair, DropReason> = Err(DropReason::FlowTableFull);
-    let Desk { plan, flow } = desk;
+    let Some(Desk { key, back, plan, flow }) = F::desk() else {
+        return admit::number(FULL);
+    };
+    let (key, back) = (&*key, &*back);
     write_back(flow, key, plan, back);
     // What is there is the other half of this conversation, or `choose_port` would have passed it by.
     if F::OPENING.insert(back, &raw const *flow, BPF_ANY).is_err() {

@@ -6,7 +6,7 @@
 
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_loop};
 use sluice_datapath_common::{
-    DropReason, Family,
+    DropReason,
     flow::{FLOW_MASQUERADES, FlowKey, SCOPE_WORLD},
 };
 
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     family::Layer3,
     key::{End, flow_key},
-    maps::{self, CONFIG},
+    maps::{self, CONFIG, Desk},
     packet::{Frame, TCP, UDP},
 };
 
@@ -26,20 +26,13 @@ const PROBES: u32 = 64;
 /// Lower ports speak of a privileged sender.
 const FIRST: u32 = 1024;
 
-/// The key of the way back, with a source port that is free: `Ok` fills it into `back`.
+/// Writes the key of the way back, with a source port that is free, to the desk where the conversation lies.
 #[inline(always)]
-pub fn choose_port<F: Layer3>(
-    frame: Frame,
-    key: &FlowKey<F>,
-    plan: &Plan<F>,
-    back: &mut FlowKey<F>,
-) -> Result<(), DropReason> {
-    admit::judgement(choose_out_of_line(frame, key, plan, back)).map(|_| ())
-}
-
-#[inline(never)]
-fn choose_out_of_line<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &Plan<F>, back: &mut FlowKey<F>) -> Number {
-    admit::number(choose(frame, key, plan, back).map(|()| Affair::Ours))
+pub fn choose_port<F: Layer3>(frame: Frame) -> Number {
+    match F::desk() {
+        Some(Desk { key, back, plan, .. }) => admit::number(choose(frame, key, plan, back).map(|()| Affair::Ours)),
+        None => admit::number(Err(DropReason::NoPortLeft)),
+    }
 }
 
 #[inline(always)]
@@ -64,78 +57,67 @@ fn choose<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &Plan<F>, back: &mut 
     }
     let mut search = Search {
         frame,
-        forward: *key,
-        back: *back,
         masquerades,
-        probes: if has_ports { PROBES } else { 1 },
         found: false,
         range: Range::outside_ephemeral(),
     };
-    let probe: extern "C" fn(u32, *mut Search<F>) -> i64 = probe::<F>;
+    let probes = if has_ports { PROBES } else { 1 };
+    let probe: extern "C" fn(u32, *mut Search) -> i64 = probe::<F>;
     // SAFETY: the callback takes what it is given here, and `search` outlives the loop.
-    unsafe {
-        bpf_loop(
-            search.probes,
-            probe as *mut core::ffi::c_void,
-            (&raw mut search).cast(),
-            0,
-        )
-    };
-    if !search.found {
-        return Err(DropReason::NoPortLeft);
+    unsafe { bpf_loop(probes, probe as *mut core::ffi::c_void, (&raw mut search).cast(), 0) };
+    match search.found {
+        true => Ok(()),
+        false => Err(DropReason::NoPortLeft),
     }
-    *back = search.back;
-    Ok(())
 }
 
-/// What one probe hands to the next.
-struct Search<F: Family> {
+/// What one probe hands to the next, besides what lies on the desk.
+struct Search {
     frame: Frame,
-    forward: FlowKey<F>,
-    back: FlowKey<F>,
     masquerades: bool,
     found: bool,
-    probes: u32,
     range: Range,
 }
 
 /// Tries one port: the opener's own first, then others at random. 1 ends the search.
-extern "C" fn probe<F: Layer3>(round: u32, search: *mut Search<F>) -> i64 {
-    // SAFETY: `choose_port` hands over its `search`, which nobody else touches meanwhile.
+extern "C" fn probe<F: Layer3>(round: u32, search: *mut Search) -> i64 {
+    // SAFETY: `choose` hands over its `search`, which nobody else touches meanwhile.
     let search = unsafe { &mut *search };
-    let own = search.forward.source_port;
-    let is_icmp = search.forward.protocol == F::ICMP;
+    let Some(Desk { key, back, .. }) = F::desk() else {
+        return 1;
+    };
+    let is_icmp = key.protocol == F::ICMP;
     if round > 0 {
-        search.back.destination_port = if is_icmp {
+        back.destination_port = if is_icmp {
             random(u32::from(u16::MAX)) as u16
         } else {
             search.range.random()
         };
         if is_icmp {
-            search.back.source_port = search.back.destination_port;
+            back.source_port = back.destination_port;
         }
-    } else if search.masquerades && !is_icmp && !search.range.contains(own) {
+    } else if search.masquerades && !is_icmp && !search.range.contains(key.source_port) {
         return 0;
     }
-    search.found = is_free(search);
+    search.found = is_free(search, key, back);
     search.found as i64
 }
 
 /// Is the way back free?
 #[inline(always)]
-fn is_free<F: Layer3>(search: &Search<F>) -> bool {
-    if !flow::is_free(&search.back, &search.forward) {
+fn is_free<F: Layer3>(search: &Search, forward: &FlowKey<F>, back: &FlowKey<F>) -> bool {
+    if !flow::is_free(back, forward) {
         return false;
     }
-    let is_icmp = search.forward.protocol == F::ICMP;
+    let is_icmp = forward.protocol == F::ICMP;
     if !search.masquerades || is_icmp {
         return true;
     }
-    if maps::is_reserved(F::AF, search.back.protocol, search.back.destination_port) {
+    if maps::is_reserved(F::AF, back.protocol, back.destination_port) {
         return false;
     }
-    let asks = search.back.scope == SCOPE_WORLD && (search.back.protocol == TCP || search.back.protocol == UDP);
-    !(asks && F::socket_owns(search.frame, &search.back, true))
+    let asks = back.scope == SCOPE_WORLD && (back.protocol == TCP || back.protocol == UDP);
+    !(asks && F::socket_owns(search.frame, back, true))
 }
 
 /// The ports from [`FIRST`] on without the host's ephemeral ones, host byte order.

@@ -8,6 +8,7 @@ pub mod error;
 pub mod flow;
 pub mod fragment;
 pub mod masquerade;
+pub mod neighbour;
 pub mod policy;
 pub mod publish;
 pub mod route;

@@ -1,13 +1,13 @@
 //! Who answers at an address and port of the host?
 
 use sluice_datapath_common::{
-    DropReason,
+    DropReason, Family as _, Ipv4,
     publish::{Publication, PublishKey, RangeKey},
 };
 
 use super::route::Leg;
 use crate::{
-    family::Tables,
+    family::{Reach, Tables},
     maps::{self, Prefix},
 };
 
@@ -56,6 +56,36 @@ fn find_in_ranges<F: Tables>(address: F::Address, port: u16, protocol: u8) -> Op
         address: F::ANY,
         ..exact
     }))
+}
+
+/// The same for a packet, which cannot change its family: an endpoint that has IPv4 only is for sockets of host processes
+/// (`program/socket.rs`).
+#[inline(always)]
+pub fn find_for_packet<F: Tables>(address: F::Address, port: u16, protocol: u8) -> Option<Publication<F>> {
+    find::<F>(address, port, protocol)
+        .filter(|publication| F::AF == Ipv4::AF || F::reach(publication.address) == Reach::Unicast)
+}
+
+/// The publication at exactly this address.
+#[inline(always)]
+pub fn find_exact<F: Tables>(address: F::Address, port: u16, protocol: u8) -> Option<Publication<F>> {
+    let exact = PublishKey {
+        address,
+        port,
+        protocol,
+        padding: 0,
+    };
+    if let Some(publication) = F::PUBLISHED.get(&exact) {
+        return Some(publication);
+    }
+    match maps::settings() {
+        Some(settings) if settings.published_ranges != 0 => F::RANGES.get(&Prefix::whole(RangeKey {
+            address,
+            protocol: u16::from(protocol),
+            port,
+        })),
+        _ => None,
+    }
 }
 
 /// The way to whoever answers, if it is still the endpoint that published the port: its address may have been given to another.

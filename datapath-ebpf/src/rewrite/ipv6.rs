@@ -1,0 +1,159 @@
+//! Writing IPv6. Its header has no checksum of its own, so what changes in it is made up for by the layer above, or by nobody (the hop limit): the
+//! sum that the NIC took of the whole frame (CHECKSUM_COMPLETE) must hear of it (`BPF_F_RECOMPUTE_CSUM`).
+
+use aya_ebpf::{bindings::BPF_F_RECOMPUTE_CSUM, helpers::bpf_skb_change_tail};
+use sluice_datapath_common::{
+    DropReason, Ipv6, Ipv6Address,
+    checksum::{add, fold},
+};
+
+use super::{Write, store, store_with};
+use crate::packet::{
+    Frame, Mac, Packet,
+    ipv6::{Ipv6Header, Ipv6Rest},
+};
+
+/// A neighbour advertisement with its option, a frame of its own (RFC 4861, 4.4).
+#[repr(C, packed(2))]
+struct Advertisement {
+    receiver: [u16; 3],
+    sender: [u16; 3],
+    ether_type: u16,
+    version: u32,
+    payload_length: u16,
+    next_and_hops: [u8; 2],
+    source: [u32; 4],
+    destination: [u32; 4],
+    message: [u32; 8],
+}
+
+/// Who asked, and what the answer is.
+pub struct Answer {
+    /// Who asked.
+    pub asker: Ipv6Address,
+    /// The MAC of whoever asked.
+    pub asker_mac: Mac,
+    /// The address that was asked for.
+    pub target: Ipv6Address,
+    /// Where it is.
+    pub mac: Mac,
+    /// Is it a router's?
+    pub is_router: bool,
+}
+
+/// Turns the frame, a neighbour solicitation, into its answer. To a probe, which speaks as nobody, all nodes are told.
+#[inline(always)]
+pub fn answer_solicitation(frame: Frame, answer: &Answer) -> Result<(), DropReason> {
+    const ETHER_TYPE: u16 = 0x86dd_u16.to_be();
+    const VERSION: u32 = 0x6000_0000_u32.to_be();
+    const ICMP: u8 = 58;
+    /// Not forwarded by any router.
+    const HOPS: u8 = 255;
+    const ADVERTISEMENT: u8 = 136;
+    const TARGET_MAC: u8 = 2;
+    const ROUTER: u32 = 1 << 31;
+    const SOLICITED: u32 = 1 << 30;
+    const OVERRIDE: u32 = 1 << 29;
+    const ALL_NODES_MAC: Mac = Mac::new([0x33, 0x33, 0, 0, 0, 1]);
+    const LENGTH: u32 = size_of::<[u32; 8]>() as u32;
+
+    let is_probe = answer.asker == Ipv6Address::default();
+    let (destination, receiver) = match is_probe {
+        true => (Ipv6Address::ALL_NODES, ALL_NODES_MAC),
+        false => (answer.asker, answer.asker_mac),
+    };
+    let mut flags = OVERRIDE;
+    if !is_probe {
+        flags |= SOLICITED;
+    }
+    if answer.is_router {
+        flags |= ROUTER;
+    }
+    let [a, b, c] = answer.mac.words();
+    let target = answer.target.0;
+    let mut message = [
+        u32::from_ne_bytes([ADVERTISEMENT, 0, 0, 0]),
+        flags.to_be(),
+        target[0],
+        target[1],
+        target[2],
+        target[3],
+        u32::from(u16::from_ne_bytes([TARGET_MAC, 1])) | u32::from(a) << 16,
+        u32::from(b) | u32::from(c) << 16,
+    ];
+    let mut sum = add(LENGTH.to_be(), u32::from(ICMP).to_be());
+    for word in 0..4 {
+        sum = add(sum, add(target[word], destination.0[word]));
+    }
+    for word in message {
+        sum = add(sum, word);
+    }
+    // The sum stands in the upper half of the first word as it lies in memory.
+    message[0] |= u32::from(!fold(sum)) << 16;
+    let advertisement = Advertisement {
+        receiver: receiver.words(),
+        sender: answer.mac.words(),
+        ether_type: ETHER_TYPE,
+        version: VERSION,
+        payload_length: (LENGTH as u16).to_be(),
+        next_and_hops: [ICMP, HOPS],
+        source: target,
+        destination: destination.0,
+        message,
+    };
+    const SIZE: u32 = size_of::<Advertisement>() as u32;
+    if frame.len() != SIZE {
+        // SAFETY: the frame is the program's context. No packet pointer is alive across the call.
+        match unsafe { bpf_skb_change_tail(frame.skb(), SIZE, 0) } {
+            0 => {}
+            _ => return Err(DropReason::RewriteFailed),
+        }
+    }
+    store(frame, 0, &advertisement)
+}
+
+// === impl Ipv6 ===
+
+impl Write for Ipv6 {
+    const ICMP_HAS_PSEUDO_HEADER: bool = true;
+
+    /// One write for hop limit and addresses.
+    #[inline(always)]
+    fn write_header(
+        packet: &Packet<Self>,
+        source: Ipv6Address,
+        destination: Ipv6Address,
+        _change: u32,
+        hop: u8,
+    ) -> Result<(), DropReason> {
+        let rest = rest(packet, source, destination, hop)?;
+        store_with(packet.frame, packet.header + REST, &rest, BPF_F_RECOMPUTE_CSUM)
+    }
+
+    /// The message around it makes up for the addresses, so that the frame's sum does not notice.
+    #[inline(always)]
+    fn write_quoted_header(
+        quoted: &Packet<Self>,
+        source: Ipv6Address,
+        destination: Ipv6Address,
+        change: u32,
+    ) -> Result<u32, DropReason> {
+        let rest = rest(quoted, source, destination, 0)?;
+        store(quoted.frame, quoted.header + REST, &rest)?;
+        Ok(change)
+    }
+}
+
+/// Where what changes starts, bytes from the start of the IP header.
+const REST: u32 = (size_of::<Ipv6Header>() - size_of::<Ipv6Rest>()) as u32;
+
+#[inline(always)]
+fn rest(packet: &Packet<Ipv6>, source: Ipv6Address, destination: Ipv6Address, hop: u8) -> Result<Ipv6Rest, DropReason> {
+    let old = packet.frame.read_beyond::<Ipv6Header>(packet.header)?.rest;
+    let [next, hops] = old.next_and_hops;
+    Ok(Ipv6Rest {
+        next_and_hops: [next, hops.wrapping_sub(hop)],
+        source: source.0,
+        destination: destination.0,
+    })
+}
