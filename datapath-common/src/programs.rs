@@ -18,8 +18,29 @@ pub const RECVMSG4: &str = "recvmsg4";
 pub const GETPEERNAME4: &str = "getpeername4";
 /// `cgroup/bind4`.
 pub const BIND4: &str = "bind4";
+/// `cgroup/connect6`.
+pub const CONNECT6: &str = "connect6";
+/// `cgroup/sendmsg6`.
+pub const SENDMSG6: &str = "sendmsg6";
+/// `cgroup/recvmsg6`.
+pub const RECVMSG6: &str = "recvmsg6";
+/// `cgroup/getpeername6`.
+pub const GETPEERNAME6: &str = "getpeername6";
+/// `cgroup/bind6`.
+pub const BIND6: &str = "bind6";
 
 /// The classifiers.
 pub const CLASSIFIERS: [&str; 4] = [FROM_CONTAINER, FROM_HOST, FROM_NIC, TO_NIC];
 /// The cgroup socket hooks.
-pub const SOCKET_HOOKS: [&str; 5] = [CONNECT4, SENDMSG4, RECVMSG4, GETPEERNAME4, BIND4];
+pub const SOCKET_HOOKS: [&str; 10] = [
+    CONNECT4,
+    SENDMSG4,
+    RECVMSG4,
+    GETPEERNAME4,
+    BIND4,
+    CONNECT6,
+    SENDMSG6,
+    RECVMSG6,
+    GETPEERNAME6,
+    BIND6,
+];

@@ -82,6 +82,36 @@ fn bind4(ctx: SockAddrContext) -> i32 {
     program::socket::bind(ctx.sock_addr)
 }
 
+/// As [`connect4`], for sockets of AF_INET6.
+#[cgroup_sock_addr(connect6)]
+fn connect6(ctx: SockAddrContext) -> i32 {
+    program::socket6::connect(ctx.sock_addr)
+}
+
+/// As [`sendmsg4`], for sockets of AF_INET6.
+#[cgroup_sock_addr(sendmsg6)]
+fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    program::socket6::send(ctx.sock_addr)
+}
+
+/// As [`recvmsg4`], for sockets of AF_INET6.
+#[cgroup_sock_addr(recvmsg6)]
+fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    program::socket6::show_peer(ctx.sock_addr)
+}
+
+/// As [`getpeername4`], for sockets of AF_INET6.
+#[cgroup_sock_addr(getpeername6)]
+fn getpeername6(ctx: SockAddrContext) -> i32 {
+    program::socket6::show_peer(ctx.sock_addr)
+}
+
+/// As [`bind4`], for sockets of AF_INET6.
+#[cgroup_sock_addr(bind6)]
+fn bind6(ctx: SockAddrContext) -> i32 {
+    program::socket6::bind(ctx.sock_addr)
+}
+
 /// Some helpers are for programs under the GPL only.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

@@ -24,7 +24,8 @@ use rtnetlink::{
     },
 };
 use sluice_datapath_common::programs::{
-    BIND4, CLASSIFIERS, CONNECT4, FROM_CONTAINER, GETPEERNAME4, RECVMSG4, SENDMSG4, SOCKET_HOOKS, TO_NIC,
+    BIND4, BIND6, CLASSIFIERS, CONNECT4, CONNECT6, FROM_CONTAINER, GETPEERNAME4, GETPEERNAME6, RECVMSG4, RECVMSG6,
+    SENDMSG4, SENDMSG6, SOCKET_HOOKS, TO_NIC,
 };
 
 use super::load::Programs;
@@ -76,6 +77,11 @@ fn socket_hook(program: &str) -> Option<AttachType> {
         RECVMSG4 => Some(AttachType::Recvmsg4),
         GETPEERNAME4 => Some(AttachType::Getpeername4),
         BIND4 => Some(AttachType::Bind4),
+        CONNECT6 => Some(AttachType::Connect6),
+        SENDMSG6 => Some(AttachType::Sendmsg6),
+        RECVMSG6 => Some(AttachType::Recvmsg6),
+        GETPEERNAME6 => Some(AttachType::Getpeername6),
+        BIND6 => Some(AttachType::Bind6),
         _ => None,
     }
 }

@@ -4,4 +4,5 @@ pub mod from_container;
 pub mod from_host;
 pub mod from_nic;
 pub mod socket;
+pub mod socket6;
 pub mod to_nic;

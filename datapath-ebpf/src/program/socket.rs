@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The call goes on.
-const ALLOW: i32 = 1;
+pub const ALLOW: i32 = 1;
 /// The call fails.
 const REFUSE: i32 = 0;
 
@@ -55,36 +55,32 @@ pub fn show_peer(call: *mut bpf_sock_addr) -> i32 {
 /// `bind`: a published port is taken, though no socket holds it.
 #[inline(always)]
 pub fn bind(call: *mut bpf_sock_addr) -> i32 {
-    /// `EADDRINUSE`
-    const IN_USE: i32 = -98;
     if let Some((wanted, protocol)) = asked_for(call)
         && is_ours(call)
         && is_reserved(wanted.address, wanted.port, protocol)
     {
-        // SAFETY: integers only. Without it the process would see EPERM.
-        unsafe { bpf_set_retval(IN_USE) };
-        return REFUSE;
+        return refuse();
     }
     ALLOW
+}
+
+/// The address is in use.
+#[inline(always)]
+pub fn refuse() -> i32 {
+    /// `EADDRINUSE`
+    const IN_USE: i32 = -98;
+    // SAFETY: integers only. Without it the process would see EPERM.
+    unsafe { bpf_set_retval(IN_USE) };
+    REFUSE
 }
 
 /// Address, port and protocol of the call. The fields are read one by one (volatile): the kernel translates each access by itself.
 #[inline(always)]
 fn asked_for(call: *mut bpf_sock_addr) -> Option<(SocketPeer<Ipv4>, u8)> {
-    // SAFETY: `call` is the program's context; the verifier turns each read into one of the real field.
-    let (address, port, protocol) = unsafe {
-        (
-            read_volatile(&raw const (*call).user_ip4),
-            read_volatile(&raw const (*call).user_port),
-            read_volatile(&raw const (*call).protocol),
-        )
-    };
-    let protocol = match protocol as u8 {
-        protocol @ (TCP | UDP) => protocol,
-        _ => return None,
-    };
-    let port = port as u16;
-    (port != 0).then_some((
+    let (port, protocol) = port_and_protocol(call)?;
+    // SAFETY: `call` is the program's context; the verifier turns the read into one of the real field.
+    let address = unsafe { read_volatile(&raw const (*call).user_ip4) };
+    Some((
         SocketPeer {
             address: Ipv4Address(address),
             port,
@@ -94,16 +90,34 @@ fn asked_for(call: *mut bpf_sock_addr) -> Option<(SocketPeer<Ipv4>, u8)> {
     ))
 }
 
+/// Port and protocol of the call, when it is of a protocol that can be published and names a port.
+#[inline(always)]
+pub fn port_and_protocol(call: *mut bpf_sock_addr) -> Option<(u16, u8)> {
+    // SAFETY: see `asked_for`.
+    let (port, protocol) = unsafe {
+        (
+            read_volatile(&raw const (*call).user_port),
+            read_volatile(&raw const (*call).protocol),
+        )
+    };
+    let protocol = match protocol as u8 {
+        protocol @ (TCP | UDP) => protocol,
+        _ => return None,
+    };
+    let port = port as u16;
+    (port != 0).then_some((port, protocol))
+}
+
 /// Does the socket live in the namespace whose ports we publish?
 #[inline(always)]
-fn is_ours(call: *mut bpf_sock_addr) -> bool {
+pub fn is_ours(call: *mut bpf_sock_addr) -> bool {
     // SAFETY: `call` is the program's context.
     unsafe { bpf_get_netns_cookie(call.cast()) == CONFIG.load().netns_cookie }
 }
 
 /// Who answers there, when it is an address of this host.
 #[inline(always)]
-fn publication_for(address: Ipv4Address, port: u16, protocol: u8) -> Option<Publication<Ipv4>> {
+pub fn publication_for(address: Ipv4Address, port: u16, protocol: u8) -> Option<Publication<Ipv4>> {
     // Connecting to 0.0.0.0 means the host itself, as 127.0.0.1 does.
     let address = if address == Ipv4::ANY {
         Ipv4Address::new([127, 0, 0, 1])
@@ -119,17 +133,23 @@ fn publication_for(address: Ipv4Address, port: u16, protocol: u8) -> Option<Publ
 
 /// Is the port published at this address, or at any when all are wanted?
 #[inline(always)]
-fn is_reserved(address: Ipv4Address, port: u16, protocol: u8) -> bool {
+pub fn is_reserved(address: Ipv4Address, port: u16, protocol: u8) -> bool {
     maps::is_reserved(Ipv4::AF, protocol, port)
         && (address == Ipv4::ANY || publish::find::<Ipv4>(address, port, protocol).is_some())
 }
 
+/// The socket, by a number that no other ever has.
 #[inline(always)]
-fn peer_key(call: *mut bpf_sock_addr, address: Ipv4Address, port: u16) -> SocketPeerKey<Ipv4> {
+pub fn cookie(call: *mut bpf_sock_addr) -> u64 {
     // SAFETY: `call` is the program's context.
-    let cookie = unsafe { bpf_get_socket_cookie(call.cast()) };
+    unsafe { bpf_get_socket_cookie(call.cast()) }
+}
+
+/// The key under which it is noted whom the socket asked for when it was sent to this endpoint.
+#[inline(always)]
+pub fn peer_key(call: *mut bpf_sock_addr, address: Ipv4Address, port: u16) -> SocketPeerKey<Ipv4> {
     SocketPeerKey {
-        cookie,
+        cookie: cookie(call),
         address,
         port,
         padding: [0; 2],
