@@ -14,7 +14,7 @@ use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::{FragmentKey, FragmentPorts};
 use sluice_datapath_common::publish::reserved_at;
 use sluice_datapath_common::socket::{SocketPeer, SocketPeerKey};
-use sluice_datapath_common::{Ipv4, Ipv4Address, programs};
+use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6Address, programs};
 
 use crate::frame::Frame;
 
@@ -180,13 +180,23 @@ impl Datapath {
 
     /// Says that a port of the host is published.
     pub fn reserve(&mut self, port: u16, protocol: u8) {
-        let (slot, bit) = reserved_at(libc::AF_INET as u8, protocol, port).expect("a protocol with ports");
+        self.reserve_for(libc::AF_INET as u8, port, protocol);
+    }
+
+    /// The same in a family.
+    pub fn reserve_for(&mut self, family: u8, port: u16, protocol: u8) {
+        let (slot, bit) = reserved_at(family, protocol, port).expect("a protocol with ports");
         let ports: u64 = self.slot("RESERVED", slot);
         self.set("RESERVED", slot, ports | bit);
     }
 
     pub fn insert_subnet(&mut self, address: Ipv4Address, bits: u32, network: u32) {
         let mut trie: LpmTrie<_, Ipv4Address, u32> = self.map("SUBNETS4").try_into().unwrap();
+        trie.insert(&Key::new(bits, address), network, 0).unwrap();
+    }
+
+    pub fn insert_subnet6(&mut self, address: Ipv6Address, bits: u32, network: u32) {
+        let mut trie: LpmTrie<_, Ipv6Address, u32> = self.map("SUBNETS6").try_into().unwrap();
         trie.insert(&Key::new(bits, address), network, 0).unwrap();
     }
 

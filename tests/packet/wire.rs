@@ -1,14 +1,14 @@
 //! Redirects carried out: a host, two containers and a LAN made of namespaces, and real sockets that talk through the programs.
 //!
 //! ```text
-//!   web 10.7.0.2 ─┐                                   ┌─ lan 192.0.2.50
-//!                 ├─ host: sluice0 10.7.0.1, nic0 192.0.2.1
-//!   shop 10.7.0.3 ┘
+//!   web 10.7.0.2  fd07::2 ─┐                                  ┌─ lan 192.0.2.50  2001:db8::50
+//!                          ├─ host: sluice0 10.7.0.1  fd07::1
+//!   shop 10.7.0.3 fd07::3 ─┘        nic0 192.0.2.1  2001:db8::1
 //! ```
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
@@ -17,10 +17,12 @@ use aya::programs::TcAttachType;
 use nix::sched::{CloneFlags, setns, unshare};
 use sluice_datapath_common::config::Config;
 use sluice_datapath_common::endpoint::{Attachment, Endpoint, EndpointKey};
-use sluice_datapath_common::network::{NETWORK_EXISTS, NETWORK_ICC, NETWORK_MASQUERADES, Network};
+use sluice_datapath_common::network::{
+    NETWORK_EXISTS, NETWORK_ICC, NETWORK_MASQUERADES, NETWORK_MASQUERADES6, Network,
+};
 use sluice_datapath_common::publish::{Publication, PublishKey};
 use sluice_datapath_common::uplink::{LocalAddress, Uplink};
-use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6Address, programs};
+use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6, Ipv6Address, programs};
 
 use crate::datapath::Datapath;
 use crate::frame::{TCP, UDP};
@@ -30,6 +32,11 @@ const WEB: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 2);
 const SHOP: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 3);
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const LAN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 50);
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 1);
+const WEB6: Ipv6Addr = Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 2);
+const SHOP6: Ipv6Addr = Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 3);
+const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+const LAN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x50);
 const MAC: &str = "02:42:00:00:00:01";
 const NETWORK: u32 = 2;
 /// Several times what a socket buffers, so that super-packets form.
@@ -95,25 +102,34 @@ impl Rig {
             ip(&format!(
                 "link add nic0 index 31 type veth peer name eth0 netns {lan_path}"
             ));
+            for device in ["sluice0-dp", "slc1", "slc2"] {
+                std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "1").unwrap();
+            }
             ip("addr add 10.7.0.1/24 dev sluice0");
+            ip("addr add fd07::1/64 dev sluice0 nodad");
             ip("addr add 192.0.2.1/24 dev nic0");
+            ip("addr add 2001:db8::1/64 dev nic0 nodad");
             ["sluice0", "sluice0-dp", "slc1", "slc2", "nic0"]
                 .iter()
                 .for_each(|device| ip(&format!("link set {device} up")));
             std::fs::write("/proc/sys/net/ipv4/conf/sluice0/forwarding", "1").unwrap();
+            std::fs::write("/proc/sys/net/ipv6/conf/sluice0/forwarding", "1").unwrap();
             netns_cookie()
         });
         for (namespace, last) in [(&web, 2), (&shop, 3)] {
             namespace.inside(|| {
                 ip(&format!("link set eth0 address 02:42:0a:07:00:0{last}"));
                 ip(&format!("addr add 10.7.0.{last}/24 dev eth0"));
+                ip(&format!("addr add fd07::{last}/64 dev eth0 nodad"));
                 ip("link set eth0 up");
                 ip("route add default via 10.7.0.1");
+                ip("route add default via fd07::1");
                 ethtool("eth0", offload);
             });
         }
         lan.inside(|| {
             ip("addr add 192.0.2.50/24 dev eth0");
+            ip("addr add 2001:db8::50/64 dev eth0 nodad");
             ip("link set eth0 up");
             ethtool("eth0", offload);
         });
@@ -152,32 +168,36 @@ impl Rig {
             "NETWORKS",
             NETWORK,
             Network {
-                flags: NETWORK_EXISTS | NETWORK_ICC | NETWORK_MASQUERADES,
+                flags: NETWORK_EXISTS | NETWORK_ICC | NETWORK_MASQUERADES | NETWORK_MASQUERADES6,
                 mtu: 1500,
                 gateway4: GATEWAY.into(),
-                gateway6: Ipv6Address::default(),
+                gateway6: GATEWAY6.into(),
                 gateway_mac: [0x02, 0x42, 0, 0, 0, 1],
                 padding: [0; 2],
             },
         );
         datapath.insert_subnet(Ipv4Address::new([10, 7, 0, 0]), 24, NETWORK);
-        for (number, address) in [(1, WEB), (2, SHOP)] {
+        let prefix = Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 0);
+        datapath.insert_subnet6(prefix.into(), 64, NETWORK);
+        for (number, address, address6) in [(1, WEB, WEB6), (2, SHOP, SHOP6)] {
             let [a, b, c, d] = address.octets();
             let (ifindex, mac) = (10 + number, [0x02, 0x42, a, b, c, d]);
             let key = EndpointKey::<Ipv4> {
                 network: NETWORK,
                 address: address.into(),
             };
-            datapath.insert(
-                "ENDPOINTS4",
-                key,
-                Endpoint {
-                    endpoint: number,
-                    ifindex,
-                    mac,
-                    padding: [0; 2],
-                },
-            );
+            let endpoint = Endpoint {
+                endpoint: number,
+                ifindex,
+                mac,
+                padding: [0; 2],
+            };
+            datapath.insert("ENDPOINTS4", key, endpoint);
+            let key = EndpointKey::<Ipv6> {
+                network: NETWORK,
+                address: address6.into(),
+            };
+            datapath.insert("ENDPOINTS6", key, endpoint);
             datapath.insert(
                 "ATTACHMENTS",
                 ifindex,
@@ -186,7 +206,7 @@ impl Rig {
                     generation: 0,
                     network: NETWORK,
                     address4: address.into(),
-                    address6: Ipv6Address::default(),
+                    address6: address6.into(),
                     mac,
                     padding: [0; 2],
                 },
@@ -202,6 +222,21 @@ impl Rig {
                 },
             );
         }
+        for (address, gateway_of) in [(GATEWAY6, NETWORK), (HOST6, 0)] {
+            let local = LocalAddress {
+                ifindex: 21,
+                gateway_of,
+            };
+            datapath.insert("LOCAL6", Ipv6Address::from(address), local);
+        }
+        datapath.insert(
+            "UPLINKS6",
+            31u32,
+            Uplink::<Ipv6> {
+                address: HOST6.into(),
+                mtu: 1500,
+            },
+        );
         datapath.insert(
             "UPLINKS4",
             31u32,
@@ -210,27 +245,42 @@ impl Rig {
                 mtu: 1500,
             },
         );
-        for protocol in [TCP, UDP] {
-            let port = 8080u16.to_be();
+        // 8080 of both families, and 8081 of IPv4 alone.
+        for (protocol, port) in [(TCP, 8080u16), (UDP, 8080), (TCP, 8081), (UDP, 8081)] {
+            let publication = Publication::<Ipv4> {
+                network: NETWORK,
+                endpoint: 1,
+                address: WEB.into(),
+                port: 80u16.to_be(),
+                first: 0,
+            };
             let key = PublishKey::<Ipv4> {
                 address: Ipv4Address(0),
-                port,
+                port: port.to_be(),
                 protocol,
                 padding: 0,
             };
-            let inside = 80u16.to_be();
-            datapath.insert(
-                "PUBLISHED4",
-                key,
-                Publication::<Ipv4> {
-                    network: NETWORK,
-                    endpoint: 1,
-                    address: WEB.into(),
-                    port: inside,
-                    first: 0,
-                },
-            );
-            datapath.reserve(u16::from_be(port), protocol);
+            datapath.insert("PUBLISHED4", key, publication);
+            let address = match port {
+                8080 => WEB6.into(),
+                _ => Ipv6Address::mapped(WEB.into()),
+            };
+            let publication = Publication::<Ipv6> {
+                network: NETWORK,
+                endpoint: 1,
+                address,
+                port: 80u16.to_be(),
+                first: 0,
+            };
+            let key = PublishKey::<Ipv6> {
+                address: Ipv6Address::default(),
+                port: port.to_be(),
+                protocol,
+                padding: 0,
+            };
+            datapath.insert("PUBLISHED6", key, publication);
+            datapath.reserve(port, protocol);
+            datapath.reserve_for(libc::AF_INET6 as u8, port, protocol);
         }
     }
 
@@ -258,12 +308,13 @@ impl Rig {
             for protocol in ["Tcp", "Udp", "Icmp"] {
                 assert_eq!(counter(&statistics, protocol, "InCsumErrors"), 0, "{protocol}");
             }
+            let statistics = namespace.inside(|| std::fs::read_to_string("/proc/net/snmp6").unwrap());
+            for line in statistics.lines().filter(|line| line.contains("InCsumErrors")) {
+                assert!(line.ends_with("\t0"), "{line}");
+            }
         }
         let drops = self.datapath.drops();
-        let expected = [
-            sluice_datapath_common::DropReason::FamilyDisabled,
-            sluice_datapath_common::DropReason::Multicast,
-        ];
+        let expected = [sluice_datapath_common::DropReason::Multicast];
         let unexpected: Vec<_> = drops.iter().filter(|drop| !expected.contains(&drop.0)).collect();
         assert!(unexpected.is_empty(), "{unexpected:?}");
     }
@@ -378,45 +429,90 @@ fn transfer(client: &Namespace, at: SocketAddr, server: &Namespace, inside: Sock
     })
 }
 
+/// Where everybody is, in one family.
+#[derive(Clone, Copy)]
+struct Places {
+    gateway: IpAddr,
+    web: IpAddr,
+    shop: IpAddr,
+    host: IpAddr,
+    lan: IpAddr,
+    loopback: IpAddr,
+}
+
+const FAMILIES: [Places; 2] = [
+    Places {
+        gateway: IpAddr::V4(GATEWAY),
+        web: IpAddr::V4(WEB),
+        shop: IpAddr::V4(SHOP),
+        host: IpAddr::V4(HOST),
+        lan: IpAddr::V4(LAN),
+        loopback: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    },
+    Places {
+        gateway: IpAddr::V6(GATEWAY6),
+        web: IpAddr::V6(WEB6),
+        shop: IpAddr::V6(SHOP6),
+        host: IpAddr::V6(HOST6),
+        lan: IpAddr::V6(LAN6),
+        loopback: IpAddr::V6(Ipv6Addr::LOCALHOST),
+    },
+];
+
+impl Places {
+    fn anywhere(&self) -> SocketAddr {
+        match self.web {
+            IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        }
+    }
+}
+
 fn streams_flow_on_every_path(offload: bool) {
     let mut rig = Rig::make(offload);
-    let web_inside = SocketAddr::from((WEB, 80));
+    for places in FAMILIES {
+        let Places {
+            gateway,
+            web,
+            shop,
+            host,
+            lan,
+            loopback,
+        } = places;
+        let web_inside = SocketAddr::from((web, 80));
 
-    let (caller, _) = transfer(&rig.shop, (WEB, 80).into(), &rig.web, web_inside);
-    assert_eq!(caller.ip(), SHOP, "a neighbour is seen as itself");
+        let (caller, _) = transfer(&rig.shop, (web, 80).into(), &rig.web, web_inside);
+        assert_eq!(caller.ip(), shop, "a neighbour is seen as itself");
 
-    let (caller, _) = transfer(&rig.lan, (HOST, 8080).into(), &rig.web, web_inside);
-    assert_eq!(caller.ip(), LAN, "a client of a published port is seen as itself");
+        let (caller, _) = transfer(&rig.lan, (host, 8080).into(), &rig.web, web_inside);
+        assert_eq!(caller.ip(), lan, "a client of a published port is seen as itself");
 
-    let (caller, _) = transfer(&rig.web, (LAN, 9000).into(), &rig.lan, (LAN, 9000).into());
-    assert_eq!(caller.ip(), HOST, "the world sees the host");
+        let (caller, _) = transfer(&rig.web, (lan, 9000).into(), &rig.lan, (lan, 9000).into());
+        assert_eq!(caller.ip(), host, "the world sees the host");
 
-    let (caller, peer) = transfer(&rig.host, (Ipv4Addr::LOCALHOST, 8080).into(), &rig.web, web_inside);
-    assert_eq!(caller.ip(), GATEWAY, "a process of the host is seen as the gateway");
-    assert_eq!(
-        peer,
-        SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-        "and sees whom it called"
-    );
+        let (caller, peer) = transfer(&rig.host, (loopback, 8080).into(), &rig.web, web_inside);
+        assert_eq!(caller.ip(), gateway, "a process of the host is seen as the gateway");
+        assert_eq!(peer, SocketAddr::from((loopback, 8080)), "and sees whom it called");
 
-    let (caller, _) = transfer(&rig.host, (HOST, 8080).into(), &rig.web, web_inside);
-    assert_eq!(caller.ip(), GATEWAY);
+        let (caller, _) = transfer(&rig.host, (host, 8080).into(), &rig.web, web_inside);
+        assert_eq!(caller.ip(), gateway);
 
-    let (caller, _) = transfer(&rig.shop, (HOST, 8080).into(), &rig.web, web_inside);
-    assert_eq!(caller.ip(), SHOP, "a neighbour by the published port is seen as itself");
+        let (caller, _) = transfer(&rig.shop, (host, 8080).into(), &rig.web, web_inside);
+        assert_eq!(caller.ip(), shop, "a neighbour by the published port is seen as itself");
 
-    let (caller, _) = transfer(&rig.web, (HOST, 8080).into(), &rig.web, web_inside);
-    assert_eq!(
-        caller.ip(),
-        GATEWAY,
-        "one's own published port is reached by way of the gateway"
-    );
+        let (caller, _) = transfer(&rig.web, (host, 8080).into(), &rig.web, web_inside);
+        assert_eq!(
+            caller.ip(),
+            gateway,
+            "one's own published port is reached by way of the gateway"
+        );
 
-    let (caller, _) = transfer(&rig.web, (HOST, 7000).into(), &rig.host, (HOST, 7000).into());
-    assert_eq!(caller.ip(), WEB, "the host sees the container");
+        let (caller, _) = transfer(&rig.web, (host, 7000).into(), &rig.host, (host, 7000).into());
+        assert_eq!(caller.ip(), web, "the host sees the container");
 
-    let (caller, _) = transfer(&rig.host, web_inside, &rig.web, web_inside);
-    assert_eq!(caller.ip(), GATEWAY);
+        let (caller, _) = transfer(&rig.host, web_inside, &rig.web, web_inside);
+        assert_eq!(caller.ip(), gateway);
+    }
     rig.assert_clean();
 }
 
@@ -433,39 +529,78 @@ fn streams_flow_on_every_path_with_finished_checksums() {
 #[test]
 fn datagrams_find_their_way_also_in_pieces() {
     let mut rig = Rig::make(true);
-    let server = rig.web.inside(|| UdpSocket::bind((WEB, 80)).unwrap());
-    let echo = std::thread::spawn(move || {
-        server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut datagram = vec![0; 20_000];
-        for _ in 0..8 {
-            let (length, from) = server.recv_from(&mut datagram).unwrap();
-            server.send_to(&datagram[..length], from).unwrap();
-        }
-    });
-    for (namespace, to) in [
-        (&rig.shop, SocketAddr::from((WEB, 80))),
-        (&rig.shop, (HOST, 8080).into()),
-        (&rig.lan, (HOST, 8080).into()),
-        (&rig.host, (Ipv4Addr::LOCALHOST, 8080).into()),
-    ] {
-        namespace.inside(|| {
-            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    for places in FAMILIES {
+        let Places {
+            web, host, loopback, ..
+        } = places;
+        let server = rig.web.inside(|| UdpSocket::bind((web, 80)).unwrap());
+        let echo = std::thread::spawn(move || echo(&server, 8));
+        for (namespace, to) in [
+            (&rig.shop, SocketAddr::from((web, 80))),
+            (&rig.shop, (host, 8080).into()),
+            (&rig.lan, (host, 8080).into()),
+            (&rig.host, (loopback, 8080).into()),
+        ] {
             for length in [100, 8000] {
-                let sent = vec![length as u8; length];
-                socket.send_to(&sent, to).unwrap();
-                let mut datagram = vec![0; 20_000];
-                let (length, from) = socket
-                    .recv_from(&mut datagram)
-                    .unwrap_or_else(|error| panic!("{to}: {error}"));
-                assert_eq!(
-                    (&datagram[..length], from),
-                    (&sent[..], to),
-                    "the answer comes from whom was asked"
-                );
+                namespace.inside(|| ask(places.anywhere(), to, length));
             }
-        });
+        }
+        echo.join().unwrap();
     }
+    rig.assert_clean();
+}
+
+/// Somebody sends so many datagrams back to where they came from.
+fn echo(server: &UdpSocket, times: usize) {
+    server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut datagram = vec![0; 20_000];
+    for _ in 0..times {
+        let (length, from) = server.recv_from(&mut datagram).unwrap();
+        server.send_to(&datagram[..length], from).unwrap();
+    }
+}
+
+/// Somebody sends a datagram and gets it back from whom it was sent to.
+fn ask(from: SocketAddr, to: SocketAddr, length: usize) {
+    let socket = UdpSocket::bind(from).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let sent = vec![length as u8; length];
+    socket.send_to(&sent, to).unwrap();
+    let mut datagram = vec![0; 20_000];
+    let (length, answerer) = socket
+        .recv_from(&mut datagram)
+        .unwrap_or_else(|error| panic!("{to}: {error}"));
+    assert_eq!(
+        (&datagram[..length], answerer),
+        (&sent[..], to),
+        "the answer comes from whom was asked"
+    );
+}
+
+#[test]
+fn a_socket_of_ipv6_reaches_ipv4_by_a_mapped_address_and_by_loopback() {
+    let mut rig = Rig::make(true);
+    let mapped = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 8080));
+    let by_loopback = SocketAddr::from((Ipv6Addr::LOCALHOST, 8081));
+    let by_address = SocketAddr::from((HOST6, 8081));
+    for to in [mapped, by_loopback, by_address] {
+        let (caller, peer) = transfer(&rig.host, to, &rig.web, (WEB, 80).into());
+        assert_eq!(caller.ip(), GATEWAY, "{to}");
+        assert_eq!(peer, to, "the caller sees whom it called");
+    }
+    let server = rig.web.inside(|| UdpSocket::bind((WEB, 80)).unwrap());
+    let echo = std::thread::spawn(move || echo(&server, 2));
+    rig.host.inside(|| {
+        ask((Ipv6Addr::UNSPECIFIED, 0).into(), mapped, 100);
+        let connected = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+        connected.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        connected.connect(by_loopback).unwrap();
+        connected.send(b"by loopback").unwrap();
+        let mut datagram = [0; 64];
+        let (length, from) = connected.recv_from(&mut datagram).unwrap();
+        assert_eq!((&datagram[..length], from), (&b"by loopback"[..], by_loopback));
+        assert_eq!(connected.peer_addr().unwrap(), by_loopback);
+    });
     echo.join().unwrap();
     rig.assert_clean();
 }
@@ -473,7 +608,7 @@ fn datagrams_find_their_way_also_in_pieces() {
 #[test]
 fn a_published_port_cannot_be_bound_by_a_process_of_the_host() {
     let rig = Rig::make(true);
-    let bound = |namespace: &Namespace, address: Ipv4Addr, port: u16| {
+    let bound = |namespace: &Namespace, address: IpAddr, port: u16| {
         namespace.inside(|| {
             TcpListener::bind((address, port))
                 .map(drop)
@@ -481,31 +616,39 @@ fn a_published_port_cannot_be_bound_by_a_process_of_the_host() {
         })
     };
     let taken = Err(std::io::ErrorKind::AddrInUse);
-    assert_eq!(bound(&rig.host, Ipv4Addr::UNSPECIFIED, 8080), taken);
-    assert_eq!(bound(&rig.host, Ipv4Addr::LOCALHOST, 8080), taken);
-    assert_eq!(bound(&rig.host, HOST, 8080), taken);
-    assert_eq!(bound(&rig.host, HOST, 8081), Ok(()));
-    assert_eq!(
-        bound(&rig.web, Ipv4Addr::UNSPECIFIED, 8080),
-        Ok(()),
-        "another namespace has ports of its own"
-    );
+    for places in FAMILIES {
+        let anywhere = places.anywhere().ip();
+        for address in [anywhere, places.loopback, places.host] {
+            assert_eq!(bound(&rig.host, address, 8080), taken, "{address}");
+        }
+        assert_eq!(bound(&rig.host, places.host, 9090), Ok(()));
+        assert_eq!(
+            bound(&rig.web, anywhere, 8080),
+            Ok(()),
+            "another namespace has ports of its own"
+        );
+    }
+    let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+    assert_eq!(bound(&rig.host, mapped.into(), 8080), taken);
 }
 
 #[test]
 fn a_closed_port_is_refused_at_once_on_every_path() {
     let mut rig = Rig::make(true);
-    for (namespace, to) in [
-        (&rig.shop, SocketAddr::from((WEB, 80))),
-        (&rig.lan, (HOST, 8080).into()),
-        (&rig.web, (LAN, 9000).into()),
-    ] {
+    let paths = |places: Places| {
+        [
+            (&rig.shop, SocketAddr::from((places.web, 80)), places),
+            (&rig.lan, (places.host, 8080).into(), places),
+            (&rig.web, (places.lan, 9000).into(), places),
+        ]
+    };
+    for (namespace, to, places) in FAMILIES.into_iter().flat_map(paths) {
         let refused =
             namespace.inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)).map_err(|e| e.kind()));
         assert_eq!(refused.map(drop), Err(std::io::ErrorKind::ConnectionRefused), "{to}");
         // A closed port of UDP is told by an ICMP error, translated by the packet it quotes.
         namespace.inside(|| {
-            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            let socket = UdpSocket::bind(places.anywhere()).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             socket.connect(to).unwrap();
             socket.send(b"is anybody there?").unwrap();
