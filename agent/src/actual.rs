@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::{
     kernel::netlink::Netlink,
@@ -19,7 +19,7 @@ use crate::{
         uplink::World,
     },
     map::contents::Tables,
-    names::Names,
+    names::{MadeOf, Names},
 };
 
 /// The host's end of an endpoint's veth.
@@ -27,10 +27,14 @@ use crate::{
 pub struct Veth {
     /// Whose it is.
     pub endpoint: String,
-    /// Of what it was made from.
-    pub fingerprint: u64,
+    /// What it was made from.
+    pub made_of: MadeOf,
     /// Administratively up.
     pub up: bool,
+}
+
+fn is_link_local(address: IpNet) -> bool {
+    matches!(address, IpNet::V6(address) if address.addr().is_unicast_link_local())
 }
 
 /// How long a veth of ours stands before more is done for it than it needs to work.
@@ -50,7 +54,7 @@ pub struct Actual {
     /// Its MTU, the smaller of its two ends'.
     pub leg_mtu: u32,
     /// The addresses it bears.
-    pub gateways: BTreeSet<Ipv4Net>,
+    pub gateways: BTreeSet<IpNet>,
     /// What of the host is not ours.
     pub world: World,
     /// The tables.
@@ -71,12 +75,12 @@ impl Actual {
         self.veths = devices
             .iter()
             .filter_map(|device| {
-                let (endpoint, fingerprint) = names.read_alias(&device.alias)?;
+                let (endpoint, made_of) = names.read_alias(&device.alias)?;
                 Some((
                     device.ifindex,
                     Veth {
                         endpoint: endpoint.to_owned(),
-                        fingerprint,
+                        made_of,
                         up: device.up,
                     },
                 ))
@@ -100,7 +104,7 @@ impl Actual {
             .unwrap_or(0);
         self.gateways = addresses
             .iter()
-            .filter(|address| address.ifindex == self.leg.host)
+            .filter(|address| address.ifindex == self.leg.host && !is_link_local(address.address))
             .map(|address| address.address)
             .collect();
         self.world = World::of(devices, addresses, names);

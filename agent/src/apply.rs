@@ -4,12 +4,20 @@
 //! 2. Devices, sandboxes and addresses go; others are made. A veth is made down, with its program attached.
 //! 3. Tables gain who is there now, published ports last, and the epoch moves.
 //! 4. Programs are seen to, on devices that were there before.
-//! 5. The new veths go up, the container's end last.
+//! 5. The new veths go up, the container's end last; sandboxes that lose a way out get another.
 //!
 //! One endpoint that cannot be made is told of and leaves the others alone.
 
-use std::{collections::BTreeMap, io, path::PathBuf, thread, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    path::PathBuf,
+    thread,
+    time::Instant,
+};
 
+use ipnet::IpNet;
 use sluice_datapath_common::{
     network::Network,
     programs::{FROM_CONTAINER, FROM_HOST, FROM_NIC, TO_NIC},
@@ -20,10 +28,10 @@ use crate::{
     AgentError, Tried,
     actual::{Actual, Veth},
     desired::Desired,
-    kernel::netlink::Netlink,
+    kernel::{netlink::Netlink, sock_diag},
     link::{host_leg, sandbox, veth},
     map::{contents::Tables, pins::Maps},
-    names::Names,
+    names::{MadeOf, Names},
     plan::{self, Steps, Troubles},
     program::{attach::Attacher, load::Programs},
 };
@@ -97,6 +105,7 @@ pub fn apply(
     report.endpoints_gone = !steps.generations.remove.is_empty();
     report.changes += steps.count();
     withdraw(hands.maps, &steps, &mut actual.tables)?;
+    part_with(hands.netlink, actual.leg.host, &steps.departed());
     if routes_moved || (steps.moves_epoch && steps.removes()) {
         move_epoch(hands.maps)?;
     }
@@ -139,6 +148,7 @@ pub fn apply(
 
     // 5
     raise(hands, &made, actual, &mut report.troubles);
+    turn(hands, &devices.turn, actual, &mut report.troubles);
     if !devices.lift.is_empty() {
         veth::lift_all(hands.netlink, &devices.lift).tried(|| "setting veths up".to_owned())?;
     }
@@ -150,16 +160,22 @@ fn withdraw(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), Agent
     let mut all = || -> io::Result<()> {
         steps.generations.blank(&maps.GENERATIONS, &mut mirror.generations, 0)?;
         steps.published4.withdraw(&maps.PUBLISHED4, &mut mirror.published4)?;
+        steps.published6.withdraw(&maps.PUBLISHED6, &mut mirror.published6)?;
         steps.attachments.withdraw(&maps.ATTACHMENTS, &mut mirror.attachments)?;
         steps.endpoints4.withdraw(&maps.ENDPOINTS4, &mut mirror.endpoints4)?;
+        steps.endpoints6.withdraw(&maps.ENDPOINTS6, &mut mirror.endpoints6)?;
         steps.ranges4.withdraw(&maps.RANGES4, &mut mirror.ranges4)?;
+        steps.ranges6.withdraw(&maps.RANGES6, &mut mirror.ranges6)?;
         steps.reserved.blank(&maps.RESERVED, &mut mirror.reserved, 0)?;
         steps.networks.grant(&maps.NETWORKS, &mut mirror.networks)?;
         steps.subnets4.withdraw(&maps.SUBNETS4, &mut mirror.subnets4)?;
+        steps.subnets6.withdraw(&maps.SUBNETS6, &mut mirror.subnets6)?;
         steps
             .networks
             .blank(&maps.NETWORKS, &mut mirror.networks, Network::default())?;
         steps.uplinks4.withdraw(&maps.UPLINKS4, &mut mirror.uplinks4)?;
+        steps.uplinks6.withdraw(&maps.UPLINKS6, &mut mirror.uplinks6)?;
+        steps.local6.withdraw(&maps.LOCAL6, &mut mirror.local6)?;
         steps.local4.withdraw(&maps.LOCAL4, &mut mirror.local4)
     };
     all().tried(|| "taking entries from the datapath's tables".to_owned())
@@ -170,17 +186,54 @@ fn grant(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), AgentErr
     let mut all = || -> io::Result<()> {
         steps.networks.grant(&maps.NETWORKS, &mut mirror.networks)?;
         steps.subnets4.grant(&maps.SUBNETS4, &mut mirror.subnets4)?;
+        steps.subnets6.grant(&maps.SUBNETS6, &mut mirror.subnets6)?;
         steps.local4.grant(&maps.LOCAL4, &mut mirror.local4)?;
+        steps.local6.grant(&maps.LOCAL6, &mut mirror.local6)?;
         steps.uplinks4.grant(&maps.UPLINKS4, &mut mirror.uplinks4)?;
+        steps.uplinks6.grant(&maps.UPLINKS6, &mut mirror.uplinks6)?;
         steps.generations.grant(&maps.GENERATIONS, &mut mirror.generations)?;
         steps.endpoints4.grant(&maps.ENDPOINTS4, &mut mirror.endpoints4)?;
+        steps.endpoints6.grant(&maps.ENDPOINTS6, &mut mirror.endpoints6)?;
         steps.attachments.grant(&maps.ATTACHMENTS, &mut mirror.attachments)?;
         steps.reserved.grant(&maps.RESERVED, &mut mirror.reserved)?;
         steps.settings.grant(&maps.SETTINGS, &mut mirror.settings)?;
         steps.ranges4.grant(&maps.RANGES4, &mut mirror.ranges4)?;
+        steps.ranges6.grant(&maps.RANGES6, &mut mirror.ranges6)?;
+        steps.published6.grant(&maps.PUBLISHED6, &mut mirror.published6)?;
         steps.published4.grant(&maps.PUBLISHED4, &mut mirror.published4)
     };
     all().tried(|| "writing the datapath's tables".to_owned())
+}
+
+/// Makes the host forget endpoints that are gone: who has their addresses next is another, at another MAC. Nothing here may fail the round.
+fn part_with(netlink: &mut Netlink, leg: u32, departed: &BTreeSet<IpAddr>) {
+    if departed.is_empty() {
+        return;
+    }
+    match netlink.carry_out(
+        departed
+            .iter()
+            .map(|address| host_leg::forget_neighbour(leg, *address))
+            .collect(),
+    ) {
+        Ok(outcomes) => {
+            for error in outcomes.into_iter().filter_map(Result::err) {
+                if error.raw_os_error() != Some(libc::ENOENT) {
+                    tracing::debug!(%error, "cannot forget a neighbour");
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot forget neighbours"),
+    }
+    // A process of the host that is connected to one would go on sending to nobody for ever: no hook runs on what it sends.
+    match sock_diag::destroy_udp(|peer| departed.contains(&peer)) {
+        Ok(0) => {}
+        Ok(destroyed) => tracing::debug!(
+            destroyed,
+            "sockets of the host were connected to endpoints that are gone"
+        ),
+        Err(error) => tracing::warn!(%error, "cannot part sockets of the host from endpoints that are gone"),
+    }
 }
 
 /// Every flow is judged again on its next packet.
@@ -213,6 +266,13 @@ fn settle_leg(hands: &mut Hands<'_>, devices: &plan::Devices, actual: &mut Actua
     if let Some(mtu) = devices.leg_mtu {
         host_leg::set_mtu(hands.netlink, actual.leg, mtu).tried(|| format!("giving {leg} the MTU {mtu}"))?;
         actual.leg_mtu = mtu;
+    }
+    let has_ipv6 = |gateways: &BTreeSet<IpNet>| gateways.iter().any(|gateway| gateway.addr().is_ipv6());
+    let wants_ipv6 = devices.add_gateways.iter().any(|gateway| gateway.addr().is_ipv6());
+    if wants_ipv6
+        || (devices.remove_gateways.iter().any(|gateway| gateway.addr().is_ipv6()) && !has_ipv6(&actual.gateways))
+    {
+        host_leg::set_ipv6(hands.names, wants_ipv6).tried(|| format!("setting IPv6 on {leg}"))?;
     }
     for gateway in &devices.add_gateways {
         host_leg::add_gateway(hands.netlink, actual.leg, *gateway).tried(|| format!("giving {gateway} to {leg}"))?;
@@ -258,7 +318,7 @@ fn make_veths<'a>(
                     ifindex,
                     Veth {
                         endpoint: wish.endpoint.clone(),
-                        fingerprint: 0,
+                        made_of: MadeOf::default(),
                         up: true,
                     },
                 );
@@ -297,10 +357,10 @@ fn raise(hands: &mut Hands<'_>, made: &[(u32, &veth::Wish)], actual: &mut Actual
     match veth::finish_all(hands.netlink, &ready) {
         Ok(()) => {
             for (ifindex, wish) in ready {
-                if let (Some(veth), Some((_, fingerprint))) =
+                if let (Some(veth), Some((_, made_of))) =
                     (actual.veths.get_mut(&ifindex), hands.names.read_alias(&wish.alias))
                 {
-                    veth.fingerprint = fingerprint;
+                    veth.made_of = made_of;
                 }
             }
         }
@@ -309,6 +369,26 @@ fn raise(hands: &mut Hands<'_>, made: &[(u32, &veth::Wish)], actual: &mut Actual
                 .iter()
                 .map(|(_, wish)| (wish.endpoint.clone(), format!("naming {}: {error}", wish.host_end))),
         ),
+    }
+}
+
+/// Gives sandboxes other ways out by devices that stay.
+fn turn(hands: &mut Hands<'_>, turned: &[(u32, veth::Wish)], actual: &mut Actual, troubles: &mut Troubles) {
+    for (ifindex, wish) in turned {
+        let outcome = veth::turn(wish).and_then(|()| veth::finish_all(hands.netlink, &[(*ifindex, wish)]));
+        match outcome {
+            Ok(()) => {
+                if let (Some(veth), Some((_, made_of))) =
+                    (actual.veths.get_mut(ifindex), hands.names.read_alias(&wish.alias))
+                {
+                    veth.made_of = made_of;
+                }
+            }
+            Err(error) => {
+                let trouble = format!("giving the sandbox of endpoint {} its ways out: {error}", wish.endpoint);
+                troubles.insert(wish.endpoint.clone(), trouble);
+            }
+        }
     }
 }
 
@@ -417,24 +497,50 @@ impl Steps {
         }
         of(&self.networks)
             + of(&self.subnets4)
+            + of(&self.subnets6)
             + of(&self.generations)
             + of(&self.attachments)
             + of(&self.endpoints4)
+            + of(&self.endpoints6)
             + of(&self.published4)
+            + of(&self.published6)
             + of(&self.ranges4)
+            + of(&self.ranges6)
             + of(&self.settings)
             + of(&self.reserved)
             + of(&self.local4)
+            + of(&self.local6)
             + of(&self.uplinks4)
+            + of(&self.uplinks6)
+    }
+
+    /// The addresses of endpoints that are gone.
+    fn departed(&self) -> BTreeSet<IpAddr> {
+        let ipv4 = self
+            .endpoints4
+            .remove
+            .iter()
+            .map(|key| IpAddr::V4(key.0.address.into()));
+        let ipv6 = self
+            .endpoints6
+            .remove
+            .iter()
+            .map(|key| IpAddr::V6(key.0.address.into()));
+        ipv4.chain(ipv6).collect()
     }
 
     /// Something is taken away or becomes something else.
     fn removes(&self) -> bool {
         !(self.networks.is_empty()
             && self.subnets4.remove.is_empty()
+            && self.subnets6.remove.is_empty()
             && self.published4.remove.is_empty()
+            && self.published6.remove.is_empty()
             && self.ranges4.remove.is_empty()
+            && self.ranges6.remove.is_empty()
             && self.local4.remove.is_empty()
+            && self.local6.remove.is_empty()
+            && self.uplinks6.remove.is_empty()
             && self.uplinks4.remove.is_empty())
     }
 }
@@ -449,5 +555,6 @@ impl plan::Devices {
             + self.make_sandboxes.len()
             + self.make_veths.len()
             + self.lift.len()
+            + self.turn.len()
     }
 }

@@ -18,12 +18,16 @@ pub fn network(number: u32) -> Network {
             subnet: format!("172.{second}.0.0/16").parse().unwrap(),
             gateway: format!("172.{second}.0.1").parse().unwrap(),
             range: None,
+            auxiliary: Default::default(),
         }],
         icc: true,
         masquerade: true,
         internal: false,
         mtu: 1500,
         default_binding: "0.0.0.0".parse().unwrap(),
+        gateway_mode4: Default::default(),
+        gateway_mode6: Default::default(),
+        attachable: false,
         labels: Default::default(),
         options: Default::default(),
         created: serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap(),
@@ -45,6 +49,7 @@ pub fn endpoint(number: u32, generation: u32) -> Endpoint {
         addresses: vec![format!("{address}/16").parse().unwrap()],
         mac: MacAddress::of_ipv4(address),
         ports: Vec::new(),
+        gateways: vec!["172.17.0.1".parse().unwrap()],
     }
 }
 

@@ -4,4 +4,5 @@ pub mod bpf;
 pub mod mounts;
 pub mod netlink;
 pub mod netns;
+pub mod sock_diag;
 pub mod sysctl;

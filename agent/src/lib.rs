@@ -24,7 +24,7 @@ mod reconcile;
 mod roster;
 pub mod view;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use sluice_datapath_common::settings::Settings;
 use sluice_store::{Revision, SharedStore};
@@ -153,7 +153,7 @@ impl Agent {
     }
 
     /// All addresses of the host, for what binds to them.
-    pub async fn host_addresses(&self) -> Result<Vec<Ipv4Addr>, AgentError> {
+    pub async fn host_addresses(&self) -> Result<Vec<IpAddr>, AgentError> {
         in_netlink("asking for addresses", |netlink| {
             Ok(listing::addresses(netlink)?
                 .into_iter()

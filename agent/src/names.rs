@@ -12,6 +12,15 @@ const SCHEMA: u32 = 1;
 /// What a device's name can have, IFNAMSIZ without the closing zero.
 const LONGEST_DEVICE: usize = 15;
 
+/// Fingerprints of what a veth was made from.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct MadeOf {
+    /// What cannot be changed without making it anew; 0 while it is being made.
+    pub device: u64,
+    /// The ways out that it gives its sandbox, which can.
+    pub ways: u64,
+}
+
 /// The names of one instance.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Names {
@@ -59,18 +68,22 @@ impl Names {
     }
 
     /// The alias of an endpoint's veth. It says whose the device is and what it was made from.
-    pub fn alias(&self, endpoint: &Id, fingerprint: u64) -> String {
-        format!("sluice/{}/{endpoint}/{fingerprint:016x}", self.instance)
+    pub fn alias(&self, endpoint: &Id, made_of: MadeOf) -> String {
+        let MadeOf { device, ways } = made_of;
+        format!("sluice/{}/{endpoint}/{device:016x}/{ways:016x}", self.instance)
     }
 
-    /// The endpoint (as 64 digits) and fingerprint of an alias of this instance.
-    pub fn read_alias<'a>(&self, alias: &'a str) -> Option<(&'a str, u64)> {
+    /// The endpoint (as 64 digits) of an alias of this instance, and what its device was made from.
+    pub fn read_alias<'a>(&self, alias: &'a str) -> Option<(&'a str, MadeOf)> {
         let rest = alias
             .strip_prefix("sluice/")?
             .strip_prefix(self.instance.as_str())?
             .strip_prefix('/')?;
-        let (endpoint, fingerprint) = rest.split_once('/')?;
-        Some((endpoint, u64::from_str_radix(fingerprint, 16).ok()?))
+        let mut parts = rest.split('/');
+        let endpoint = parts.next()?;
+        let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
+        let (device, ways) = (number()?, number()?);
+        Some((endpoint, MadeOf { device, ways }))
     }
 
     /// The alias of both ends of the host's leg.
@@ -201,8 +214,9 @@ mod tests {
     fn an_alias_tells_the_endpoint_and_is_that_of_one_instance() {
         let (ours, others) = (names("default"), names("other"));
         let endpoint = Id::from_bytes([7; 32]);
-        let alias = ours.alias(&endpoint, 42);
-        assert_eq!(ours.read_alias(&alias), Some((endpoint.as_str(), 42)));
+        let made_of = MadeOf { device: 42, ways: 7 };
+        let alias = ours.alias(&endpoint, made_of);
+        assert_eq!(ours.read_alias(&alias), Some((endpoint.as_str(), made_of)));
         assert_eq!(others.read_alias(&alias), None);
         assert!(ours.is_ours(&ours.leg_alias()) && !ours.is_ours(&others.leg_alias()) && !ours.is_ours("eth0"));
     }

@@ -5,21 +5,27 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv6Addr},
     path::PathBuf,
 };
 
 use aya::Pod;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use sluice_datapath_common::{
-    Family, Ipv4, Ipv4Address, Ipv6Address,
+    Family, Ipv4, Ipv4Address, Ipv6, Ipv6Address,
     endpoint::{self, Attachment, EndpointKey, MAX_ENDPOINTS},
-    network::{self, FIRST_NETWORK, MAX_NETWORKS, NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL, NETWORK_MASQUERADES},
-    publish::{Publication, PublishKey, RangeKey, blocks, reserved_at},
+    network::{
+        self, FIRST_NETWORK, MAX_NETWORKS, NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL, NETWORK_MASQUERADES,
+        NETWORK_MASQUERADES6, NETWORK_ROUTED, NETWORK_ROUTED6,
+    },
+    publish::{Publication, PublishKey, RangeKey},
     settings::Settings,
     uplink::{LocalAddress, Uplink},
 };
-use sluice_model::{Endpoint, Network, PublishedPort, network::Driver};
+use sluice_model::{
+    Endpoint, Network,
+    network::{self as model, Driver, GatewayMode},
+};
 
 use crate::{
     actual::Actual,
@@ -29,7 +35,7 @@ use crate::{
         contents::{ByBytes, Changes, Entries, Tables},
         handle::Prefix,
     },
-    names::{Fingerprint, Names, host_end},
+    names::{Fingerprint, MadeOf, Names, host_end},
 };
 
 /// What cannot be made, by the id of what it was for.
@@ -44,8 +50,8 @@ pub struct Place<'a> {
     pub network: &'a Network,
     /// Its veth.
     pub wish: Wish,
-    /// Of what the veth is made from.
-    pub fingerprint: u64,
+    /// What the veth is made from.
+    pub made_of: MadeOf,
 }
 
 /// What is to be done about devices, sandboxes and addresses, in this order.
@@ -56,17 +62,19 @@ pub struct Devices {
     /// Sandboxes to remove.
     pub remove_sandboxes: Vec<PathBuf>,
     /// Addresses to take from the host's leg.
-    pub remove_gateways: Vec<Ipv4Net>,
+    pub remove_gateways: Vec<IpNet>,
     /// The MTU that the host's leg gets.
     pub leg_mtu: Option<u32>,
     /// Addresses to give to the host's leg.
-    pub add_gateways: Vec<Ipv4Net>,
+    pub add_gateways: Vec<IpNet>,
     /// Sandboxes to make: id and file.
     pub make_sandboxes: Vec<(String, PathBuf)>,
     /// Veths to make.
     pub make_veths: Vec<Wish>,
     /// Host ends that somebody has set down.
     pub lift: Vec<u32>,
+    /// Veths that stay and lead elsewhere from their sandboxes by other ways than before, by the index of their host end.
+    pub turn: Vec<(u32, Wish)>,
 }
 
 /// What is to be done to the tables.
@@ -76,24 +84,36 @@ pub struct Steps {
     pub networks: Changes<u32, network::Network>,
     /// `SUBNETS4`.
     pub subnets4: Changes<Prefix<Ipv4Address>, u32>,
+    /// `SUBNETS6`.
+    pub subnets6: Changes<Prefix<Ipv6Address>, u32>,
     /// `GENERATIONS`.
     pub generations: Changes<u32, u32>,
     /// `ATTACHMENTS`.
     pub attachments: Changes<u32, Attachment>,
     /// `ENDPOINTS4`.
     pub endpoints4: Changes<EndpointKey<Ipv4>, endpoint::Endpoint>,
+    /// `ENDPOINTS6`.
+    pub endpoints6: Changes<EndpointKey<Ipv6>, endpoint::Endpoint>,
     /// `PUBLISHED4`.
     pub published4: Changes<PublishKey<Ipv4>, Publication<Ipv4>>,
+    /// `PUBLISHED6`.
+    pub published6: Changes<PublishKey<Ipv6>, Publication<Ipv6>>,
     /// `RANGES4`.
     pub ranges4: Changes<Prefix<RangeKey<Ipv4>>, Publication<Ipv4>>,
+    /// `RANGES6`.
+    pub ranges6: Changes<Prefix<RangeKey<Ipv6>>, Publication<Ipv6>>,
     /// `RESERVED`.
     pub reserved: Changes<u32, u64>,
     /// `SETTINGS`.
     pub settings: Changes<u32, Settings>,
     /// `LOCAL4`.
     pub local4: Changes<Ipv4Address, LocalAddress>,
+    /// `LOCAL6`.
+    pub local6: Changes<Ipv6Address, LocalAddress>,
     /// `UPLINKS4`.
     pub uplinks4: Changes<u32, Uplink<Ipv4>>,
+    /// `UPLINKS6`.
+    pub uplinks6: Changes<u32, Uplink<Ipv6>>,
     /// Some flow that was judged before would be judged otherwise now.
     pub moves_epoch: bool,
 }
@@ -154,12 +174,12 @@ fn place<'a>(endpoint: &'a Endpoint, desired: &'a Desired, names: &Names) -> Res
             endpoint.interface
         ));
     }
-    let (wish, fingerprint) = wish(endpoint, network, sandbox.path.clone(), names);
+    let (wish, made_of) = wish(endpoint, network, sandbox.path.clone(), names);
     Ok(Place {
         endpoint,
         network,
         wish,
-        fingerprint,
+        made_of,
     })
 }
 
@@ -167,33 +187,18 @@ fn is_placed(network: &Network) -> bool {
     network.driver == Driver::Bridge && (FIRST_NETWORK..MAX_NETWORKS).contains(&network.number)
 }
 
-fn wish(endpoint: &Endpoint, network: &Network, sandbox: PathBuf, names: &Names) -> (Wish, u64) {
-    let has = |family_of: IpAddr| {
-        endpoint
-            .addresses
-            .iter()
-            .any(|address| address.addr().is_ipv4() == family_of.is_ipv4())
-    };
-    let gateways: Vec<IpAddr> = match network.internal {
-        true => Vec::new(),
-        false => network
-            .subnets
-            .iter()
-            .map(|subnet| subnet.gateway)
-            .filter(|gateway| has(*gateway))
-            .collect(),
-    };
+fn wish(endpoint: &Endpoint, network: &Network, sandbox: PathBuf, names: &Names) -> (Wish, MadeOf) {
     let mut wish = Wish {
         endpoint: endpoint.id.to_string(),
         host_end: host_end(&endpoint.id),
-        draft_alias: names.alias(&endpoint.id, 0),
+        draft_alias: names.alias(&endpoint.id, MadeOf::default()),
         alias: String::new(),
         gateway_mac: names.gateway_mac().0,
         sandbox,
         interface: endpoint.interface.clone(),
         mac: endpoint.mac.0,
         addresses: endpoint.addresses.clone(),
-        gateways,
+        gateways: endpoint.gateways.clone(),
         mtu: network.mtu,
     };
     let mut fingerprint = Fingerprint::EMPTY;
@@ -202,11 +207,15 @@ fn wish(endpoint: &Endpoint, network: &Network, sandbox: PathBuf, names: &Names)
     fingerprint.add_part(endpoint.mac);
     fingerprint.add_part(wish.mtu);
     wish.addresses.iter().for_each(|address| fingerprint.add_part(address));
-    wish.gateways.iter().for_each(|gateway| fingerprint.add_part(gateway));
-    // 0 is the draft's.
-    let fingerprint = fingerprint.value().max(1);
-    wish.alias = names.alias(&endpoint.id, fingerprint);
-    (wish, fingerprint)
+    let mut ways = Fingerprint::EMPTY;
+    wish.gateways.iter().for_each(|gateway| ways.add_part(gateway));
+    let made_of = MadeOf {
+        // 0 is the draft's.
+        device: fingerprint.value().max(1),
+        ways: ways.value(),
+    };
+    wish.alias = names.alias(&endpoint.id, made_of);
+    (wish, made_of)
 }
 
 /// Which devices, sandboxes and addresses go and come.
@@ -216,12 +225,15 @@ pub fn devices(desired: &Desired, places: &BTreeMap<&str, Place<'_>>, actual: &A
     for (ifindex, veth) in &actual.veths {
         let place = places
             .get(veth.endpoint.as_str())
-            .filter(|place| place.fingerprint == veth.fingerprint);
+            .filter(|place| place.made_of.device == veth.made_of.device);
         let unreadable = desired.unreadable.contains_key(&veth.endpoint);
         let in_its_sandbox = |place: &&Place<'_>| actual.sandboxes.get(&place.wish.sandbox) != Some(&false);
         if (place.filter(in_its_sandbox).is_some() || unreadable) && standing.insert(veth.endpoint.as_str()) {
             if !veth.up {
                 plan.lift.push(*ifindex);
+            }
+            if let Some(place) = place.filter(|place| place.made_of.ways != veth.made_of.ways) {
+                plan.turn.push((*ifindex, place.wish.clone()));
             }
         } else {
             plan.remove_veths.push(*ifindex);
@@ -254,7 +266,7 @@ pub fn devices(desired: &Desired, places: &BTreeMap<&str, Place<'_>>, actual: &A
         .map(|(path, id)| ((*id).clone(), (*path).clone()))
         .collect();
 
-    let gateways: BTreeSet<Ipv4Net> = gateways(desired).map(|(gateway, _)| gateway).collect();
+    let gateways: BTreeSet<IpNet> = gateways(desired).map(|(gateway, _)| gateway).collect();
     plan.remove_gateways = actual.gateways.difference(&gateways).copied().collect();
     plan.add_gateways = gateways.difference(&actual.gateways).copied().collect();
     // As large as the largest network's, else what containers send to the host would be too large for it.
@@ -268,7 +280,7 @@ pub fn devices(desired: &Desired, places: &BTreeMap<&str, Place<'_>>, actual: &A
     plan
 }
 
-fn gateways(desired: &Desired) -> impl Iterator<Item = (Ipv4Net, u32)> {
+fn gateways(desired: &Desired) -> impl Iterator<Item = (IpNet, u32)> {
     desired
         .networks
         .values()
@@ -277,6 +289,7 @@ fn gateways(desired: &Desired) -> impl Iterator<Item = (Ipv4Net, u32)> {
             network
                 .subnets
                 .iter()
+                .filter(|subnet| network.gateway_mode(model::Family::of(subnet.gateway)) != GatewayMode::Isolated)
                 .filter_map(|subnet| Some((gateway_of(subnet.gateway, subnet.subnet)?, network.number)))
         })
 }
@@ -299,7 +312,7 @@ pub fn tables(
             ifindex: actual.leg.host,
             gateway_of: number,
         };
-        tables.local4.insert(ByBytes(gateway.addr().into()), local);
+        add_local(&mut tables, gateway.addr(), local);
     }
     for (id, place) in places {
         if let Some(ifindex) = veth_of(id) {
@@ -311,35 +324,32 @@ pub fn tables(
 
 fn add_network(tables: &mut Tables, troubles: &mut Troubles, network: &Network, names: &Names) {
     let mut entry = network::Network {
-        flags: NETWORK_EXISTS,
+        flags: flags(network),
         mtu: network.mtu,
         gateway_mac: names.gateway_mac().0,
         ..Default::default()
     };
-    for (wanted, flag) in [
-        (network.icc, NETWORK_ICC),
-        (network.masquerade, NETWORK_MASQUERADES),
-        (network.internal, NETWORK_INTERNAL),
-    ] {
-        entry.flags |= if wanted { flag } else { 0 };
-    }
     for subnet in &network.subnets {
+        let bears_gateway = network.gateway_mode(model::Family::of(subnet.gateway)) != GatewayMode::Isolated;
         match subnet.gateway {
-            IpAddr::V4(gateway) => entry.gateway4 = gateway.into(),
-            IpAddr::V6(gateway) => entry.gateway6 = ipv6(gateway),
+            IpAddr::V4(gateway) if bears_gateway => entry.gateway4 = gateway.into(),
+            IpAddr::V6(gateway) if bears_gateway => entry.gateway6 = gateway.into(),
+            _ => {}
         }
-        if let IpNet::V4(subnet) = subnet.subnet {
-            let prefix = Prefix {
-                length: u32::from(subnet.prefix_len()),
-                address: subnet.network().into(),
-            };
-            if let Some(other) = tables.subnets4.insert(ByBytes(prefix), network.number) {
-                let trouble = format!(
-                    "network {} has the subnet {subnet} of network number {other}",
-                    network.name
-                );
-                troubles.insert(network.id.to_string(), trouble);
-            }
+        let other = match subnet.subnet {
+            IpNet::V4(net) => tables
+                .subnets4
+                .insert(ByBytes(prefix(net.prefix_len(), net.network().into())), network.number),
+            IpNet::V6(net) => tables
+                .subnets6
+                .insert(ByBytes(prefix(net.prefix_len(), net.network().into())), network.number),
+        };
+        if let Some(other) = other {
+            let trouble = format!(
+                "network {} has the subnet {} of network number {other}",
+                network.name, subnet.subnet
+            );
+            troubles.insert(network.id.to_string(), trouble);
         }
     }
     if tables.networks.insert(ByBytes(network.number), entry).is_some() {
@@ -351,24 +361,54 @@ fn add_network(tables: &mut Tables, troubles: &mut Troubles, network: &Network, 
     }
 }
 
+fn prefix<A>(length: u8, address: A) -> Prefix<A> {
+    Prefix {
+        length: u32::from(length),
+        address,
+    }
+}
+
+fn flags(network: &Network) -> u32 {
+    let translates = |mode| matches!(mode, GatewayMode::Nat | GatewayMode::NatUnprotected);
+    let (mode4, mode6) = (network.gateway_mode4, network.gateway_mode6);
+    [
+        (true, NETWORK_EXISTS),
+        (network.icc, NETWORK_ICC),
+        (network.internal, NETWORK_INTERNAL),
+        (network.masquerade && translates(mode4), NETWORK_MASQUERADES),
+        (network.masquerade && translates(mode6), NETWORK_MASQUERADES6),
+        (mode4 == GatewayMode::Routed, NETWORK_ROUTED),
+        (mode6 == GatewayMode::Routed, NETWORK_ROUTED6),
+    ]
+    .into_iter()
+    .filter_map(|(wanted, flag)| wanted.then_some(flag))
+    .fold(0, |flags, flag| flags | flag)
+}
+
+fn add_local(tables: &mut Tables, address: IpAddr, local: LocalAddress) {
+    match address {
+        IpAddr::V4(address) => drop(tables.local4.insert(ByBytes(address.into()), local)),
+        IpAddr::V6(address) => drop(tables.local6.insert(ByBytes(address.into()), local)),
+    }
+}
+
 fn add_world(tables: &mut Tables, world: &World) {
     for (address, ifindex) in &world.addresses {
-        tables.local4.insert(
-            ByBytes((*address).into()),
-            LocalAddress {
-                ifindex: *ifindex,
-                gateway_of: 0,
-            },
-        );
+        let local = LocalAddress {
+            ifindex: *ifindex,
+            gateway_of: 0,
+        };
+        add_local(tables, *address, local);
     }
     for uplink in &world.uplinks {
-        tables.uplinks4.insert(
-            ByBytes(uplink.ifindex),
-            Uplink {
-                address: uplink.address.into(),
-                mtu: uplink.mtu,
-            },
-        );
+        let (key, mtu) = (ByBytes(uplink.ifindex), uplink.mtu);
+        if let Some(address) = uplink.ipv4 {
+            let address = address.into();
+            tables.uplinks4.insert(key, Uplink { address, mtu });
+        }
+        // One without an address of its own leads there all the same: what is routed needs none.
+        let address = uplink.ipv6.unwrap_or(Ipv6Addr::UNSPECIFIED).into();
+        tables.uplinks6.insert(key, Uplink { address, mtu });
     }
 }
 
@@ -381,103 +421,50 @@ fn add_endpoint(tables: &mut Tables, troubles: &mut Troubles, place: &Place<'_>,
         mac: endpoint.mac.0,
         ..Default::default()
     };
-    let mut address4 = None;
-    for address in &endpoint.addresses {
-        match address.addr() {
-            IpAddr::V4(address) => address4 = Some(address),
-            IpAddr::V6(address) => attachment.address6 = ipv6(address),
-        }
-    }
     tables.generations.insert(ByBytes(endpoint.number), endpoint.generation);
-    if let Some(address) = address4 {
-        attachment.address4 = address.into();
-        let key = EndpointKey {
-            network: network.number,
-            address: address.into(),
-        };
-        let entry = endpoint::Endpoint {
-            endpoint: endpoint.number,
-            ifindex,
-            mac: endpoint.mac.0,
-            padding: [0; 2],
-        };
-        if tables.endpoints4.insert(ByBytes(key), entry).is_some() {
-            let trouble = format!(
-                "endpoint {} has the address {address} of another endpoint of network {}",
-                endpoint.id, network.name
-            );
-            troubles.insert(endpoint.id.to_string(), trouble);
-        }
-        publish(tables, troubles, place, address);
-    }
-    tables.attachments.insert(ByBytes(ifindex), attachment);
-}
-
-fn publish(tables: &mut Tables, troubles: &mut Troubles, place: &Place<'_>, address: Ipv4Addr) {
-    for port in &place.endpoint.ports {
-        // A port at an IPv6 address of the host has no table yet.
-        let IpAddr::V4(host_address) = port.host_address else {
-            continue;
-        };
-        publish_at(tables, troubles, place, address, port, host_address);
-    }
-}
-
-/// A port, or a range by the blocks it consists of: those of one port are single ports to the datapath.
-fn publish_at(
-    tables: &mut Tables,
-    troubles: &mut Troubles,
-    place: &Place<'_>,
-    address: Ipv4Addr,
-    port: &PublishedPort,
-    host_address: Ipv4Addr,
-) {
-    /// The bits of a port.
-    const WHOLE: u32 = 16;
-    let protocol = port.container.protocol.number();
-    let last = port.host_port.saturating_add(port.count.saturating_sub(1));
-    for (first, bits) in blocks(port.host_port, last) {
-        let mut publication = Publication {
-            network: place.network.number,
-            endpoint: place.endpoint.number,
-            address: address.into(),
-            port: port.container.port.saturating_add(first - port.host_port).to_be(),
-            first: 0,
-        };
-        let taken = if bits == WHOLE {
-            let key = PublishKey {
-                address: host_address.into(),
-                port: first.to_be(),
-                protocol,
-                padding: 0,
-            };
-            enter(&mut tables.published4, key, publication)
-        } else {
-            publication.first = first.to_be();
-            let address: Ipv4Address = host_address.into();
-            let key = Prefix {
-                length: 8 * size_of_val(&address) as u32 + 16 + bits,
-                address: RangeKey {
-                    address,
-                    protocol: u16::from(protocol),
-                    port: first.to_be(),
-                },
-            };
-            enter(&mut tables.ranges4, key, publication)
+    let entry = endpoint::Endpoint {
+        endpoint: endpoint.number,
+        ifindex,
+        mac: endpoint.mac.0,
+        padding: [0; 2],
+    };
+    for address in &endpoint.addresses {
+        let taken = match address.addr() {
+            IpAddr::V4(address) => {
+                attachment.address4 = address.into();
+                enter(
+                    &mut tables.endpoints4,
+                    endpoint_key(network, attachment.address4),
+                    entry,
+                )
+            }
+            IpAddr::V6(address) => {
+                attachment.address6 = address.into();
+                enter(
+                    &mut tables.endpoints6,
+                    endpoint_key(network, attachment.address6),
+                    entry,
+                )
+            }
         };
         if taken {
             let trouble = format!(
-                "endpoint {} publishes {host_address}:{first}/{}, which another endpoint does",
-                place.endpoint.id, port.container.protocol
+                "endpoint {} has the address {} of another endpoint of network {}",
+                endpoint.id,
+                address.addr(),
+                network.name
             );
-            troubles.insert(place.endpoint.id.to_string(), trouble);
-            continue;
+            troubles.insert(endpoint.id.to_string(), trouble);
         }
-        for port in first..=first.saturating_add(((1u32 << (WHOLE - bits)) - 1) as u16) {
-            if let Some((slot, bit)) = reserved_at(Ipv4::AF, protocol, port) {
-                *tables.reserved.entry(ByBytes(slot)).or_default() |= bit;
-            }
-        }
+    }
+    tables.attachments.insert(ByBytes(ifindex), attachment);
+    publish::publish(tables, troubles, place);
+}
+
+fn endpoint_key<F: Family>(network: &Network, address: F::Address) -> EndpointKey<F> {
+    EndpointKey {
+        network: network.number,
+        address,
     }
 }
 
@@ -492,37 +479,42 @@ fn enter<K: Pod, V>(entries: &mut Entries<K, V>, key: K, value: V) -> bool {
     }
 }
 
-fn ipv6(address: std::net::Ipv6Addr) -> Ipv6Address {
-    let octets = address.octets();
-    let word =
-        |index: usize| u32::from_ne_bytes([octets[index], octets[index + 1], octets[index + 2], octets[index + 3]]);
-    Ipv6Address([word(0), word(4), word(8), word(12)])
-}
-
 /// What makes the tables as they are into the tables as they must be.
 pub fn steps(actual: &Tables, desired: &Tables) -> Steps {
     let mut steps = Steps {
         networks: Changes::between(&actual.networks, &desired.networks),
         subnets4: Changes::between(&actual.subnets4, &desired.subnets4),
+        subnets6: Changes::between(&actual.subnets6, &desired.subnets6),
         generations: Changes::between(&actual.generations, &desired.generations),
         attachments: Changes::between(&actual.attachments, &desired.attachments),
         endpoints4: Changes::between(&actual.endpoints4, &desired.endpoints4),
+        endpoints6: Changes::between(&actual.endpoints6, &desired.endpoints6),
         published4: Changes::between(&actual.published4, &desired.published4),
+        published6: Changes::between(&actual.published6, &desired.published6),
         ranges4: Changes::between(&actual.ranges4, &desired.ranges4),
+        ranges6: Changes::between(&actual.ranges6, &desired.ranges6),
         reserved: Changes::between(&actual.reserved, &desired.reserved),
         settings: Changes::between(&actual.settings, &desired.settings),
         local4: Changes::between(&actual.local4, &desired.local4),
+        local6: Changes::between(&actual.local6, &desired.local6),
         uplinks4: Changes::between(&actual.uplinks4, &desired.uplinks4),
+        uplinks6: Changes::between(&actual.uplinks6, &desired.uplinks6),
         moves_epoch: false,
     };
     // An endpoint that comes or goes alone moves nothing: no flow was judged against the first, the second's die by their generation.
     steps.moves_epoch = !steps.subnets4.is_empty()
+        || !steps.subnets6.is_empty()
         || !steps.networks.is_empty()
         || !steps.published4.is_empty()
+        || !steps.published6.is_empty()
         || !steps.ranges4.is_empty()
+        || !steps.ranges6.is_empty()
         || !steps.local4.is_empty()
+        || !steps.local6.is_empty()
         || !steps.uplinks4.is_empty()
+        || !steps.uplinks6.is_empty()
         || steps.endpoints4.replaces(&actual.endpoints4)
+        || steps.endpoints6.replaces(&actual.endpoints6)
         || steps.attachments.replaces(&actual.attachments);
     steps
 }
@@ -535,5 +527,6 @@ impl Steps {
     }
 }
 
+mod publish;
 #[cfg(test)]
 mod tests;

@@ -41,6 +41,9 @@ use crate::{
 const SWARM: Duration = Duration::from_millis(100);
 /// How often it is looked whether what was made is still there.
 const CHECK: Duration = Duration::from_secs(10);
+/// How often the host's range of ephemeral ports is read. Of everything else that is followed the kernel tells; a setting of /proc/sys it tells
+/// nobody of (`proc_sys_poll` knows the host's name only), and reading one file costs microseconds.
+const GLANCE: Duration = Duration::from_secs(1);
 /// Every so many checks the tables are read again, too.
 const CHECKS_PER_TABLE_CHECK: u32 = 6;
 /// After trouble it is tried again, at first soon, then less and less often.
@@ -120,6 +123,8 @@ impl Events {
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv6Route,
         ];
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)
             .tried(|| "listening to changes of the host's network".to_owned())?;
@@ -317,10 +322,11 @@ impl Session {
         Ok(session)
     }
 
-    /// Follows changes until trouble comes.
+    /// Follows changes until trouble comes, or until the programs must be loaded with other facts.
     async fn follow(&mut self, shared: &Shared) -> Result<(), AgentError> {
         let mut checks = 0;
         let mut next_check = Instant::now() + CHECK;
+        let mut next_glance = Instant::now() + GLANCE;
         let (mut pending, mut swarm_ends) = (Scope::default(), None);
         let (mut retry_in, mut retry_at) = (FIRST_RETRY, self.retry(shared, FIRST_RETRY));
         let (names, leg) = match &self.kernel {
@@ -328,7 +334,7 @@ impl Session {
             None => return Err(AgentError::Stopped),
         };
         loop {
-            let wake = [Some(next_check), swarm_ends, retry_at]
+            let wake = [Some(next_check), Some(next_glance), swarm_ends, retry_at]
                 .into_iter()
                 .flatten()
                 .min()
@@ -357,6 +363,16 @@ impl Session {
                 }
                 () = sleep_until(wake) => {
                     let now = Instant::now();
+                    if now >= next_glance {
+                        next_glance = now + GLANCE;
+                        if self.ephemeral_ports_have_moved() {
+                            tracing::info!("the host's range of ephemeral ports has changed: the programs are loaded anew");
+                            return Ok(());
+                        }
+                        if [Some(next_check), swarm_ends, retry_at].into_iter().flatten().all(|due| due > now) {
+                            continue;
+                        }
+                    }
                     let mut scope = Scope { devices: true, ..Scope::default() };
                     if now >= next_check {
                         checks += 1;
@@ -376,6 +392,18 @@ impl Session {
             } else {
                 FIRST_RETRY
             };
+        }
+    }
+
+    /// Is the range of ephemeral ports another than the programs were loaded with? One that cannot be read is taken for the old one.
+    fn ephemeral_ports_have_moved(&self) -> bool {
+        let known = self
+            .kernel
+            .as_ref()
+            .map(|kernel| (kernel.facts.ephemeral_first, kernel.facts.ephemeral_last));
+        match (sysctl::ephemeral_ports(), known) {
+            (Ok(found), Some(known)) => found != known,
+            _ => false,
         }
     }
 

@@ -55,6 +55,7 @@ impl From<EngineError> for ApiError {
             Kind::Invalid | Kind::Command => StatusCode::BAD_REQUEST,
             Kind::NotFound => StatusCode::NOT_FOUND,
             Kind::Conflict => StatusCode::CONFLICT,
+            Kind::Forbidden => StatusCode::FORBIDDEN,
             Kind::NotOffered => StatusCode::NOT_IMPLEMENTED,
             Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -63,6 +63,11 @@ impl Filters {
             .is_none_or(|values| values.iter().all(|value| agrees(value)))
     }
 
+    /// The values of a key.
+    pub(crate) fn values(&self, key: &str) -> Vec<String> {
+        self.0.get(key).cloned().unwrap_or_default()
+    }
+
     /// The one value of a key that says yes or no.
     pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
         match self.0.get(key).map(Vec::as_slice) {

@@ -98,11 +98,11 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
         ("Networks", vec![
             get("/networks", network::list, "Lists networks; `filters`"),
             get("/networks/{id}", network::inspect, "All about a network, and who is on it"),
-            missing(Method::DELETE, "/networks/{id}", "Removes it"),
-            missing(Method::POST, "/networks/create", "Makes one"),
-            missing(Method::POST, "/networks/{id}/connect", "Puts a container on it"),
-            missing(Method::POST, "/networks/{id}/disconnect", "Takes a container off it"),
-            missing(Method::POST, "/networks/prune", "Removes those nobody is on"),
+            delete("/networks/{id}", network::remove, "Removes it"),
+            post("/networks/create", network::create, "Makes one, of the driver `bridge`"),
+            post("/networks/{id}/connect", network::connect, "Puts a container on it; a running one gets a device at once"),
+            post("/networks/{id}/disconnect", network::disconnect, "Takes a container off it; `Force`"),
+            post("/networks/prune", network::prune, "Removes those nobody is on; `filters`"),
         ]),
         ("Volumes", vec![
             missing(Method::GET, "/volumes", "Lists volumes"),

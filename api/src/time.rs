@@ -33,6 +33,40 @@ pub(crate) fn parse(text: &str) -> Result<Option<Timestamp>, String> {
     Timestamp::new(seconds, nanoseconds).map(Some).map_err(|_| wanted())
 }
 
+/// The moment that `until` of a prune means: so long ago (`10m`, `1h30m`), or a time as [`parse`] reads it.
+pub(crate) fn moment(text: &str) -> Result<Option<Timestamp>, String> {
+    match duration(text) {
+        Some(duration) => Timestamp::now()
+            .checked_sub(duration)
+            .map(Some)
+            .map_err(|error| error.to_string()),
+        None => parse(text),
+    }
+}
+
+/// A duration as Go writes it: numbers with units, the largest first.
+fn duration(text: &str) -> Option<SignedDuration> {
+    let mut seconds = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| c.is_ascii_alphabetic())?;
+        let (number, after) = rest.split_at(end);
+        let unit_ends = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_ends);
+        let number: f64 = number.parse().ok().filter(|number: &f64| *number >= 0.0)?;
+        seconds += number
+            * match unit {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                _ => return None,
+            };
+        rest = after;
+    }
+    (!text.is_empty()).then(|| SignedDuration::try_from_secs_f64(seconds).ok())?
+}
+
 /// How long ago, in the words `docker ps` uses: `3 seconds`, `About a minute`, `2 weeks`.
 pub(crate) fn in_words(duration: SignedDuration) -> String {
     let seconds = duration.as_secs().max(0);
@@ -56,6 +90,20 @@ pub(crate) fn in_words(duration: SignedDuration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_so_long_ago_or_a_time() {
+        let ago = |text: &str| Timestamp::now().as_second() - moment(text).unwrap().unwrap().as_second();
+        assert!((3600..3610).contains(&ago("1h")) && (5400..5410).contains(&ago("1h30m")));
+        assert_eq!(moment("1700000000").unwrap().unwrap().as_second(), 1_700_000_000);
+        assert_eq!(
+            moment("2023-11-14T22:13:20Z").unwrap().unwrap().as_second(),
+            1_700_000_000
+        );
+        for text in ["soon", "1x", "h", "-1h"] {
+            assert!(moment(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn durations_are_told_in_dockers_words() {

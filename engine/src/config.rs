@@ -13,6 +13,14 @@ pub struct Config {
     pub exec_root: PathBuf,
     /// The default network's gateway and subnet (`--bip`); none: 172.17.0.1/16 when free, else another private range.
     pub bip: Option<ipnet::Ipv4Net>,
+    /// `--fixed-cidr`: the part of the default network's subnet that containers get addresses of.
+    pub fixed_cidr: Option<ipnet::Ipv4Net>,
+    /// `--ipv6`: has the default network IPv6?
+    pub ipv6: bool,
+    /// `--fixed-cidr-v6`: its IPv6 subnet; none: one of this host's own unique local prefix.
+    pub fixed_cidr_v6: Option<ipnet::Ipv6Net>,
+    /// `--default-address-pool`: where subnets come from that nobody names; of a family without one, our defaults.
+    pub address_pools: Vec<crate::AddressPool>,
     /// May containers of the default network talk to each other?
     pub icc: bool,
     /// Where published ports are bound by default (`--ip`).

@@ -14,6 +14,8 @@ pub enum Kind {
     NotFound,
     /// It contradicts what is (409).
     Conflict,
+    /// It may not be done to this, or not now (403).
+    Forbidden,
     /// The container's command was not found or can't be executed (400 in the API of `start`, 127 or 126 in the CLI).
     Command,
     /// Not offered by this version (501).
@@ -51,6 +53,10 @@ impl EngineError {
 
     pub(crate) fn conflict(message: impl Into<String>) -> Self {
         Self::new(Kind::Conflict, message)
+    }
+
+    pub(crate) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(Kind::Forbidden, message)
     }
 
     pub(crate) fn not_offered(message: impl Into<String>) -> Self {

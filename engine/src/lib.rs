@@ -44,6 +44,11 @@ pub use container::{
 pub use error::{EngineError, Kind};
 pub use event::{Event, EventFilter};
 pub use info::Info;
+pub use network::{
+    create::{CreateNetwork, SubnetWish},
+    pools::AddressPool,
+    remove::PruneNetworks,
+};
 
 /// The engine of one instance.
 pub struct Engine {

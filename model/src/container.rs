@@ -1,6 +1,10 @@
 //! Containers: what a user asked for, and what became of it.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -69,6 +73,28 @@ pub enum NetworkMode {
     None,
     /// A network by name or id.
     Network(String),
+    /// The namespace of another container, by name or id.
+    Container(String),
+}
+
+/// What a user wants of a container's place in one network.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkWish {
+    /// `--ip`.
+    pub ipv4: Option<Ipv4Addr>,
+    /// `--ip6`.
+    pub ipv6: Option<Ipv6Addr>,
+    /// `--mac-address`.
+    pub mac: Option<MacAddress>,
+    /// Further names in the network.
+    pub aliases: Vec<String>,
+    /// Of several networks the one with the greatest leads everywhere else.
+    pub gateway_priority: i64,
+    /// Options of the driver, kept for those who look.
+    pub driver_options: BTreeMap<String, String>,
+    /// The name of the device; none: the next free `eth`.
+    pub interface: Option<String>,
 }
 
 /// When an ended container starts again.
@@ -305,10 +331,12 @@ pub struct EndpointView {
     pub network: Id,
     /// Addresses with prefix.
     pub addresses: Vec<IpNet>,
-    /// The gateway (IPv4).
-    pub gateway: Option<IpAddr>,
+    /// The network's gateways.
+    pub gateways: Vec<IpAddr>,
     /// The MAC.
     pub mac: MacAddress,
+    /// The device in the container.
+    pub interface: String,
 }
 
 /// A container.
@@ -326,6 +354,9 @@ pub struct Container {
     pub host_config: HostConfig,
     /// The image's id.
     pub image_id: String,
+    /// The networks it is on when it runs, by name, besides or with that of its mode.
+    #[serde(default)]
+    pub networks: BTreeMap<String, NetworkWish>,
     /// What became of it.
     pub state: ContainerState,
 }
@@ -340,5 +371,31 @@ impl ContainerState {
     /// Does it count as running? One that is about to be started again does, as in Docker: it is stopped before it is removed.
     pub fn is_up(&self) -> bool {
         self.is_alive() || self.phase == Phase::Restarting
+    }
+}
+
+impl Container {
+    /// The names of the networks it is on when it runs.
+    pub fn network_names(&self) -> Vec<String> {
+        match &self.host_config.network_mode {
+            NetworkMode::Default | NetworkMode::Network(_) if !self.networks.is_empty() => {
+                self.networks.keys().cloned().collect()
+            }
+            NetworkMode::Container(_) => Vec::new(),
+            mode => vec![mode.to_string()],
+        }
+    }
+}
+
+/// As Docker's users write it.
+impl fmt::Display for NetworkMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("bridge"),
+            Self::Host => f.write_str("host"),
+            Self::None => f.write_str("none"),
+            Self::Network(name) => f.write_str(name),
+            Self::Container(name) => write!(f, "container:{name}"),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Endpoints and the sandboxes they stand in.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -41,4 +41,7 @@ pub struct Endpoint {
     pub mac: MacAddress,
     /// Its published ports.
     pub ports: Vec<PublishedPort>,
+    /// The gateways of its network that lead everywhere else from its sandbox: of a sandbox's endpoints one leads by each family.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
 }

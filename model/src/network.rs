@@ -1,6 +1,6 @@
 //! Networks.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -20,6 +20,15 @@ pub enum Driver {
     Null,
 }
 
+/// A family of addresses.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
 /// A subnet of a network.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Subnet {
@@ -29,7 +38,30 @@ pub struct Subnet {
     pub gateway: IpAddr,
     /// Where endpoints' addresses are taken from, when not the whole subnet.
     pub range: Option<IpNet>,
+    /// Addresses that others have, by what the user calls them: no endpoint gets one.
+    #[serde(default)]
+    pub auxiliary: BTreeMap<String, IpAddr>,
 }
+
+/// How a network's endpoints meet the world, by family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayMode {
+    /// With an address of the host; the world reaches published ports at the host.
+    #[default]
+    Nat,
+    /// As `nat`, and who has a route reaches every port of an endpoint at its own address.
+    NatUnprotected,
+    /// With their own addresses; who has a route reaches published ports there.
+    Routed,
+    /// Not at all; the host bears no address in the network.
+    Isolated,
+}
+
+/// Text that names no gateway mode.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown gateway mode {0:?}: one of nat, nat-unprotected, routed, isolated is wanted")]
+pub struct UnknownGatewayMode(pub String);
 
 /// A network, as desired.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -54,10 +86,76 @@ pub struct Network {
     pub mtu: u32,
     /// Published ports are bound here when the user names no address.
     pub default_binding: IpAddr,
+    /// How its IPv4 meets the world.
+    #[serde(default)]
+    pub gateway_mode4: GatewayMode,
+    /// How its IPv6 meets the world.
+    #[serde(default)]
+    pub gateway_mode6: GatewayMode,
+    /// May containers be put on it one by one (of a meaning in swarms only; kept for those who look)?
+    #[serde(default)]
+    pub attachable: bool,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
     /// Driver options (`com.docker.network.…`).
     pub options: BTreeMap<String, String>,
     /// When it was made.
     pub created: Timestamp,
+}
+
+// === impl Network ===
+
+impl Network {
+    /// Its subnet of a family.
+    pub fn subnet(&self, family: Family) -> Option<&Subnet> {
+        self.subnets.iter().find(|subnet| Family::of(subnet.gateway) == family)
+    }
+
+    /// How it meets the world by a family.
+    pub fn gateway_mode(&self, family: Family) -> GatewayMode {
+        match family {
+            Family::V4 => self.gateway_mode4,
+            Family::V6 => self.gateway_mode6,
+        }
+    }
+}
+
+// === impl GatewayMode ===
+
+impl GatewayMode {
+    /// As the user writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::NatUnprotected => "nat-unprotected",
+            Self::Routed => "routed",
+            Self::Isolated => "isolated",
+        }
+    }
+}
+
+impl FromStr for GatewayMode {
+    type Err = UnknownGatewayMode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownGatewayMode> {
+        [Self::Nat, Self::NatUnprotected, Self::Routed, Self::Isolated]
+            .into_iter()
+            .find(|mode| mode.as_str() == text)
+            .ok_or_else(|| UnknownGatewayMode(text.to_owned()))
+    }
+}
+
+// === impl Family ===
+
+impl Family {
+    /// Both, IPv4 first.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// An address's.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
 }

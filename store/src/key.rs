@@ -6,6 +6,8 @@ use sluice_model::Id;
 pub const ROOT: &str = "/sluice/v1/";
 /// Networks.
 pub const NETWORKS: &str = "/sluice/v1/networks/";
+/// Names of networks that users made, each holding the id of its bearer.
+pub const NETWORK_NAMES: &str = "/sluice/v1/network-names/";
 /// Endpoints.
 pub const ENDPOINTS: &str = "/sluice/v1/endpoints/";
 /// Sandboxes.
@@ -20,6 +22,11 @@ pub const ADDRESSES: &str = "/sluice/v1/addresses/";
 /// A network's record.
 pub fn network(id: &Id) -> String {
     format!("{NETWORKS}{id}")
+}
+
+/// A network's name.
+pub fn network_name(name: &str) -> String {
+    format!("{NETWORK_NAMES}{name}")
 }
 
 /// An endpoint's record.

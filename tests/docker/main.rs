@@ -9,6 +9,7 @@ mod images;
 mod leftovers;
 mod lifecycle;
 mod many;
+mod networks;
 mod restarts;
 mod running;
 mod security;

@@ -20,6 +20,22 @@ pub fn without_ipv6(device: &str) -> io::Result<()> {
     set("ipv6", device, "disable_ipv6", "1")
 }
 
+/// IPv6 on this device, as we say it and nobody else: no router is listened to, and its own link-local address is good at once. Before it is up.
+pub fn with_ipv6(device: &str) -> io::Result<()> {
+    for (setting, value) in [
+        ("accept_ra", "0"),
+        ("autoconf", "0"),
+        ("accept_dad", "0"),
+        ("accept_redirects", "0"),
+        // of the MAC, which is what the datapath expects
+        ("addr_gen_mode", "0"),
+        ("disable_ipv6", "0"),
+    ] {
+        set("ipv6", device, setting, value)?;
+    }
+    Ok(())
+}
+
 /// The host's range of ephemeral ports, both ends included.
 pub fn ephemeral_ports() -> io::Result<(u16, u16)> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;

@@ -5,23 +5,27 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use rtnetlink::{
     AddressMessageBuilder, LinkUnspec, LinkVeth,
     packet_core::{NLM_F_CREATE, NLM_F_EXCL},
-    packet_route::{RouteNetlinkMessage, link::LinkMessage},
+    packet_route::{
+        AddressFamily, RouteNetlinkMessage,
+        link::LinkMessage,
+        neighbour::{NeighbourAttribute, NeighbourMessage},
+    },
 };
 
-use super::listing::Device;
+use super::{listing::Device, veth};
 use crate::{
     AgentError, Tried,
     kernel::{
-        netlink::Netlink,
+        netlink::{Netlink, Request},
         netns::ifindex,
-        sysctl::{set, without_ipv6},
+        sysctl::{set, with_ipv6, without_ipv6},
     },
     names::Names,
 };
@@ -59,6 +63,8 @@ pub fn ensure(
     let both = present(&names.host_leg).zip(present(&names.datapath_leg));
     if both.is_none() {
         make(netlink, names).tried(what)?;
+        // until a network wants it; one that is there may have it, and must not lose it for a moment
+        without_ipv6(&names.host_leg).tried(what)?;
     }
     let leg = HostLeg {
         host: ifindex(&names.host_leg).tried(what)?,
@@ -97,10 +103,11 @@ fn make(netlink: &mut Netlink, names: &Names) -> io::Result<()> {
 /// The settings of these two devices, and of no other.
 fn settle(names: &Names, forwarding: bool) -> io::Result<()> {
     let (host, datapath) = (names.host_leg.as_str(), names.datapath_leg.as_str());
-    without_ipv6(host)?;
     without_ipv6(datapath)?;
-    // The datapath asks for routes as if packets came from here, and ICMP errors are the host stack's.
+    // The datapath asks for routes as if packets came from here, and ICMP errors are the host stack's. That IPv6's switch for all devices stays
+    // as it is matters: with it on, the host would listen to no router any more and lose its own way out.
     set("ipv4", host, "forwarding", if forwarding { "1" } else { "0" })?;
+    set("ipv6", host, "forwarding", if forwarding { "1" } else { "0" })?;
     set("ipv4", datapath, "forwarding", "0")?;
     // Loose, also where the host's own default is strict: a container may answer by another way than it was asked.
     set("ipv4", host, "rp_filter", "2")?;
@@ -116,8 +123,16 @@ pub fn set_mtu(netlink: &mut Netlink, leg: HostLeg, mtu: u32) -> io::Result<()> 
     set_links(netlink, vec![set(leg.host), set(leg.datapath)])
 }
 
+/// IPv6 on the host's end, or none.
+pub fn set_ipv6(names: &Names, wanted: bool) -> io::Result<()> {
+    match wanted {
+        true => with_ipv6(&names.host_leg),
+        false => without_ipv6(&names.host_leg),
+    }
+}
+
 /// Gives the host's end a gateway address. Its prefix makes the host's route to the network.
-pub fn add_gateway(netlink: &mut Netlink, leg: HostLeg, gateway: Ipv4Net) -> io::Result<()> {
+pub fn add_gateway(netlink: &mut Netlink, leg: HostLeg, gateway: IpNet) -> io::Result<()> {
     let message = address(leg, gateway);
     match netlink.carry_out_one(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL) {
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
@@ -126,18 +141,40 @@ pub fn add_gateway(netlink: &mut Netlink, leg: HostLeg, gateway: Ipv4Net) -> io:
 }
 
 /// Takes a gateway address away.
-pub fn remove_gateway(netlink: &mut Netlink, leg: HostLeg, gateway: Ipv4Net) -> io::Result<()> {
+pub fn remove_gateway(netlink: &mut Netlink, leg: HostLeg, gateway: IpNet) -> io::Result<()> {
     match netlink.carry_out_one(RouteNetlinkMessage::DelAddress(address(leg, gateway)), 0) {
         Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
         outcome => outcome,
     }
 }
 
-fn address(leg: HostLeg, gateway: Ipv4Net) -> rtnetlink::packet_route::address::AddressMessage {
-    AddressMessageBuilder::<Ipv4Addr>::new()
-        .index(leg.host)
-        .address(gateway.addr(), gateway.prefix_len())
-        .build()
+fn address(leg: HostLeg, gateway: IpNet) -> rtnetlink::packet_route::address::AddressMessage {
+    match gateway {
+        IpNet::V4(gateway) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(leg.host)
+            .address(gateway.addr(), gateway.prefix_len())
+            .build(),
+        IpNet::V6(gateway) => {
+            let mut message = AddressMessageBuilder::<Ipv6Addr>::new()
+                .index(leg.host)
+                .address(gateway.addr(), gateway.prefix_len())
+                .build();
+            veth::without_waiting(&mut message);
+            message
+        }
+    }
+}
+
+/// What makes the host forget who has an address; ENOENT when it did not know.
+pub fn forget_neighbour(leg: u32, address: IpAddr) -> Request {
+    let mut message = NeighbourMessage::default();
+    message.header.ifindex = leg;
+    message.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.attributes = vec![NeighbourAttribute::Destination(address.into())];
+    (RouteNetlinkMessage::DelNeighbour(message), 0)
 }
 
 fn set_links(netlink: &mut Netlink, messages: Vec<LinkMessage>) -> io::Result<()> {
@@ -149,9 +186,6 @@ fn set_links(netlink: &mut Netlink, messages: Vec<LinkMessage>) -> io::Result<()
 }
 
 /// A gateway address with the prefix of its network.
-pub fn gateway_of(gateway: IpAddr, subnet: IpNet) -> Option<Ipv4Net> {
-    match gateway {
-        IpAddr::V4(address) => Ipv4Net::new(address, subnet.prefix_len()).ok(),
-        IpAddr::V6(_) => None,
-    }
+pub fn gateway_of(gateway: IpAddr, subnet: IpNet) -> Option<IpNet> {
+    IpNet::new(gateway, subnet.prefix_len()).ok()
 }

@@ -1,10 +1,10 @@
-//! All devices and IPv4 addresses of the namespace, as little of them as we need.
+//! All devices and addresses of the namespace, as little of them as we need.
 
-use std::{io, net::Ipv4Addr};
+use std::{io, net::IpAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use rtnetlink::packet_route::{
-    AddressFamily, RouteNetlinkMessage,
+    RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
     link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
 };
@@ -32,17 +32,21 @@ pub struct Device {
     pub ethernet: bool,
 }
 
-/// An IPv4 address of the host.
+/// An address of the host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Address {
     /// The device that bears it.
     pub ifindex: u32,
     /// The address and its prefix.
-    pub address: Ipv4Net,
+    pub address: IpNet,
     /// It is good for the whole network, not only on its link or host.
     pub universal: bool,
-    /// It stands behind another of its subnet.
+    /// It stands behind another: in IPv4 of its subnet; in IPv6 it is temporary (RFC 8981) and will be another tomorrow.
     pub secondary: bool,
+    /// IPv6: it is not to be used for anything new any more.
+    pub deprecated: bool,
+    /// IPv6: nobody knows yet that it is nobody else's, or it is somebody else's.
+    pub unusable: bool,
 }
 
 /// All devices.
@@ -78,10 +82,9 @@ pub fn device(message: LinkMessage) -> Device {
     device
 }
 
-/// All IPv4 addresses, in the kernel's order: a device's primary address first.
+/// All addresses, in the kernel's order: a device's primary IPv4 address first.
 pub fn addresses(netlink: &mut Netlink) -> io::Result<Vec<Address>> {
-    let mut request = AddressMessage::default();
-    request.header.family = AddressFamily::Inet;
+    let request = AddressMessage::default();
     let mut addresses = Vec::new();
     netlink.dump(RouteNetlinkMessage::GetAddress(request), |answer| {
         if let RouteNetlinkMessage::NewAddress(message) = answer {
@@ -92,20 +95,24 @@ pub fn addresses(netlink: &mut Netlink) -> io::Result<Vec<Address>> {
 }
 
 fn address(message: &AddressMessage) -> Option<Address> {
-    let find = |wanted: fn(&AddressAttribute) -> Option<Ipv4Addr>| message.attributes.iter().find_map(wanted);
+    let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(wanted);
     // On a point-to-point device `Address` is the other side's.
     let local = find(|attribute| match attribute {
-        AddressAttribute::Local(std::net::IpAddr::V4(address)) => Some(*address),
+        AddressAttribute::Local(address) => Some(*address),
         _ => None,
     });
     let other = find(|attribute| match attribute {
-        AddressAttribute::Address(std::net::IpAddr::V4(address)) => Some(*address),
+        AddressAttribute::Address(address) => Some(*address),
         _ => None,
     });
+    let has = |flag: AddressHeaderFlags| message.header.flags.contains(flag);
     Some(Address {
         ifindex: message.header.index,
-        address: Ipv4Net::new(local.or(other)?, message.header.prefix_len).ok()?,
+        address: IpNet::new(local.or(other)?, message.header.prefix_len).ok()?,
         universal: message.header.scope == AddressScope::Universe,
-        secondary: message.header.flags.contains(AddressHeaderFlags::Secondary),
+        secondary: has(AddressHeaderFlags::Secondary),
+        deprecated: has(AddressHeaderFlags::Deprecated),
+        unusable: has(AddressHeaderFlags::Dadfailed)
+            || has(AddressHeaderFlags::Tentative) && !has(AddressHeaderFlags::Optimistic),
     })
 }

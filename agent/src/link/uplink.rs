@@ -1,8 +1,11 @@
 //! Where the world begins: the devices that lead to it, and the host's own addresses.
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
@@ -20,8 +23,10 @@ pub struct Uplink {
     pub name: String,
     /// Bytes.
     pub mtu: u32,
-    /// The address that masqueraded flows leave with: its primary one.
-    pub address: Ipv4Addr,
+    /// The IPv4 address that masqueraded flows leave with: its primary one.
+    pub ipv4: Option<Ipv4Addr>,
+    /// The IPv6 address that masqueraded flows leave with: one that will stay.
+    pub ipv6: Option<Ipv6Addr>,
 }
 
 /// What of the host is not ours.
@@ -29,8 +34,8 @@ pub struct Uplink {
 pub struct World {
     /// Devices that programs are attached to.
     pub uplinks: Vec<Uplink>,
-    /// The host's own addresses, 127/8 and our gateways not among them, and the devices that bear them.
-    pub addresses: Vec<(Ipv4Addr, u32)>,
+    /// The host's own addresses and the devices that bear them; not among them are loopback's, those of one link only, and our gateways.
+    pub addresses: Vec<(IpAddr, u32)>,
 }
 
 impl World {
@@ -50,75 +55,108 @@ impl World {
         let uplinks = devices
             .iter()
             .filter(leads_out)
-            .filter_map(|device| {
-                Some(Uplink {
-                    ifindex: device.ifindex,
-                    name: device.name.clone(),
-                    mtu: device.mtu,
-                    address: primary(addresses, device.ifindex)?,
-                })
+            .map(|device| Uplink {
+                ifindex: device.ifindex,
+                name: device.name.clone(),
+                mtu: device.mtu,
+                ipv4: primary(addresses, device.ifindex),
+                ipv6: lasting(addresses, device.ifindex),
             })
+            .filter(|uplink| uplink.ipv4.is_some() || uplink.ipv6.is_some())
             .collect();
         let addresses = addresses
             .iter()
-            .filter(|address| !address.address.addr().is_loopback() && foreign(address.ifindex).is_some())
+            .filter(|address| is_everywhere(address.address.addr()) && foreign(address.ifindex).is_some())
             .map(|address| (address.address.addr(), address.ifindex))
             .collect();
         Self { uplinks, addresses }
     }
 }
 
-/// A device's first address that is neither secondary nor only for its link, if there is one; else its first.
+/// Is it known beyond a link and this host? (An IPv4 address of one link only, 169.254/16, is an address like another: clouds route them.)
+fn is_everywhere(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_loopback(),
+        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+    }
+}
+
+/// A device's first IPv4 address that is neither secondary nor only for its link, if there is one; else its first.
 fn primary(addresses: &[Address], ifindex: u32) -> Option<Ipv4Addr> {
     addresses
         .iter()
         .filter(|address| address.ifindex == ifindex)
-        .min_by_key(|address| (!address.universal, address.secondary))
-        .map(|address| address.address.addr())
+        .filter_map(|address| match address.address.addr() {
+            IpAddr::V4(bare) => Some((address, bare)),
+            IpAddr::V6(_) => None,
+        })
+        .min_by_key(|(address, _)| (!address.universal, address.secondary))
+        .map(|(_, bare)| bare)
+}
+
+/// A device's best IPv6 address to speak from: a global one before a unique local one, of these one that will be there tomorrow. One that is
+/// deprecated is better than none: what speaks from it is heard.
+fn lasting(addresses: &[Address], ifindex: u32) -> Option<Ipv6Addr> {
+    addresses
+        .iter()
+        .filter(|address| address.ifindex == ifindex && !address.unusable)
+        .filter_map(|address| match address.address.addr() {
+            IpAddr::V6(bare) if is_everywhere(bare.into()) => Some((address, bare)),
+            _ => None,
+        })
+        .min_by_key(|(address, bare)| (address.deprecated, bare.is_unique_local(), address.secondary))
+        .map(|(_, bare)| bare)
 }
 
 /// A route of the main table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Route {
-    /// Where to; 0.0.0.0/0 is the default.
-    pub destination: Ipv4Net,
+    /// Where to; of no bits is the default.
+    pub destination: IpNet,
     /// By which device; 0 where there are several or none.
     pub ifindex: u32,
+    /// By which router.
+    pub gateway: Option<IpAddr>,
     /// Smaller is preferred.
     pub priority: u32,
 }
 
-/// The IPv4 unicast routes of the main table.
+/// The unicast routes of the main table, of both families.
 pub fn routes(netlink: &mut Netlink) -> io::Result<Vec<Route>> {
-    let mut request = RouteMessage::default();
-    request.header.address_family = AddressFamily::Inet;
     let mut routes = Vec::new();
-    netlink.dump(RouteNetlinkMessage::GetRoute(request), |answer| {
-        if let RouteNetlinkMessage::NewRoute(message) = answer {
-            routes.extend(route(&message));
-        }
-    })?;
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        netlink.dump(RouteNetlinkMessage::GetRoute(request), |answer| {
+            if let RouteNetlinkMessage::NewRoute(message) = answer {
+                routes.extend(route(&message));
+            }
+        })?;
+    }
     Ok(routes)
 }
 
 fn route(message: &RouteMessage) -> Option<Route> {
     let header = &message.header;
-    if header.address_family != AddressFamily::Inet
-        || header.kind != RouteType::Unicast
-        || header.table != RouteHeader::RT_TABLE_MAIN
-    {
+    if header.kind != RouteType::Unicast || header.table != RouteHeader::RT_TABLE_MAIN {
         return None;
     }
     let mut route = Route {
-        destination: Ipv4Net::default(),
+        destination: match header.address_family {
+            AddressFamily::Inet => IpNet::V4(Ipv4Net::default()),
+            AddressFamily::Inet6 => IpNet::V6(Ipv6Net::default()),
+            _ => return None,
+        },
         ifindex: 0,
+        gateway: None,
         priority: 0,
     };
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => {
-                route.destination = Ipv4Net::new(*address, header.destination_prefix_length).ok()?;
+            RouteAttribute::Destination(address) => {
+                route.destination = IpNet::new(plain(address)?, header.destination_prefix_length).ok()?;
             }
+            RouteAttribute::Gateway(address) => route.gateway = plain(address),
             RouteAttribute::Oif(ifindex) => route.ifindex = *ifindex,
             RouteAttribute::Priority(priority) => route.priority = *priority,
             _ => {}
@@ -127,12 +165,20 @@ fn route(message: &RouteMessage) -> Option<Route> {
     Some(route)
 }
 
-/// The MTU of the default route's device, 1500 without one.
+fn plain(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+/// The MTU of the default route's device, IPv4's before IPv6's; 1500 without one.
 pub fn default_mtu(routes: &[Route], devices: &[Device]) -> u32 {
     routes
         .iter()
         .filter(|route| route.destination.prefix_len() == 0)
-        .min_by_key(|route| route.priority)
+        .min_by_key(|route| (route.destination.addr().is_ipv6(), route.priority))
         .and_then(|route| devices.iter().find(|device| device.ifindex == route.ifindex))
         .map_or(1500, |device| device.mtu)
 }
@@ -152,11 +198,11 @@ pub fn occupied(devices: &[Device], addresses: &[Address], routes: &[Route], nam
         .iter()
         .filter(|route| !ours.contains(&route.ifindex))
         .map(|route| route.destination.trunc());
-    let mut occupied: Vec<IpNet> = by_address
-        .chain(by_route)
-        .filter(|prefix| prefix.prefix_len() > 0 && !prefix.addr().is_loopback())
-        .map(IpNet::V4)
-        .collect();
+    let counts = |prefix: &IpNet| {
+        let for_many = matches!(prefix, IpNet::V6(prefix) if prefix.addr().is_multicast());
+        prefix.prefix_len() > 0 && is_everywhere(prefix.addr()) && !for_many
+    };
+    let mut occupied: Vec<IpNet> = by_address.chain(by_route).filter(counts).collect();
     occupied.sort();
     occupied.dedup();
     occupied
@@ -189,6 +235,8 @@ mod tests {
             address: address.parse().unwrap(),
             universal: true,
             secondary: false,
+            deprecated: false,
+            unusable: false,
         }
     }
 
@@ -246,9 +294,50 @@ mod tests {
             &[link_local.clone(), secondary, address(2, "192.0.2.1/24")],
             &names(),
         );
-        assert_eq!(world.uplinks[0].address, Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(world.uplinks[0].ipv4, Some(Ipv4Addr::new(192, 0, 2, 1)));
         let world = World::of(&[device(2, "eth0")], &[link_local], &names());
-        assert_eq!(world.uplinks[0].address, Ipv4Addr::new(169, 254, 1, 1));
+        assert_eq!(world.uplinks[0].ipv4, Some(Ipv4Addr::new(169, 254, 1, 1)));
+    }
+
+    #[test]
+    fn of_its_ipv6_addresses_a_device_speaks_from_the_one_that_stays() {
+        let link_local = Address {
+            universal: false,
+            ..address(2, "fe80::1/64")
+        };
+        let temporary = Address {
+            secondary: true,
+            ..address(2, "2001:db8::7/64")
+        };
+        let deprecated = Address {
+            deprecated: true,
+            ..address(2, "2001:db8::8/64")
+        };
+        let tentative = Address {
+            unusable: true,
+            ..address(2, "2001:db8::9/64")
+        };
+        let (local, global) = (address(2, "fd00::1/64"), address(2, "2001:db8::1/64"));
+        let chosen = |addresses: &[&Address]| {
+            let addresses: Vec<Address> = addresses.iter().map(|address| (*address).clone()).collect();
+            let world = World::of(&[device(2, "eth0")], &addresses, &names());
+            world
+                .uplinks
+                .first()
+                .and_then(|uplink| uplink.ipv6)
+                .map(|address| address.to_string())
+        };
+        let all = [&link_local, &tentative, &deprecated, &local, &temporary, &global];
+        for (left, wanted) in [
+            (&all[..], Some("2001:db8::1")),
+            (&all[..5], Some("2001:db8::7")),
+            (&all[..4], Some("fd00::1")),
+            (&all[..3], Some("2001:db8::8")),
+            (&all[..2], None),
+            (&all[..1], None),
+        ] {
+            assert_eq!(chosen(left).as_deref(), wanted);
+        }
     }
 
     #[test]
@@ -264,8 +353,9 @@ mod tests {
             },
         ];
         let default = |ifindex, priority| Route {
-            destination: Ipv4Net::default(),
+            destination: "0.0.0.0/0".parse().unwrap(),
             ifindex,
+            gateway: None,
             priority,
         };
         assert_eq!(default_mtu(&[default(3, 100), default(2, 50)], &devices), 1400);
@@ -281,6 +371,7 @@ mod tests {
         let route = |destination: &str, ifindex| Route {
             destination: destination.parse().unwrap(),
             ifindex,
+            gateway: None,
             priority: 0,
         };
         let occupied = occupied(
@@ -291,10 +382,12 @@ mod tests {
                 route("10.0.0.0/8", 2),
                 route("172.17.0.0/16", 5),
                 route("192.0.2.0/24", 2),
+                route("fe80::/64", 2),
+                route("fd00:1::/48", 2),
             ],
             &names(),
         );
-        let expected: Vec<IpNet> = ["10.0.0.0/8", "192.0.2.0/24"]
+        let expected: Vec<IpNet> = ["10.0.0.0/8", "192.0.2.0/24", "fd00:1::/48"]
             .iter()
             .map(|prefix| prefix.parse().unwrap())
             .collect();

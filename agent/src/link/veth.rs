@@ -11,14 +11,16 @@ use std::{
 use ipnet::IpNet;
 use rtnetlink::{
     AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-    packet_core::{NLM_F_CREATE, NLM_F_EXCL},
+    packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
     packet_route::{
         RouteNetlinkMessage,
-        address::{AddressAttribute, AddressFlags, AddressMessage},
+        address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
         link::{InfoData, InfoKind, InfoVeth, LinkMessage},
+        route::RouteMessage,
     },
 };
 
+use super::uplink;
 use crate::kernel::{
     netlink::{Netlink, Request},
     netns::{self, ifindex},
@@ -104,40 +106,81 @@ pub fn furnish(wish: &Wish) -> io::Result<()> {
 
 fn furnish_here(wish: &Wish) -> io::Result<()> {
     let index = ifindex(&wish.interface)?;
-    let ipv6 = wish.addresses.iter().any(|address| matches!(address, IpNet::V6(_)));
-    sysctl::set("ipv6", &wish.interface, "disable_ipv6", if ipv6 { "0" } else { "1" })?;
-    let mut requests: Vec<Request> = Vec::new();
-    for address in &wish.addresses {
-        requests.push((
+    let (ipv4, ipv6): (Vec<IpNet>, Vec<IpNet>) = wish
+        .addresses
+        .iter()
+        .partition(|address| matches!(address, IpNet::V4(_)));
+    if ipv6.is_empty() {
+        sysctl::without_ipv6(&wish.interface)?;
+    } else {
+        sysctl::with_ipv6(&wish.interface)?;
+    }
+    let address = |address: &IpNet| {
+        (
             RouteNetlinkMessage::NewAddress(address_message(index, *address)),
             NLM_F_CREATE | NLM_F_EXCL,
-        ));
-    }
+        )
+    };
+    let mut requests: Vec<Request> = ipv4.iter().map(address).collect();
     requests.push((
         RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).up().build()),
         0,
     ));
+    // IPv6 begins with a device that is up: what it is given before has no route until then.
+    requests.extend(ipv6.iter().map(address));
     for gateway in &wish.gateways {
-        let route = match gateway {
-            IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new()
-                .gateway(*gateway)
-                .output_interface(index)
-                .build(),
-            IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new()
-                .gateway(*gateway)
-                .output_interface(index)
-                .build(),
-        };
-        requests.push((RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL));
+        requests.push((
+            RouteNetlinkMessage::NewRoute(way_out(index, *gateway)),
+            NLM_F_CREATE | NLM_F_EXCL,
+        ));
     }
     let told = ["giving it its address", "bringing it up", "giving it its way out"];
-    let steps = std::iter::repeat_n(told[0], wish.addresses.len())
+    let steps = std::iter::repeat_n(told[0], ipv4.len())
         .chain([told[1]])
+        .chain(std::iter::repeat_n(told[0], ipv6.len()))
         .chain(std::iter::repeat_n(told[2], wish.gateways.len()));
     for (outcome, step) in Netlink::open()?.carry_out(requests)?.into_iter().zip(steps) {
         outcome.map_err(|error| io::Error::new(error.kind(), format!("{step}: {error}")))?;
     }
     Ok(())
+}
+
+/// Gives the sandbox the ways out that are wished for by this device, and takes those away that are not.
+pub fn turn(wish: &Wish) -> io::Result<()> {
+    let sandbox = netns::open(&wish.sandbox)?;
+    netns::within(&sandbox, || {
+        let index = ifindex(&wish.interface)?;
+        let mut netlink = Netlink::open()?;
+        let mut present = Vec::new();
+        for route in uplink::routes(&mut netlink)? {
+            if route.destination.prefix_len() == 0 && route.ifindex == index {
+                present.extend(route.gateway);
+            }
+        }
+        let mut requests: Vec<Request> = Vec::new();
+        for gateway in present.iter().filter(|gateway| !wish.gateways.contains(gateway)) {
+            requests.push((RouteNetlinkMessage::DelRoute(way_out(index, *gateway)), 0));
+        }
+        for gateway in wish.gateways.iter().filter(|gateway| !present.contains(gateway)) {
+            // what the container's owner has put in its place by hand gives way
+            let flags = NLM_F_CREATE | NLM_F_REPLACE;
+            requests.push((RouteNetlinkMessage::NewRoute(way_out(index, *gateway)), flags));
+        }
+        netlink.carry_out(requests)?.into_iter().collect()
+    })
+}
+
+fn way_out(index: u32, gateway: IpAddr) -> RouteMessage {
+    match gateway {
+        IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(gateway)
+            .output_interface(index)
+            .build(),
+        IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .gateway(gateway)
+            .output_interface(index)
+            .build(),
+    }
 }
 
 fn address_message(index: u32, address: IpNet) -> AddressMessage {
@@ -151,11 +194,16 @@ fn address_message(index: u32, address: IpNet) -> AddressMessage {
                 .index(index)
                 .address(net.addr(), net.prefix_len())
                 .build();
-            // Nobody else can have it: no second of waiting for duplicates.
-            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            without_waiting(&mut message);
             message
         }
     }
+}
+
+/// Nobody else can have an IPv6 address of ours: no second of waiting for duplicates.
+pub fn without_waiting(message: &mut AddressMessage) {
+    message.header.flags |= AddressHeaderFlags::Nodad;
+    message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
 }
 
 /// Sets host ends up whose programs are attached and whose tables are written.

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, collections::BTreeMap, io};
 
 use aya::Pod;
 use sluice_datapath_common::{
-    Ipv4, Ipv4Address,
+    Ipv4, Ipv4Address, Ipv6, Ipv6Address,
     endpoint::{Attachment, Endpoint, EndpointKey},
     network::{NETWORK_EXISTS, Network},
     publish::{Publication, PublishKey, RangeKey},
@@ -31,24 +31,36 @@ pub struct Tables {
     pub networks: Entries<u32, Network>,
     /// `SUBNETS4`.
     pub subnets4: Entries<Prefix<Ipv4Address>, u32>,
+    /// `SUBNETS6`.
+    pub subnets6: Entries<Prefix<Ipv6Address>, u32>,
     /// `GENERATIONS`.
     pub generations: Entries<u32, u32>,
     /// `ATTACHMENTS`.
     pub attachments: Entries<u32, Attachment>,
     /// `ENDPOINTS4`.
     pub endpoints4: Entries<EndpointKey<Ipv4>, Endpoint>,
+    /// `ENDPOINTS6`.
+    pub endpoints6: Entries<EndpointKey<Ipv6>, Endpoint>,
     /// `PUBLISHED4`.
     pub published4: Entries<PublishKey<Ipv4>, Publication<Ipv4>>,
+    /// `PUBLISHED6`.
+    pub published6: Entries<PublishKey<Ipv6>, Publication<Ipv6>>,
     /// `RANGES4`.
     pub ranges4: Entries<Prefix<RangeKey<Ipv4>>, Publication<Ipv4>>,
+    /// `RANGES6`.
+    pub ranges6: Entries<Prefix<RangeKey<Ipv6>>, Publication<Ipv6>>,
     /// `RESERVED`.
     pub reserved: Entries<u32, u64>,
     /// `SETTINGS`.
     pub settings: Entries<u32, Settings>,
     /// `LOCAL4`.
     pub local4: Entries<Ipv4Address, LocalAddress>,
+    /// `LOCAL6`.
+    pub local6: Entries<Ipv6Address, LocalAddress>,
     /// `UPLINKS4`.
     pub uplinks4: Entries<u32, Uplink<Ipv4>>,
+    /// `UPLINKS6`.
+    pub uplinks6: Entries<u32, Uplink<Ipv6>>,
 }
 
 /// What is to be done to one table.
@@ -168,7 +180,7 @@ impl<K: Pod, V: Pod + PartialEq> Changes<K, V> {
 impl Tables {
     /// Writes down what may be changed while packets pass.
     pub fn set(&mut self, settings: Settings) {
-        let published_ranges = self.ranges4.len() as u32;
+        let published_ranges = (self.ranges4.len() + self.ranges6.len()) as u32;
         let settings = Settings {
             published_ranges,
             ..settings
@@ -183,15 +195,21 @@ impl Tables {
         Ok(Self {
             networks: read(&maps.NETWORKS, |_, network| network.flags & NETWORK_EXISTS != 0)?,
             subnets4: read(&maps.SUBNETS4, |_, _| true)?,
+            subnets6: read(&maps.SUBNETS6, |_, _| true)?,
             generations: read(&maps.GENERATIONS, |_, generation| *generation != 0)?,
             attachments: read(&maps.ATTACHMENTS, |_, _| true)?,
             endpoints4: read(&maps.ENDPOINTS4, |_, _| true)?,
+            endpoints6: read(&maps.ENDPOINTS6, |_, _| true)?,
             published4: read(&maps.PUBLISHED4, |_, _| true)?,
+            published6: read(&maps.PUBLISHED6, |_, _| true)?,
             ranges4: read(&maps.RANGES4, |_, _| true)?,
+            ranges6: read(&maps.RANGES6, |_, _| true)?,
             reserved: read(&maps.RESERVED, |_, ports| *ports != 0)?,
             settings: read(&maps.SETTINGS, |_, settings| *settings != Settings::default())?,
             local4: read(&maps.LOCAL4, |_, _| true)?,
+            local6: read(&maps.LOCAL6, |_, _| true)?,
             uplinks4: read(&maps.UPLINKS4, |_, _| true)?,
+            uplinks6: read(&maps.UPLINKS6, |_, _| true)?,
         })
     }
 }

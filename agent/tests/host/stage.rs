@@ -206,12 +206,16 @@ pub fn network() -> Network {
             subnet: "172.31.0.0/16".parse().unwrap(),
             gateway: "172.31.0.1".parse().unwrap(),
             range: None,
+            auxiliary: Default::default(),
         }],
         icc: true,
         masquerade: true,
         internal: false,
         mtu: 1500,
         default_binding: "0.0.0.0".parse().unwrap(),
+        gateway_mode4: Default::default(),
+        gateway_mode6: Default::default(),
+        attachable: false,
         labels: Default::default(),
         options: Default::default(),
         created: jiff::Timestamp::UNIX_EPOCH,
@@ -256,5 +260,6 @@ pub fn endpoint(number: u32) -> Endpoint {
             host_port: 8000 + number as u16,
             count: 1,
         }],
+        gateways: vec!["172.31.0.1".parse().unwrap()],
     }
 }

@@ -1,16 +1,254 @@
-//! Networks.
+//! Networks: what a client asks for, and what it is shown.
 
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sluice_model::{Endpoint, Network, network::Driver};
+use sluice_engine::{CreateNetwork, SubnetWish};
+use sluice_model::{Endpoint, Network, container::NetworkWish, network::Driver};
 
 use crate::{
-    error::Answer,
+    error::{Answer, ApiError},
     filter::{Filters, label_agrees},
     time,
 };
 
 /// Networks that are always there.
 const BUILT_IN: &[&str] = &["bridge", "host", "none"];
+
+/// What `POST /networks/create` brings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Create {
+    name: String,
+    driver: String,
+    scope: String,
+    internal: bool,
+    attachable: bool,
+    ingress: bool,
+    config_only: bool,
+    config_from: Named,
+    #[serde(rename = "EnableIPv4")]
+    enable_ipv4: Option<bool>,
+    #[serde(rename = "EnableIPv6")]
+    enable_ipv6: bool,
+    #[serde(rename = "IPAM")]
+    ipam: Ipam,
+    options: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Named {
+    network: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Ipam {
+    driver: String,
+    options: BTreeMap<String, String>,
+    config: Vec<Range>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Range {
+    subnet: String,
+    #[serde(rename = "IPRange")]
+    ip_range: String,
+    gateway: String,
+    #[serde(alias = "AuxAddress")]
+    auxiliary_addresses: BTreeMap<String, String>,
+}
+
+/// What `POST /networks/{id}/connect` brings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Connect {
+    pub(crate) container: String,
+    pub(crate) endpoint_config: EndpointConfig,
+}
+
+/// What `POST /networks/{id}/disconnect` brings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Disconnect {
+    pub(crate) container: String,
+    pub(crate) force: bool,
+}
+
+/// What a client says of a container's place in one network. Clients send the members empty when nobody asked.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct EndpointConfig {
+    #[serde(rename = "IPAMConfig")]
+    ipam_config: Wanted,
+    links: Vec<String>,
+    aliases: Vec<String>,
+    mac_address: String,
+    gw_priority: i64,
+    driver_opts: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Wanted {
+    #[serde(rename = "IPv4Address")]
+    ipv4_address: String,
+    #[serde(rename = "IPv6Address")]
+    ipv6_address: String,
+    #[serde(rename = "LinkLocalIPs")]
+    link_local_ips: Vec<String>,
+}
+
+/// The driver option that names a device.
+const INTERFACE: &str = "com.docker.network.endpoint.ifname";
+
+// === impl Create ===
+
+impl Create {
+    /// As the engine takes it.
+    pub(crate) fn into_request(self) -> Answer<CreateNetwork> {
+        for (asked, what) in [
+            (self.ingress, "an ingress network"),
+            (self.config_only, "a configuration-only network"),
+            (
+                !self.config_from.network.is_empty(),
+                "a network made from another's configuration",
+            ),
+            (
+                !self.ipam.options.is_empty(),
+                "an option of the address management driver",
+            ),
+        ] {
+            if asked {
+                return Err(ApiError::not_offered(what));
+            }
+        }
+        if !matches!(self.scope.as_str(), "" | "local") {
+            return Err(ApiError::not_offered(format!("a network of scope {}", self.scope)));
+        }
+        if !matches!(self.ipam.driver.as_str(), "" | "default") {
+            return Err(ApiError::not_offered(format!(
+                "the address management driver {}",
+                self.ipam.driver
+            )));
+        }
+        Ok(CreateNetwork {
+            name: self.name,
+            driver: self.driver,
+            internal: self.internal,
+            attachable: self.attachable,
+            ipv4: self.enable_ipv4,
+            ipv6: self.enable_ipv6,
+            subnets: self
+                .ipam
+                .config
+                .into_iter()
+                .filter(|range| !range.is_empty())
+                .map(Range::into_wish)
+                .collect::<Answer<_>>()?,
+            labels: self.labels,
+            options: self.options,
+        })
+    }
+}
+
+// === impl Range ===
+
+impl Range {
+    fn is_empty(&self) -> bool {
+        self.subnet.is_empty()
+            && self.ip_range.is_empty()
+            && self.gateway.is_empty()
+            && self.auxiliary_addresses.is_empty()
+    }
+
+    fn into_wish(self) -> Answer<SubnetWish> {
+        Ok(SubnetWish {
+            subnet: prefix("subnet", &self.subnet)?,
+            range: prefix("IP range", &self.ip_range)?,
+            // the CLI lets a prefix stand behind a gateway
+            gateway: address("gateway", self.gateway.split('/').next().unwrap_or_default())?,
+            auxiliary: self
+                .auxiliary_addresses
+                .into_iter()
+                .filter_map(|(name, text)| {
+                    Some(
+                        address("auxiliary address", &text)
+                            .transpose()?
+                            .map(|found| (name, found)),
+                    )
+                })
+                .collect::<Answer<_>>()?,
+        })
+    }
+}
+
+fn prefix(what: &str, text: &str) -> Answer<Option<IpNet>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        ApiError::invalid(format!(
+            "invalid {what} {text:?}: an address and a prefix length are wanted"
+        ))
+    })
+}
+
+fn address<T: std::str::FromStr>(what: &str, text: &str) -> Answer<Option<T>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|_| ApiError::invalid(format!("invalid {what} {text:?}")))
+}
+
+// === impl EndpointConfig ===
+
+impl EndpointConfig {
+    /// As the engine takes it.
+    pub(crate) fn into_wish(mut self, network: &str) -> Answer<NetworkWish> {
+        for (asked, member) in [
+            (!self.links.is_empty(), "Links"),
+            (!self.ipam_config.link_local_ips.is_empty(), "LinkLocalIPs"),
+        ] {
+            if asked {
+                return Err(ApiError::not_offered(format!("{member} in network {network}")));
+            }
+        }
+        let mac = match self.mac_address.as_str() {
+            "" => None,
+            text => Some(
+                text.parse()
+                    .map_err(|error: sluice_model::mac::InvalidMac| ApiError::invalid(error.to_string()))?,
+            ),
+        };
+        let interface = self.driver_opts.remove(INTERFACE);
+        if let Some(option) = self
+            .driver_opts
+            .keys()
+            .find(|name| name.starts_with("com.docker.network."))
+        {
+            return Err(ApiError::not_offered(format!(
+                "the driver option {option} in network {network}"
+            )));
+        }
+        Ok(NetworkWish {
+            ipv4: address("IPv4 address", &self.ipam_config.ipv4_address)?,
+            ipv6: address("IPv6 address", &self.ipam_config.ipv6_address)?,
+            mac,
+            aliases: self.aliases,
+            gateway_priority: self.gw_priority,
+            driver_options: self.driver_opts,
+            interface,
+        })
+    }
+}
 
 /// A network as `inspect` and `ls` show it. The list leaves out who is on it.
 pub(crate) fn document(network: &Network, endpoints: &[Endpoint]) -> Value {
@@ -22,20 +260,24 @@ pub(crate) fn document(network: &Network, endpoints: &[Endpoint]) -> Value {
         "Driver": driver(network.driver),
         "EnableIPv4": network.subnets.iter().any(|subnet| subnet.subnet.addr().is_ipv4()),
         "EnableIPv6": network.subnets.iter().any(|subnet| subnet.subnet.addr().is_ipv6()),
-        "IPAM": { "Driver": "default", "Options": null, "Config": ranges(network) },
+        "IPAM": {
+            "Driver": "default",
+            "Options": if BUILT_IN.contains(&network.name.as_str()) { Value::Null } else { json!({}) },
+            "Config": ranges(network),
+        },
         "Internal": network.internal,
-        "Attachable": false,
+        "Attachable": network.attachable,
         "Ingress": false,
         "ConfigFrom": { "Network": "" },
         "ConfigOnly": false,
         "Containers": containers(endpoints),
-        "Options": options(network),
+        "Options": network.options,
         "Labels": network.labels,
     })
 }
 
 /// Does a network agree with the filters of `ls`?
-pub(crate) fn agrees(network: &Network, filters: &Filters) -> Answer<bool> {
+pub(crate) fn agrees(network: &Network, is_used: bool, filters: &Filters) -> Answer<bool> {
     filters.only(&["name", "id", "driver", "scope", "type", "label", "dangling"])?;
     let built_in = BUILT_IN.contains(&network.name.as_str());
     Ok(filters.any("name", |name| network.name.contains(name))
@@ -44,7 +286,9 @@ pub(crate) fn agrees(network: &Network, filters: &Filters) -> Answer<bool> {
         && filters.any("scope", |scope| scope == "local")
         && filters.any("type", |kind| kind == if built_in { "builtin" } else { "custom" })
         && filters.all("label", |label| label_agrees(label, &network.labels))
-        && filters.flag("dangling")?.is_none_or(|dangling| !dangling))
+        && filters
+            .flag("dangling")?
+            .is_none_or(|dangling| dangling != (built_in || is_used)))
 }
 
 /// A driver by the name clients know.
@@ -61,6 +305,9 @@ fn ranges(network: &Network) -> Value {
         let mut range = json!({ "Subnet": subnet.subnet.to_string(), "Gateway": subnet.gateway.to_string() });
         if let Some(part) = subnet.range {
             range["IPRange"] = json!(part.to_string());
+        }
+        if !subnet.auxiliary.is_empty() {
+            range["AuxiliaryAddresses"] = json!(subnet.auxiliary);
         }
         range
     };
@@ -88,26 +335,6 @@ fn containers(endpoints: &[Endpoint]) -> Value {
     Value::Object(places)
 }
 
-/// Options as Docker's users know them, with those the user gave on top.
-fn options(network: &Network) -> Value {
-    if network.driver != Driver::Bridge {
-        return json!({});
-    }
-    let mut options = json!({
-        "com.docker.network.bridge.enable_icc": network.icc.to_string(),
-        "com.docker.network.bridge.enable_ip_masquerade": network.masquerade.to_string(),
-        "com.docker.network.bridge.host_binding_ipv4": network.default_binding.to_string(),
-        "com.docker.network.driver.mtu": network.mtu.to_string(),
-    });
-    if network.name == "bridge" {
-        options["com.docker.network.bridge.default_bridge"] = json!("true");
-    }
-    for (key, value) in &network.options {
-        options[key] = json!(value);
-    }
-    options
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +352,7 @@ mod tests {
     #[test]
     fn a_network_is_shown_as_dockers_specification_says() {
         let document = document(&network(), &[]);
+        assert_eq!(document["Options"], json!({}));
         assert_eq!(
             document["IPAM"]["Config"],
             json!([{"Subnet": "172.17.0.0/16", "Gateway": "172.17.0.1"}])
@@ -148,11 +376,106 @@ mod tests {
             (r#"{"dangling":["true"]}"#, false),
         ] {
             assert_eq!(
-                agrees(&network(), &Filters::parse(filters).unwrap()).unwrap(),
+                agrees(&network(), true, &Filters::parse(filters).unwrap()).unwrap(),
                 wanted,
                 "{filters}"
             );
         }
-        assert!(agrees(&network(), &Filters::parse(r#"{"colour":["red"]}"#).unwrap()).is_err());
+        assert!(agrees(&network(), true, &Filters::parse(r#"{"colour":["red"]}"#).unwrap()).is_err());
+        let mine = Network {
+            name: "mine".into(),
+            ..network()
+        };
+        for (used, dangling, wanted) in [
+            (false, "true", true),
+            (true, "true", false),
+            (true, "false", true),
+            (false, "false", false),
+        ] {
+            let filters = Filters::parse(&format!(r#"{{"dangling":["{dangling}"]}}"#)).unwrap();
+            assert_eq!(agrees(&mine, used, &filters).unwrap(), wanted, "{used} {dangling}");
+        }
+    }
+
+    fn wish(body: Value) -> Result<CreateNetwork, String> {
+        let body = serde_json::from_value::<Create>(body).unwrap();
+        body.into_request().map_err(|error| error.message)
+    }
+
+    #[test]
+    fn a_wish_of_the_cli_is_read() {
+        let wish = wish(json!({
+            "CheckDuplicate": true, "Driver": "bridge", "EnableIPv6": true, "Internal": false, "Attachable": true, "Ingress": false,
+            "ConfigOnly": false, "ConfigFrom": {"Network": ""}, "Scope": "", "Name": "mine", "Labels": {"a": "b"},
+            "IPAM": {"Driver": "default", "Options": {}, "Config": [
+                {"Subnet": "10.1.0.0/24", "IPRange": "10.1.0.128/25", "Gateway": "10.1.0.254", "AuxiliaryAddresses": {"router": "10.1.0.5"}},
+                {"Subnet": "fd00:1::/64"}
+            ]},
+            "Options": {"com.docker.network.driver.mtu": "1400"}
+        }))
+        .unwrap();
+        assert!(wish.ipv6 && wish.attachable && wish.ipv4.is_none());
+        assert_eq!(wish.subnets[0].gateway, "10.1.0.254".parse().ok());
+        assert_eq!(wish.subnets[0].auxiliary["router"].to_string(), "10.1.0.5");
+        assert_eq!(wish.subnets[1].subnet, "fd00:1::/64".parse().ok());
+        assert_eq!(wish.options.len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_address_or_not_offered_is_refused() {
+        for (body, words) in [
+            (
+                json!({"IPAM": {"Config": [{"Subnet": "10.1.0.0/33"}]}}),
+                "invalid subnet \"10.1.0.0/33\"",
+            ),
+            (
+                json!({"IPAM": {"Config": [{"Gateway": "here"}]}}),
+                "invalid gateway \"here\"",
+            ),
+            (json!({"IPAM": {"Driver": "null"}}), "is not supported by this version"),
+            (json!({"Ingress": true}), "is not supported by this version"),
+            (
+                json!({"ConfigFrom": {"Network": "x"}}),
+                "is not supported by this version",
+            ),
+            (json!({"Scope": "swarm"}), "is not supported by this version"),
+        ] {
+            let message = wish(body).unwrap_err();
+            assert!(message.contains(words), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_place_in_a_network_is_read_and_what_cannot_be_is_refused() {
+        let read = |body: Value| {
+            serde_json::from_value::<EndpointConfig>(body)
+                .unwrap()
+                .into_wish("mine")
+                .map_err(|error| error.message)
+        };
+        assert_eq!(
+            read(json!({"IPAMConfig": {}, "Aliases": [], "MacAddress": ""})),
+            Ok(NetworkWish::default())
+        );
+        let wish = read(json!({
+            "IPAMConfig": {"IPv4Address": "10.1.0.9", "IPv6Address": "fd00:1::9"}, "Aliases": ["db"],
+            "MacAddress": "02:42:0a:01:00:09", "GwPriority": 5, "DriverOpts": {(INTERFACE): "lan0"}
+        }))
+        .unwrap();
+        assert_eq!(
+            (wish.ipv4, wish.ipv6),
+            ("10.1.0.9".parse().ok(), "fd00:1::9".parse().ok())
+        );
+        assert_eq!((wish.gateway_priority, wish.interface.as_deref()), (5, Some("lan0")));
+        assert!(
+            read(json!({"IPAMConfig": {"IPv4Address": "fd00::1"}}))
+                .unwrap_err()
+                .contains("invalid IPv4 address")
+        );
+        assert!(
+            read(json!({"Links": ["a:b"]}))
+                .unwrap_err()
+                .contains("Links in network mine")
+        );
     }
 }

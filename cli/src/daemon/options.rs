@@ -3,9 +3,10 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser};
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 
-use crate::value::{Bip, Host, Instance, LogLevel, boolean, server};
+use crate::value::{Bip, Host, Instance, LogLevel, Pool, boolean, server};
 
 /// Runs containers on an eBPF network; speaks Docker's API.
 #[derive(Debug, Parser)]
@@ -59,6 +60,22 @@ pub(crate) struct Options {
     #[arg(long, value_name = "CIDR")]
     pub(crate) bip: Option<Bip>,
 
+    /// The part of the default network's subnet that containers get addresses of [default: all of it]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) fixed_cidr: Option<Ipv4Net>,
+
+    /// Has the default network IPv6? [default: false]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub(crate) ipv6: Option<bool>,
+
+    /// IPv6 subnet of the default network [default: one of this host's own unique local prefix]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) fixed_cidr_v6: Option<Ipv6Net>,
+
+    /// Where networks get subnets from that nobody names: base=CIDR,size=BITS; may be said more than once [default: /24 of private ranges]
+    #[arg(long, value_name = "POOL")]
+    pub(crate) default_address_pool: Vec<Pool>,
+
     /// May containers of the default network talk to each other? [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
     pub(crate) icc: Option<bool>,
@@ -78,6 +95,10 @@ pub(crate) struct Options {
     /// Accepted for the sake of old command lines; there are no iptables rules to manage
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
     pub(crate) iptables: Option<bool>,
+
+    /// Accepted for the sake of old command lines; there are no ip6tables rules to manage
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub(crate) ip6tables: Option<bool>,
 
     /// MTU of networks [default: that of the default route's device]
     #[arg(long, value_name = "BYTES")]
@@ -124,11 +145,20 @@ impl Options {
             pidfile: self.pidfile.or(below.pidfile),
             instance: self.instance.or(below.instance),
             bip: self.bip.or(below.bip),
+            fixed_cidr: self.fixed_cidr.or(below.fixed_cidr),
+            ipv6: self.ipv6.or(below.ipv6),
+            fixed_cidr_v6: self.fixed_cidr_v6.or(below.fixed_cidr_v6),
+            default_address_pool: if self.default_address_pool.is_empty() {
+                below.default_address_pool
+            } else {
+                self.default_address_pool
+            },
             icc: self.icc.or(below.icc),
             ip: self.ip.or(below.ip),
             ip_forward: self.ip_forward.or(below.ip_forward),
             ip_masq: self.ip_masq.or(below.ip_masq),
             iptables: self.iptables.or(below.iptables),
+            ip6tables: self.ip6tables.or(below.ip6tables),
             mtu: self.mtu.or(below.mtu),
             dns: if self.dns.is_empty() { below.dns } else { self.dns },
             dns_search: list(self.dns_search, below.dns_search),

@@ -41,7 +41,7 @@ impl Settings {
         Self::of(flags.options.over(file))
     }
 
-    fn of(options: Options) -> Result<Self, Trouble> {
+    fn of(mut options: Options) -> Result<Self, Trouble> {
         let instance = options
             .instance
             .map_or_else(|| "default".to_owned(), |instance| instance.0);
@@ -65,6 +65,14 @@ impl Settings {
         if let Some(mtu) = options.mtu.filter(|mtu| !(68..=65535).contains(mtu)) {
             return Err(Trouble(format!("invalid --mtu {mtu}: 68 to 65535 bytes are wanted")));
         }
+        if let Some(subnet) = options.fixed_cidr_v6 {
+            if options.ipv6 == Some(false) {
+                return Err(Trouble(format!(
+                    "--fixed-cidr-v6 {subnet} has no effect with --ipv6=false"
+                )));
+            }
+            options.ipv6 = Some(true);
+        }
         let hosts = if options.host.is_empty() {
             vec![Host::Unix(exec_root.join("sluice.sock"))]
         } else {
@@ -79,7 +87,7 @@ impl Settings {
             hosts,
             pidfile: options.pidfile.unwrap_or_else(|| exec_root.join("sluiced.pid")),
             log_level,
-            says_iptables: options.iptables.is_some(),
+            says_iptables: options.iptables.is_some() || options.ip6tables.is_some(),
             agent: sluice_agent::Config {
                 instance: instance.clone(),
                 bpffs: BPFFS.into(),
@@ -96,6 +104,10 @@ impl Settings {
                 data_root,
                 exec_root,
                 bip: options.bip.map(|bip| bip.0),
+                fixed_cidr: options.fixed_cidr,
+                ipv6: options.ipv6.unwrap_or(false),
+                fixed_cidr_v6: options.fixed_cidr_v6,
+                address_pools: options.default_address_pool.into_iter().map(|pool| pool.0).collect(),
                 icc: options.icc.unwrap_or(true),
                 default_binding: options.ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
                 mtu: options.mtu,
@@ -211,6 +223,22 @@ mod tests {
         let refused = settings("host = ['tcp://0.0.0.0:2375']").unwrap_err();
         assert!(refused.contains("--allow-insecure-tcp"), "{refused}");
         assert!(settings("host = ['tcp://0.0.0.0:2375']\nallow-insecure-tcp = true").is_ok());
+    }
+
+    #[test]
+    fn an_ipv6_subnet_means_ipv6() {
+        let engine = |text| settings(text).map(|settings| settings.engine);
+        assert!(!engine("").unwrap().ipv6);
+        assert!(engine("ipv6 = true").unwrap().ipv6);
+        let engine = settings("fixed-cidr-v6 = 'fd00:9::/64'\ndefault-address-pool = ['base=10.9.0.0/16,size=24']")
+            .unwrap()
+            .engine;
+        assert!(engine.ipv6 && engine.address_pools[0].size == 24);
+        assert!(
+            settings("ipv6 = false\nfixed-cidr-v6 = 'fd00:9::/64'")
+                .unwrap_err()
+                .contains("has no effect")
+        );
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::{
     str::FromStr,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
+use sluice_engine::AddressPool;
 use tracing::level_filters::LevelFilter;
 
 /// `--bip`: the default network's gateway and the length of its prefix.
@@ -34,6 +35,11 @@ pub(crate) struct LogLevel(pub(crate) LevelFilter);
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct Instance(pub(crate) String);
+
+/// `--default-address-pool`: `base=10.10.0.0/16,size=24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Pool(pub(crate) AddressPool);
 
 /// A flag that is on when it is only named: `--icc`, `--icc=false`.
 pub(crate) fn boolean(text: &str) -> Result<bool, String> {
@@ -69,6 +75,33 @@ impl FromStr for Bip {
             ));
         }
         Ok(Self(net))
+    }
+}
+
+// === impl Pool ===
+
+impl FromStr for Pool {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = "a range and the prefix length of its subnets are wanted, as in base=10.10.0.0/16,size=24";
+        let (mut base, mut size) = (None, None);
+        for part in text.split(',') {
+            match part.trim().split_once('=') {
+                Some(("base", value)) => base = value.parse::<IpNet>().ok(),
+                Some(("size", value)) => size = value.parse::<u8>().ok(),
+                _ => return Err(wanted.to_owned()),
+            }
+        }
+        let (base, size) = base.zip(size).ok_or(wanted)?;
+        let most = if base.addr().is_ipv4() { 30 } else { 126 };
+        if size < base.prefix_len() || size > most {
+            return Err(format!("subnets of {size} bits cannot be cut from {base}; {wanted}"));
+        }
+        Ok(Self(AddressPool {
+            base: base.trunc(),
+            size,
+        }))
     }
 }
 
@@ -150,7 +183,7 @@ macro_rules! from_file {
         })+
     };
 }
-from_file!(Bip, Host, LogLevel, Instance);
+from_file!(Bip, Host, LogLevel, Instance, Pool);
 
 #[cfg(test)]
 mod tests {
@@ -175,6 +208,23 @@ mod tests {
                 error.contains(why) && error.contains("as in 172.17.0.1/16"),
                 "{given}: {error}"
             );
+        }
+    }
+
+    #[test]
+    fn a_pool_is_a_range_and_a_size() {
+        let pool: Pool = "base=10.10.0.0/16,size=24".parse().unwrap();
+        assert_eq!((pool.0.base.to_string(), pool.0.size), ("10.10.0.0/16".into(), 24));
+        assert!("size=64,base=fd00::/48".parse::<Pool>().is_ok());
+        for given in [
+            "10.10.0.0/16",
+            "base=10.10.0.0/16",
+            "base=10.10.0.0/16,size=8",
+            "base=10.0.0.0/8,size=31",
+            "base=x,size=24",
+            "",
+        ] {
+            assert!(given.parse::<Pool>().is_err(), "{given}");
         }
     }
 

@@ -1,9 +1,12 @@
 //! Makes a container: checks everything, then takes a name, a writable layer and a record.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use sluice_model::{Container, ContainerConfig, HostConfig, Id};
+use sluice_model::{
+    Container, ContainerConfig, HostConfig, Id,
+    container::{NetworkMode, NetworkWish},
+};
 use sluice_store::{Condition, Transaction, Write, key, record};
 
 use crate::{
@@ -11,6 +14,7 @@ use crate::{
     blocking::blocking,
     container::{directory, held::Held, merge, validate},
     names,
+    network::{connect, defaults::BRIDGE},
     undo::Undo,
 };
 
@@ -23,6 +27,8 @@ pub struct CreateContainer {
     pub config: ContainerConfig,
     /// The wish as to this host.
     pub host_config: HostConfig,
+    /// The wish as to each network, by name or id.
+    pub networks: BTreeMap<String, NetworkWish>,
 }
 
 /// What `create` answers.
@@ -58,7 +64,7 @@ impl Engine {
             )));
         }
         let mut warnings = validate::validate(&request.config, &request.host_config)?;
-        self.network_of_mode(&request.host_config.network_mode)?;
+        self.check_networks(&request.host_config, &request.networks)?;
         let image = self.find_image(&request.config.image).await?;
         let config = merge::merge(request.config, &image.config, &image.extras)?;
         warnings.extend(validate::validate(&config, &request.host_config)?);
@@ -79,6 +85,7 @@ impl Engine {
             name,
             created: Timestamp::now(),
             config,
+            networks: self.networks_of(request.networks, &request.host_config.network_mode),
             host_config: request.host_config,
             image_id: image.id,
             state: Default::default(),
@@ -96,6 +103,38 @@ impl Engine {
             id: id.to_string(),
             warnings,
         })
+    }
+
+    /// Refuses what can never be. A network (or a container to share one with) that is not there is told when the container starts, as by Docker: it may be made by then.
+    fn check_networks(&self, host: &HostConfig, wishes: &BTreeMap<String, NetworkWish>) -> Result<(), EngineError> {
+        let joins = matches!(host.network_mode, NetworkMode::Container(_));
+        if joins && (!host.port_bindings.is_empty() || host.publish_all_ports) {
+            return Err(EngineError::invalid(
+                "conflicting options: port publishing and the container type network mode",
+            ));
+        }
+        for (name, wish) in wishes {
+            let name = if name == "default" { BRIDGE } else { name };
+            if let Ok(network) = self.networks.find(name) {
+                connect::check_wish(&network, wish)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Wishes by the names of networks; that of the mode is always among them.
+    fn networks_of(&self, wishes: BTreeMap<String, NetworkWish>, mode: &NetworkMode) -> BTreeMap<String, NetworkWish> {
+        let Some(of_mode) = Self::network_name_of_mode(mode) else {
+            return BTreeMap::new();
+        };
+        let name_of = |name: &str| match self.networks.find(if name == "default" { BRIDGE } else { name }) {
+            Ok(network) => network.name,
+            Err(_) => name.to_owned(),
+        };
+        let mut networks: BTreeMap<String, NetworkWish> =
+            wishes.into_iter().map(|(name, wish)| (name_of(&name), wish)).collect();
+        networks.entry(name_of(of_mode)).or_default();
+        networks
     }
 
     fn take_name(&self, wish: Option<String>, id: &Id) -> Result<String, EngineError> {

@@ -1,15 +1,18 @@
 //! A container's directory: its bundle, log, `/etc` files and writable layer.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use sluice_image::Images;
-use sluice_model::{Container, container::NetworkMode};
+use sluice_model::{Container, Endpoint, container::NetworkMode};
 
 use crate::{
     Config, EngineError,
     container::spec,
     error,
-    network::{connect::Place, hosts, resolv},
+    network::{hosts, place::Place, resolv},
 };
 
 /// The log of a container, in its directory.
@@ -20,34 +23,8 @@ pub(crate) fn log(directory: &Path, container: &Container) -> PathBuf {
 /// Writes `hostname`, `hosts` and `resolv.conf`, which are mounted over the image's.
 pub(crate) fn write_etc(config: &Config, container: &Container, place: &Place) -> Result<(), EngineError> {
     let directory = config.container(&container.id);
-    let name = spec::host_name(container);
-    let domain = container.config.domainname.as_deref();
     let host = &container.host_config;
     let in_host = host.network_mode == NetworkMode::Host;
-
-    let own: Vec<_> = place
-        .endpoint
-        .iter()
-        .flat_map(|(endpoint, _)| endpoint.addresses.iter().map(ipnet::IpNet::addr))
-        .collect();
-    let gateway = place
-        .endpoint
-        .as_ref()
-        .and_then(|(_, network)| network.subnets.first())
-        .map(|subnet| subnet.gateway);
-    let hosts_of_host = if in_host {
-        std::fs::read_to_string("/etc/hosts").ok()
-    } else {
-        None
-    };
-    let hosts = hosts::text(
-        hosts_of_host.as_deref(),
-        &host.extra_hosts,
-        gateway,
-        &own,
-        &name,
-        domain,
-    );
 
     let own_wish = resolv::Wish {
         servers: host.dns.clone(),
@@ -68,14 +45,44 @@ pub(crate) fn write_etc(config: &Config, container: &Container, place: &Place) -
     };
 
     for (file, text) in [
-        ("hostname", format!("{name}\n")),
-        ("hosts", hosts),
+        ("hostname", format!("{}\n", spec::host_name(container))),
         ("resolv.conf", resolv),
     ] {
         let path = directory.join(file);
         std::fs::write(&path, text).map_err(|why| error::io("write", &path, &why))?;
     }
-    Ok(())
+    let endpoints: Vec<Endpoint> = place.endpoints.iter().map(|(endpoint, _)| endpoint.clone()).collect();
+    let leads = endpoints.iter().find_map(|endpoint| endpoint.gateways.first().copied());
+    let first = || Some(place.endpoints.first()?.1.subnets.first()?.gateway);
+    write_hosts(config, container, &endpoints, leads.or_else(first))
+}
+
+/// Writes `hosts`. The file stays the same one: a running container has it mounted.
+pub(crate) fn write_hosts(
+    config: &Config,
+    container: &Container,
+    endpoints: &[Endpoint],
+    gateway: Option<IpAddr>,
+) -> Result<(), EngineError> {
+    let host = &container.host_config;
+    let own: Vec<IpAddr> = endpoints
+        .iter()
+        .flat_map(|endpoint| endpoint.addresses.iter().map(ipnet::IpNet::addr))
+        .collect();
+    let hosts_of_host = match host.network_mode {
+        NetworkMode::Host => std::fs::read_to_string("/etc/hosts").ok(),
+        _ => None,
+    };
+    let text = hosts::text(
+        hosts_of_host.as_deref(),
+        &host.extra_hosts,
+        gateway,
+        &own,
+        &spec::host_name(container),
+        container.config.domainname.as_deref(),
+    );
+    let path = config.container(&container.id).join("hosts");
+    std::fs::write(&path, text).map_err(|why| error::io("write", &path, &why))
 }
 
 /// Sources of binds that do not exist are made, as directories, as Docker does for `-v`.

@@ -156,6 +156,7 @@ pub(crate) mod tests {
             created: Timestamp::UNIX_EPOCH,
             config: ContainerConfig::default(),
             host_config: HostConfig::default(),
+            networks: Default::default(),
             image_id: "sha256:00".into(),
             state: Default::default(),
         }

@@ -70,7 +70,11 @@ impl Engine {
         let container = held.record();
         let directory = self.config.container(&held.id);
         let endpoints = self.networks.of_container(&held.id);
-        let own_namespace = container.state.is_alive() && container.host_config.network_mode != NetworkMode::Host;
+        let own_namespace = container.state.is_alive()
+            && !matches!(
+                container.host_config.network_mode,
+                NetworkMode::Host | NetworkMode::Container(_)
+            );
         let has_log = container.host_config.log_driver != "none";
         ContainerView {
             image_name: container.config.image.clone(),

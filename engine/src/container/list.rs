@@ -208,7 +208,7 @@ impl Criteria {
             "ancestor" => self.ancestors.contains(&container.image_id),
             "network" => {
                 let by_endpoint = |name: &String| view.endpoints.iter().any(|endpoint| endpoint.network_name == *name);
-                let by_wish = |name: &String| *name == network_of(view);
+                let by_wish = |name: &String| container.network_names().contains(name);
                 self.networks.iter().any(|name| by_endpoint(name) || by_wish(name))
             }
             "publish" => ports(value).is_some_and(|(first, last, protocol)| {
@@ -234,16 +234,6 @@ impl Criteria {
             "before" | "since" => true,
             _ => false,
         }
-    }
-}
-
-fn network_of(view: &ContainerView) -> &str {
-    use sluice_model::container::NetworkMode;
-    match &view.container.host_config.network_mode {
-        NetworkMode::Default => "bridge",
-        NetworkMode::Host => "host",
-        NetworkMode::None => "none",
-        NetworkMode::Network(name) => name,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
         spec::{self, Identity, Surroundings},
     },
     error,
-    network::{connect::Place, disconnect},
+    network::{disconnect, place::Place},
     undo::Undo,
 };
 
@@ -119,7 +119,7 @@ impl Engine {
     fn note_way_back(self: &Arc<Self>, container: &Container, place: &Place, undo: &mut Undo) {
         undo.by("take the endpoint away", {
             let (engine, id) = (self.clone(), container.id.clone());
-            let endpoints: Vec<_> = place.endpoint.iter().map(|(endpoint, _)| endpoint.clone()).collect();
+            let endpoints: Vec<_> = place.endpoints.iter().map(|(endpoint, _)| endpoint.clone()).collect();
             async move {
                 let writes = disconnect::writes(&id, &endpoints);
                 engine
@@ -171,7 +171,7 @@ impl Engine {
                 &Surroundings {
                     rootfs: &snapshot.merged,
                     directory: &directory,
-                    sandbox: place.sandbox.as_ref().map(|sandbox| sandbox.path.as_path()),
+                    sandbox: place.namespace(),
                     cgroup_parent: &config.cgroup_parent,
                     identity: &identity,
                     host_name: &spec::host_name(&container),

@@ -270,18 +270,6 @@ fn ports(host: &HostConfig) -> Result<(), EngineError> {
                 "publishing SCTP ports is not offered by this version",
             ));
         }
-        if binding
-            .host_address
-            .is_some_and(|address| address.is_ipv6() && !address.is_unspecified())
-        {
-            return Err(EngineError::not_offered(format!(
-                "publishing a port at an IPv6 address ({}) is not offered by this version",
-                binding
-                    .host_address
-                    .map(|address| address.to_string())
-                    .unwrap_or_default()
-            )));
-        }
     }
     Ok(())
 }

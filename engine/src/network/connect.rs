@@ -1,169 +1,215 @@
-//! Gives a container its place in the network: a sandbox, and in it an endpoint with address, number and ports.
-//!
-//! Everything is chosen in memory under one lock, then committed in one transaction; the agent makes it real.
+//! Puts a container on a further network: a running one gets a device at once, one that does not run when it starts.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
-use ipnet::IpNet;
-use sluice_model::{Container, Endpoint, Id, MacAddress, Network, Sandbox, container::NetworkMode, network::Driver};
-use sluice_store::{Condition, Transaction, Write, key, record};
+use sluice_model::{
+    Container, Endpoint, Network,
+    container::{NetworkMode, NetworkWish},
+    network::Family,
+};
+use sluice_store::{Transaction, Write, key, record};
 
 use crate::{
-    Engine, EngineError, Kind,
-    network::{defaults::BRIDGE, ports},
+    Engine, EngineError,
+    container::{directory, held::Held},
+    network::{
+        defaults::BRIDGE,
+        disconnect,
+        place::{self, Joining},
+    },
+    undo::Undo,
 };
 
-/// What a container has of the network while it runs.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Place {
-    /// Its namespace; none: the host's.
-    pub sandbox: Option<Sandbox>,
-    /// Its endpoint and the network that is in.
-    pub endpoint: Option<(Endpoint, Network)>,
-}
+/// What is said to who wants a container of another's or no namespace on a network.
+const SHARED: &str =
+    "container sharing network namespace with another container or host cannot be connected to any other network";
+const PRIVATE: &str =
+    "container cannot be connected to multiple networks with one of the networks in private (none) mode";
 
 impl Engine {
-    /// The network a mode means; none: the host's namespace, or one with only loopback.
-    pub(crate) fn network_of_mode(&self, mode: &NetworkMode) -> Result<Network, EngineError> {
-        self.networks.find(match mode {
-            NetworkMode::Default => BRIDGE,
-            NetworkMode::Host => "host",
-            NetworkMode::None => "none",
-            NetworkMode::Network(name) => name,
+    /// Puts a container on a network.
+    pub async fn connect_network(&self, network: &str, container: &str, wish: NetworkWish) -> Result<(), EngineError> {
+        let network = self.networks.find(network)?;
+        let held = self.containers.find(container)?;
+        self.carry_out(|engine| async move {
+            let _story = held.story.lock().await;
+            let record = held.record();
+            check(&record, &network)?;
+            check_wish(&network, &wish)?;
+            if record.state.is_alive() {
+                let mut undo = Undo::default();
+                let result = engine.join(&held, &record, Joining { network, wish }, &mut undo).await;
+                if result.is_err() {
+                    undo.go_back().await;
+                }
+                return result;
+            }
+            if record.networks.contains_key(&network.name) {
+                return Err(there_already(&record, &network));
+            }
+            held.change(|container| {
+                remember_mode(container);
+                container.networks.insert(network.name.clone(), wish);
+            });
+            engine.save(&held).await
         })
+        .await
     }
 
-    /// Chooses a place. It is taken in memory until [`Engine::give_up_place`].
-    pub(crate) async fn choose_place(&self, container: &Container) -> Result<Place, EngineError> {
-        let before = self.released.load(Ordering::Acquire);
-        match self.try_place(container) {
-            // the port of a container that just ended is refused by the kernel until the agent has caught up
-            Err(error) if error.kind == Kind::Failed && before > 0 => {
-                self.agent.settled(before, &[]).await?;
-                self.try_place(container)
-            }
-            result => result,
+    /// The story of a running container; the caller holds its lock.
+    async fn join(
+        self: &Arc<Self>,
+        held: &Arc<Held>,
+        container: &Container,
+        joining: Joining,
+        undo: &mut Undo,
+    ) -> Result<(), EngineError> {
+        let network = joining.network.clone();
+        let present = self.networks.of_container(&held.id);
+        if present.iter().any(|endpoint| endpoint.network == network.id) {
+            return Err(there_already(container, &network));
         }
-    }
-
-    fn try_place(&self, container: &Container) -> Result<Place, EngineError> {
-        let network = self.network_of_mode(&container.host_config.network_mode)?;
-        let sandbox = Sandbox {
-            id: container.id.clone(),
-            path: self.config.sandbox(&container.id),
-        };
-        match network.driver {
-            Driver::Host => Ok(Place::default()),
-            Driver::Null => Ok(Place {
-                sandbox: Some(sandbox),
-                endpoint: None,
-            }),
-            Driver::Bridge => {
-                let endpoint = self.take_endpoint(container, &network)?;
-                Ok(Place {
-                    sandbox: Some(sandbox),
-                    endpoint: Some((endpoint, network)),
-                })
+        let wish = joining.wish.clone();
+        let endpoint = self.take_led_endpoint(container, &present, &joining)?;
+        undo.by("give the place in the network back", {
+            let (engine, endpoint) = (self.clone(), endpoint.clone());
+            async move {
+                engine.networks.places().release(&endpoint);
+                Ok(())
             }
-        }
+        });
+        let mut after = container.clone();
+        remember_mode(&mut after);
+        after.networks.insert(network.name.clone(), wish);
+        let mut transaction = Transaction::default();
+        place::write_endpoint(&mut transaction, &endpoint)?;
+        let key = key::container(&held.id);
+        transaction
+            .writes
+            .push(Write::Put(key.clone(), record::encode(&after)?));
+        undo.by("take the endpoint away", {
+            let (engine, endpoint) = (self.clone(), endpoint.clone());
+            let before = record::encode(container)?;
+            async move {
+                let mut writes = disconnect::endpoint_writes(&[endpoint]);
+                writes.push(Write::Put(key, before));
+                let transaction = Transaction {
+                    writes,
+                    ..Default::default()
+                };
+                engine.commit_release(transaction).await
+            }
+        });
+        let revision = self.commit(transaction).await?;
+        self.agent.settled(revision, &[endpoint.id.as_str()]).await?;
+        held.change(|container| container.networks = after.networks);
+        self.rewrite_hosts(held)?;
+        self.tell_networks("connect", &held.id, &[endpoint]);
+        Ok(())
     }
 
-    fn take_endpoint(&self, container: &Container, network: &Network) -> Result<Endpoint, EngineError> {
-        let subnet = network
-            .subnets
-            .first()
-            .ok_or_else(|| EngineError::failed(format!("network {} has no subnet", network.name)))?;
-        let id = Id::from_bytes(rand::random());
-        let host = &container.host_config;
-        let wishes = ports::wishes(
-            &host.port_bindings,
-            &container.config.exposed_ports,
-            host.publish_all_ports,
-        );
-        let ephemeral = if wishes.iter().any(|wish| wish.host_ports == (0, 0)) {
-            ports::ephemeral_range()
-        } else {
-            (0, 0)
-        };
-
+    /// Takes an endpoint that leads where none of those present does. One that leads already goes on doing so: its flows stay as they are.
+    fn take_led_endpoint(
+        &self,
+        container: &Container,
+        present: &[Endpoint],
+        joining: &Joining,
+    ) -> Result<Endpoint, EngineError> {
+        let network = &joining.network;
         let mut places = self.networks.places();
-        let published = places
-            .ports
-            .take(&id, &wishes, network.default_binding, ephemeral, &ports::try_bind)
-            .map_err(|error| {
-                let doing = format!(
-                    "driver failed programming external connectivity on endpoint {} ({id})",
-                    container.name
-                );
-                error.within(&doing)
-            })?;
-        let address = places
-            .ipam
-            .take(&network.id, subnet)
-            .inspect_err(|_| places.ports.release(&id))?;
-        let (number, generation) = places.numbers.take().inspect_err(|_| {
-            places.ports.release(&id);
-            places.ipam.release(&network.id, address);
-        })?;
-        let mac = match address {
-            std::net::IpAddr::V4(address) => MacAddress::of_ipv4(address),
-            std::net::IpAddr::V6(_) => MacAddress::default(),
-        };
-        let endpoint = Endpoint {
-            id: id.clone(),
-            number,
-            generation,
-            network: network.id.clone(),
-            container: container.id.clone(),
-            name: container.name.clone(),
-            sandbox: container.id.clone(),
-            interface: "eth0".to_owned(),
-            addresses: IpNet::new(address, subnet.subnet.prefix_len()).into_iter().collect(),
-            mac,
-            ports: published,
-        };
-        places.endpoints.insert(id, endpoint.clone());
+        let mut endpoint = self.take_endpoint(&mut places, container, joining)?;
+        for family in Family::BOTH {
+            let led = present
+                .iter()
+                .flat_map(|other| &other.gateways)
+                .any(|gateway| Family::of(*gateway) == family);
+            if !led && place::leads(network, family) {
+                place::lead(&mut endpoint, network, family);
+            }
+        }
+        if place::publishes(network) && present.iter().all(|other| other.ports.is_empty()) {
+            self.publish(&mut places, container, &mut endpoint, network)
+                .inspect_err(|_| places.release(&endpoint))?;
+        }
+        places.endpoints.insert(endpoint.id.clone(), endpoint.clone());
         Ok(endpoint)
     }
 
-    /// Gives a place back, in memory.
-    pub(crate) fn give_up_place(&self, place: &Place) {
-        if let Some((endpoint, _)) = &place.endpoint {
-            self.networks.places().release(endpoint);
-        }
+    /// The container's `/etc/hosts` names its addresses as they are now.
+    pub(crate) fn rewrite_hosts(&self, held: &Held) -> Result<(), EngineError> {
+        let endpoints = self.networks.of_container(&held.id);
+        let gateway = endpoints.iter().find_map(|endpoint| endpoint.gateways.first().copied());
+        directory::write_hosts(&self.config, &held.record(), &endpoints, gateway)
     }
 }
 
-impl Place {
-    /// The writes that make it desired, and what must be true for them.
-    pub fn write(&self) -> Result<Transaction, EngineError> {
-        let mut transaction = Transaction::default();
-        if let Some(sandbox) = &self.sandbox {
-            transaction
-                .writes
-                .push(Write::Put(key::sandbox(&sandbox.id), record::encode(sandbox)?));
-        }
-        if let Some((endpoint, network)) = &self.endpoint {
-            for address in &endpoint.addresses {
-                let key = key::address(&network.id, address.addr());
-                transaction.conditions.push(Condition::Absent(key.clone()));
-                transaction
-                    .writes
-                    .push(Write::Put(key, endpoint.id.as_str().as_bytes().to_vec()));
-            }
-            transaction
-                .writes
-                .push(Write::Put(key::endpoint(&endpoint.id), record::encode(endpoint)?));
-        }
-        Ok(transaction)
+/// A container that named no networks is on that of its mode: this is written down before others come to it or it goes.
+pub(crate) fn remember_mode(container: &mut Container) {
+    if container.networks.is_empty()
+        && let Some(name) = Engine::network_name_of_mode(&container.host_config.network_mode)
+    {
+        container.networks.insert(name.to_owned(), NetworkWish::default());
     }
+}
 
-    /// The ids the agent is asked about.
-    pub fn subjects(&self) -> Vec<&str> {
-        let endpoint = self.endpoint.as_ref().map(|(endpoint, _)| endpoint.id.as_str());
-        endpoint
-            .into_iter()
-            .chain(self.sandbox.as_ref().map(|sandbox| sandbox.id.as_str()))
-            .collect()
+fn there_already(container: &Container, network: &Network) -> EngineError {
+    EngineError::forbidden(format!(
+        "endpoint with name {} already exists in network {}",
+        container.name, network.name
+    ))
+}
+
+/// May the container be put on this network (or be taken off it)?
+pub(crate) fn check(container: &Container, network: &Network) -> Result<(), EngineError> {
+    match network.name.as_str() {
+        "host" => {
+            return Err(EngineError::invalid(
+                "container cannot be disconnected from host network or connected to host network",
+            ));
+        }
+        "none" => return Err(EngineError::invalid(PRIVATE)),
+        _ => {}
     }
+    match container.host_config.network_mode {
+        NetworkMode::Host | NetworkMode::Container(_) => Err(EngineError::invalid(SHARED)),
+        NetworkMode::None => Err(EngineError::invalid(PRIVATE)),
+        NetworkMode::Default | NetworkMode::Network(_) => Ok(()),
+    }
+}
+
+/// Does what the user wants of a place fit the network?
+pub(crate) fn check_wish(network: &Network, wish: &NetworkWish) -> Result<(), EngineError> {
+    let asks = wish.ipv4.is_some() || wish.ipv6.is_some();
+    if network.name == BRIDGE && asks {
+        return Err(EngineError::invalid(
+            "user specified IP address is supported on user defined networks only",
+        ));
+    }
+    if network.name == BRIDGE && !wish.aliases.is_empty() {
+        return Err(EngineError::invalid(
+            "network-scoped alias is supported only for containers in user defined networks",
+        ));
+    }
+    let addresses = [wish.ipv4.map(Into::into), wish.ipv6.map(Into::into)];
+    for address in addresses.into_iter().flatten() {
+        let address: std::net::IpAddr = address;
+        if !network.subnets.iter().any(|subnet| subnet.subnet.contains(&address)) {
+            return Err(EngineError::invalid(format!(
+                "invalid config for network {}: no configured subnet contains IP address {address}",
+                network.name
+            )));
+        }
+    }
+    if wish.mac.is_some_and(|mac| mac.0[0] & 1 != 0 || mac.0 == [0; 6]) {
+        return Err(EngineError::invalid(format!(
+            "invalid config for network {}: the MAC address is no device's: it is a group's, or all zeros",
+            network.name
+        )));
+    }
+    if let Some(name) = &wish.interface
+        && (name.is_empty() || name.len() > 15 || name == "lo" || name.contains(['/', ' ', '\0']))
+    {
+        return Err(EngineError::invalid(format!("no device can be called {name:?}")));
+    }
+    Ok(())
 }

@@ -9,16 +9,22 @@ use ipnet::{IpNet, Ipv4Net};
 use jiff::Timestamp;
 use sluice_model::{
     Id, Network,
-    network::{Driver, Subnet},
+    network::{Driver, Family, GatewayMode, Subnet},
 };
 use sluice_store::{Condition, Transaction, Write, key, record};
 
-use crate::{Engine, EngineError};
+use crate::{
+    Engine, EngineError,
+    network::{
+        create::{self, SubnetWish},
+        pools::{self, Occupied},
+    },
+};
 
 /// The default network's name.
 pub(crate) const BRIDGE: &str = "bridge";
-/// The least number of a network in the datapath.
-const FIRST_NUMBER: u32 = 2;
+/// Networks that are always there.
+const BUILT_IN: [&str; 3] = [BRIDGE, "host", "none"];
 
 impl Engine {
     /// Makes the three networks where they are missing, and gives the default one what the daemon was told now.
@@ -40,22 +46,18 @@ impl Engine {
         let mut network = match existing {
             Some(network) => network.clone(),
             None => Network {
-                number: self.free_network_number(),
+                number: self.networks.take_number()?,
                 ..bare(BRIDGE, Driver::Bridge)
             },
         };
-        let subnet = match (self.config.bip, network.subnets.first()) {
-            (Some(bip), _) => subnet_of_bip(bip)?,
-            (None, Some(subnet)) => subnet.clone(),
-            (None, None) => subnet_of_bip(free_range(&self.agent.occupied_prefixes().await?)?)?,
-        };
-        let moves = network.subnets.first().is_some_and(|old| *old != subnet);
+        let subnets = self.default_subnets(&network).await?;
+        let moves = !network.subnets.is_empty() && network.subnets != subnets;
         if moves && !self.networks.in_network(&network.id).is_empty() {
             tracing::warn!(
-                "containers run in the default network: it keeps its subnet until they are stopped and the daemon starts again"
+                "containers run in the default network: it keeps its subnets until they are stopped and the daemon starts again"
             );
         } else {
-            network.subnets = vec![subnet];
+            network.subnets = subnets;
         }
         network.icc = self.config.icc;
         network.masquerade = self.config.masquerade;
@@ -68,6 +70,51 @@ impl Engine {
         Ok(network)
     }
 
+    /// What the daemon was told, else what the network has, else what is free.
+    async fn default_subnets(&self, network: &Network) -> Result<Vec<Subnet>, EngineError> {
+        let config = &self.config;
+        let others = self.networks.all().into_iter().filter(|other| other.id != network.id);
+        let occupied = Occupied {
+            networks: others
+                .flat_map(|other| other.subnets.into_iter().map(|subnet| subnet.subnet))
+                .collect(),
+            host: self.agent.occupied_prefixes().await?,
+        };
+        let has_pools = config.address_pools.iter().any(|pool| pool.base.addr().is_ipv4());
+        let mut ipv4 = match (config.bip, network.subnet(Family::V4)) {
+            (Some(bip), _) => subnet_of_bip(bip)?,
+            (None, Some(subnet)) => Subnet {
+                range: None,
+                ..subnet.clone()
+            },
+            (None, None) if has_pools => {
+                let whole = pools::choose(Family::V4, &config.address_pools, &self.identity, &occupied)?;
+                create::place_in(whole, &SubnetWish::default())?
+            }
+            (None, None) => subnet_of_bip(free_range(&occupied)?)?,
+        };
+        if let Some(range) = config.fixed_cidr {
+            let range = IpNet::V4(range.trunc());
+            if !ipv4.subnet.contains(&range) {
+                return Err(EngineError::invalid(format!(
+                    "--fixed-cidr {range} is not in the default network's subnet {}",
+                    ipv4.subnet
+                )));
+            }
+            ipv4.range = Some(range);
+        }
+        let mut subnets = vec![ipv4];
+        if config.ipv6 {
+            let whole = match (config.fixed_cidr_v6, network.subnet(Family::V6)) {
+                (Some(whole), _) => IpNet::V6(whole.trunc()),
+                (None, Some(subnet)) => subnet.subnet,
+                (None, None) => pools::choose(Family::V6, &config.address_pools, &self.identity, &occupied)?,
+            };
+            subnets.push(create::place_in(whole, &SubnetWish::default())?);
+        }
+        Ok(subnets)
+    }
+
     async fn write_network(&self, network: Network, existing: Option<&Network>) -> Result<(), EngineError> {
         let place = key::network(&network.id);
         let conditions = if existing.is_none() {
@@ -78,22 +125,16 @@ impl Engine {
         let writes = vec![Write::Put(place, record::encode(&network)?)];
         self.commit(Transaction { conditions, writes }).await?;
         if existing.is_none() {
-            let attributes = vec![
-                ("name".to_owned(), network.name.clone()),
-                ("type".to_owned(), driver_name(network.driver).to_owned()),
-            ];
-            self.events.tell("network", "create", network.id.as_str(), attributes);
+            self.tell_network("create", &network);
         }
         self.networks.enter(network);
         Ok(())
     }
+}
 
-    fn free_network_number(&self) -> u32 {
-        let taken: Vec<u32> = self.networks.all().iter().map(|network| network.number).collect();
-        (FIRST_NUMBER..)
-            .find(|number| !taken.contains(number))
-            .unwrap_or(FIRST_NUMBER)
-    }
+/// Is it one of those that are always there?
+pub(crate) fn is_built_in(name: &str) -> bool {
+    BUILT_IN.contains(&name)
 }
 
 /// `bridge`, `host` or `null`, as Docker calls the drivers.
@@ -105,7 +146,8 @@ pub(crate) fn driver_name(driver: Driver) -> &'static str {
     }
 }
 
-fn bare(name: &str, driver: Driver) -> Network {
+/// A network of which nothing is said yet.
+pub(crate) fn bare(name: &str, driver: Driver) -> Network {
     Network {
         id: Id::from_bytes(rand::random()),
         name: name.to_owned(),
@@ -117,6 +159,9 @@ fn bare(name: &str, driver: Driver) -> Network {
         internal: false,
         mtu: 0,
         default_binding: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        gateway_mode4: GatewayMode::default(),
+        gateway_mode6: GatewayMode::default(),
+        attachable: false,
         labels: BTreeMap::new(),
         options: BTreeMap::new(),
         created: Timestamp::now(),
@@ -146,18 +191,20 @@ fn subnet_of_bip(bip: Ipv4Net) -> Result<Subnet, EngineError> {
         subnet: IpNet::V4(whole),
         gateway: IpAddr::V4(gateway),
         range: None,
+        auxiliary: BTreeMap::new(),
     })
 }
 
-/// The first private range that the host neither has nor routes: 172.17 to 172.31 of 16 bits, then 192.168 and 10 in parts, as Docker does.
-fn free_range(occupied: &[IpNet]) -> Result<Ipv4Net, EngineError> {
+/// The first private range that nobody has: 172.17 to 172.31 of 16 bits, then 192.168 and 10 in parts, as Docker does.
+fn free_range(occupied: &Occupied) -> Result<Ipv4Net, EngineError> {
     let candidate = |a: u8, b: u8, c: u8, prefix: u8| Ipv4Net::new(Ipv4Addr::new(a, b, c, 1), prefix);
     let candidates = (17..=31)
         .map(|second| candidate(172, second, 0, 16))
         .chain((0..16).map(|part| candidate(192, 168, part * 16, 20)))
         .chain((0..=255).map(|second| candidate(10, second, 0, 16)));
     let overlaps = |range: &Ipv4Net| {
-        occupied.iter().any(|other| match other {
+        let others = occupied.host.iter().chain(&occupied.networks);
+        others.into_iter().any(|other| match other {
             IpNet::V4(other) => other.contains(&range.trunc()) || range.contains(&other.trunc()),
             IpNet::V6(_) => false,
         })
@@ -171,13 +218,16 @@ fn free_range(occupied: &[IpNet]) -> Result<Ipv4Net, EngineError> {
 mod tests {
     use super::*;
 
-    fn nets(nets: &[&str]) -> Vec<IpNet> {
-        nets.iter().map(|net| net.parse().unwrap()).collect()
+    fn nets(nets: &[&str]) -> Occupied {
+        Occupied {
+            networks: vec![],
+            host: nets.iter().map(|net| net.parse().unwrap()).collect(),
+        }
     }
 
     #[test]
     fn the_default_network_takes_dockers_range_or_the_next_free_one() {
-        assert_eq!(free_range(&[]).unwrap().to_string(), "172.17.0.1/16");
+        assert_eq!(free_range(&Occupied::default()).unwrap().to_string(), "172.17.0.1/16");
         assert_eq!(
             free_range(&nets(&["172.17.5.0/24"])).unwrap().to_string(),
             "172.18.0.1/16"

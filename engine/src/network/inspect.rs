@@ -5,9 +5,18 @@ use sluice_model::{Endpoint, Network};
 use crate::{Engine, EngineError};
 
 impl Engine {
-    /// Networks.
-    pub async fn list_networks(&self) -> Result<Vec<Network>, EngineError> {
-        Ok(self.networks.all())
+    /// Networks, and whether somebody is on each.
+    pub async fn list_networks(&self) -> Result<Vec<(Network, bool)>, EngineError> {
+        let used = self.networks.used();
+        Ok(self
+            .networks
+            .all()
+            .into_iter()
+            .map(|network| {
+                let is_used = used.contains(&network.id);
+                (network, is_used)
+            })
+            .collect())
     }
 
     /// By id, prefix or name; with its endpoints.

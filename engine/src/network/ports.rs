@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::AsRawFd,
 };
 
@@ -11,7 +11,7 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, setsockopt, socket, sockopt},
 };
 use rand::RngExt;
-use sluice_model::{Id, PortBinding, PortSpec, Protocol, PublishedPort};
+use sluice_model::{Id, Network, PortBinding, PortSpec, Protocol, PublishedPort};
 
 use crate::EngineError;
 
@@ -46,7 +46,10 @@ impl Ports {
 
     /// Is the port another container's?
     fn is_taken(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
-        let overlaps = |other: IpAddr| other == address || other.is_unspecified() || address.is_unspecified();
+        let overlaps = |other: IpAddr| {
+            let of_one_family = other.is_ipv4() == address.is_ipv4();
+            other == address || of_one_family && (other.is_unspecified() || address.is_unspecified())
+        };
         self.taken
             .get(&(protocol, port))
             .is_some_and(|bearers| bearers.iter().any(|(other, _)| overlaps(*other)))
@@ -57,17 +60,16 @@ impl Ports {
         &mut self,
         endpoint: &Id,
         wishes: &[PortBinding],
-        default_address: IpAddr,
+        binding: Binding,
         ephemeral: (u16, u16),
         trial: &Trial,
     ) -> Result<Vec<PublishedPort>, EngineError> {
         let mut given = Vec::with_capacity(wishes.len());
         for wish in wishes {
-            let address = on_ipv4(wish.host_address.unwrap_or(default_address));
-            match self.take_one(wish, address, ephemeral, trial) {
-                Ok(port) => {
-                    self.enter(endpoint, &port);
-                    given.push(port);
+            match self.take_one(wish, &addresses(wish, binding), ephemeral, trial) {
+                Ok(ports) => {
+                    ports.iter().for_each(|port| self.enter(endpoint, port));
+                    given.extend(ports);
                 }
                 Err(error) => {
                     self.release(endpoint);
@@ -78,19 +80,23 @@ impl Ports {
         Ok(given)
     }
 
+    /// One port at all these addresses.
     fn take_one(
         &self,
         wish: &PortBinding,
-        address: IpAddr,
+        addresses: &[IpAddr],
         ephemeral: (u16, u16),
         trial: &Trial,
-    ) -> Result<PublishedPort, EngineError> {
+    ) -> Result<Vec<PublishedPort>, EngineError> {
         let (container, protocol) = (wish.container, wish.container.protocol);
-        let published = |host_port| PublishedPort {
-            container,
-            host_address: address,
-            host_port,
-            count: 1,
+        let published = |host_port| {
+            let at = |address: &IpAddr| PublishedPort {
+                container,
+                host_address: *address,
+                host_port,
+                count: 1,
+            };
+            addresses.iter().map(at).collect()
         };
         let (first, last) = match wish.host_ports {
             (0, 0) => ephemeral,
@@ -104,23 +110,75 @@ impl Ports {
             first
         };
         for port in (start..=last).chain(first..start) {
-            if self.is_taken(protocol, address, port) {
-                if wanted {
+            match self.is_free(protocol, addresses, port, trial) {
+                Ok(()) => return Ok(published(port)),
+                Err(Refusal { why, .. }) if !wanted && is_somebodys(why) => {}
+                Err(Refusal { address, why: None }) => {
                     return Err(EngineError::conflict(format!(
                         "Bind for {} failed: port is already allocated",
                         SocketAddr::new(address, port)
                     )));
                 }
-                continue;
-            }
-            match trial(protocol, address, port) {
-                Ok(()) => return Ok(published(port)),
-                Err(why) if wanted => return Err(refused(address, port, protocol, why)),
-                Err(Errno::EADDRINUSE | Errno::EACCES) => {}
-                Err(why) => return Err(refused(address, port, protocol, why)),
+                Err(Refusal {
+                    address,
+                    why: Some(why),
+                }) => return Err(refused(address, port, protocol, why)),
             }
         }
         Err(EngineError::conflict("all ports are allocated"))
+    }
+
+    fn is_free(&self, protocol: Protocol, addresses: &[IpAddr], port: u16, trial: &Trial) -> Result<(), Refusal> {
+        for address in addresses {
+            let refusal = |why| Refusal { address: *address, why };
+            if self.is_taken(protocol, *address, port) {
+                return Err(refusal(None));
+            }
+            trial(protocol, *address, port).map_err(|why| refusal(Some(why)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a container's ports are bound when its user names no address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binding {
+    /// The network's address for it.
+    pub address: IpAddr,
+    /// Every IPv6 address, too, when that means every IPv4 address?
+    pub with_ipv6: bool,
+}
+
+impl Binding {
+    /// Of a network, on a host that has IPv6 or not.
+    pub fn of(network: &Network) -> Self {
+        Self {
+            address: network.default_binding,
+            with_ipv6: std::path::Path::new("/proc/net/if_inet6").exists(),
+        }
+    }
+}
+
+/// A port that cannot be had at an address: the kernel says why, or it is another container's.
+struct Refusal {
+    address: IpAddr,
+    why: Option<Errno>,
+}
+
+/// Somebody has it, and another may be free?
+fn is_somebodys(why: Option<Errno>) -> bool {
+    matches!(why, None | Some(Errno::EADDRINUSE | Errno::EACCES))
+}
+
+/// The host's addresses that a wish means.
+fn addresses(wish: &PortBinding, binding: Binding) -> Vec<IpAddr> {
+    let every_ipv6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    match wish.host_address {
+        Some(address) => vec![address],
+        None if binding.address == IpAddr::V4(Ipv4Addr::UNSPECIFIED) && binding.with_ipv6 => {
+            vec![binding.address, every_ipv6]
+        }
+        None => vec![binding.address],
     }
 }
 
@@ -134,15 +192,6 @@ fn refused(address: IpAddr, port: u16, protocol: Protocol, why: Errno) -> Engine
         "failed to bind host port for {}/{protocol}: {why}",
         SocketAddr::new(address, port)
     ))
-}
-
-/// `::` means every address; of these we serve IPv4's.
-fn on_ipv4(address: IpAddr) -> IpAddr {
-    if address.is_ipv6() && address.is_unspecified() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-    } else {
-        address
-    }
 }
 
 /// What `-P` adds: every exposed port that has no binding of its own, at any port of the host.
@@ -182,6 +231,10 @@ pub(crate) fn try_bind(protocol: Protocol, address: IpAddr, port: u16) -> Result
     if protocol == Protocol::Tcp {
         setsockopt(&probe, sockopt::ReuseAddr, &true)?;
     }
+    if address.is_ipv6() {
+        // or it would ask for IPv4's port too
+        setsockopt(&probe, sockopt::Ipv6V6Only, &true)?;
+    }
     match address {
         IpAddr::V4(address) => bind(probe.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(address, port))),
         IpAddr::V6(address) => bind(
@@ -208,7 +261,10 @@ mod tests {
     use super::*;
     use crate::Kind;
 
-    const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    const ANY: Binding = Binding {
+        address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        with_ipv6: false,
+    };
 
     fn wish(container: &str, address: Option<&str>, host_ports: (u16, u16)) -> PortBinding {
         PortBinding {
@@ -251,6 +307,49 @@ mod tests {
         );
         ports.release(&id(1));
         assert!(take(&mut ports, 3, &[wish("80/tcp", None, (8080, 8080))]).is_ok());
+    }
+
+    #[test]
+    fn a_port_without_an_address_is_one_of_both_families_and_one_with_an_address_is_not() {
+        let mut ports = Ports::default();
+        let both = Binding { with_ipv6: true, ..ANY };
+        let mut at = |by, address, port| {
+            let wish = [wish("80/tcp", address, (port, port))];
+            let given = ports.take(&id(by), &wish, both, (40_000, 40_003), &free)?;
+            Ok::<_, EngineError>(
+                given
+                    .iter()
+                    .map(|port| port.host_address.to_string())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(at(1, None, 8080).unwrap(), ["0.0.0.0", "::"]);
+        assert_eq!(at(2, Some("0.0.0.0"), 8081).unwrap(), ["0.0.0.0"]);
+        assert_eq!(
+            at(3, Some("::"), 8081).unwrap(),
+            ["::"],
+            "the other family is another matter"
+        );
+        assert_eq!(
+            at(4, Some("::1"), 8080).unwrap_err().message,
+            "Bind for [::1]:8080 failed: port is already allocated"
+        );
+    }
+
+    #[test]
+    fn a_port_that_one_family_has_given_away_is_passed_over_in_a_search() {
+        let mut ports = Ports::default();
+        let both = Binding { with_ipv6: true, ..ANY };
+        ports
+            .take(&id(1), &[wish("80/tcp", Some("::"), (7000, 7000))], both, (1, 2), &free)
+            .unwrap();
+        let given = ports
+            .take(&id(2), &[wish("80/tcp", None, (7000, 7001))], both, (1, 2), &free)
+            .unwrap();
+        assert_eq!(
+            given.iter().map(|port| port.host_port).collect::<Vec<_>>(),
+            [7001, 7001]
+        );
     }
 
     #[test]

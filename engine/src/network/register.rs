@@ -1,10 +1,14 @@
 //! Where networks are found, and who stands where in them.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError, RwLock},
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
+use ipnet::IpNet;
 use sluice_model::{Endpoint, Id, Network, container::EndpointView};
 
 use crate::{
@@ -12,10 +16,19 @@ use crate::{
     network::{ipam::Ipam, numbers::Numbers, ports::Ports},
 };
 
+/// The least number of a network in the datapath; 0 and 1 are the world and the host.
+const FIRST_NUMBER: u32 = 2;
+/// The greatest: the datapath's table has so many places.
+const GREATEST_NUMBER: u32 = 4_095;
+
 /// All networks of this host and the endpoints in them.
 pub(crate) struct Networks {
+    /// Held while a network is made or removed: each looks at all others first.
+    pub story: tokio::sync::Mutex<()>,
     all: RwLock<BTreeMap<Id, Network>>,
     places: Mutex<Places>,
+    /// The number that was given last.
+    last_number: AtomicU32,
 }
 
 /// What endpoints have: changed together, under one lock, so that a wish is granted whole or not at all.
@@ -36,17 +49,85 @@ impl Networks {
             ..Default::default()
         };
         Self {
+            story: tokio::sync::Mutex::default(),
             all: RwLock::default(),
             places: Mutex::new(places),
+            last_number: AtomicU32::new(FIRST_NUMBER - 1),
         }
     }
 
     /// Enters a network, or what it has become.
     pub fn enter(&self, network: Network) {
+        self.last_number.fetch_max(network.number, Ordering::AcqRel);
         self.all
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(network.id.clone(), network);
+    }
+
+    /// Strikes a network out.
+    pub fn strike(&self, id: &Id) {
+        self.all.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Strikes a network out that nobody is on and nobody will be; answers who is on it otherwise.
+    pub fn strike_if_empty(&self, id: &Id) -> Result<(), Vec<Endpoint>> {
+        // whoever takes a place looks under the same lock whether the network is still there
+        let mut places = self.places();
+        let there: Vec<Endpoint> = places
+            .endpoints
+            .values()
+            .filter(|endpoint| endpoint.network == *id)
+            .cloned()
+            .collect();
+        if there.is_empty() {
+            places.ipam.forget(id);
+            self.strike(id);
+            Ok(())
+        } else {
+            Err(there)
+        }
+    }
+
+    /// Is the network (still) there?
+    pub fn has(&self, id: &Id) -> bool {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    }
+
+    /// The networks that somebody is on.
+    pub fn used(&self) -> BTreeSet<Id> {
+        let places = self.places();
+        places
+            .endpoints
+            .values()
+            .map(|endpoint| endpoint.network.clone())
+            .collect()
+    }
+
+    /// The subnets of all networks.
+    pub fn subnets(&self) -> Vec<IpNet> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.values()
+            .flat_map(|network| network.subnets.iter().map(|subnet| subnet.subnet))
+            .collect()
+    }
+
+    /// A number for a new network. One that was given back is given again as late as possible: packets that are late meet nobody.
+    pub fn take_number(&self) -> Result<u32, EngineError> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        let last = self.last_number.load(Ordering::Acquire);
+        let taken: BTreeSet<u32> = all.values().map(|network| network.number).collect();
+        let number = (last + 1..=GREATEST_NUMBER)
+            .chain(FIRST_NUMBER..=last.min(GREATEST_NUMBER))
+            .find(|number| !taken.contains(number))
+            .ok_or_else(|| {
+                EngineError::failed(format!(
+                    "there are {} networks, more than the datapath has numbers for",
+                    taken.len()
+                ))
+            })?;
+        self.last_number.store(number, Ordering::Release);
+        Ok(number)
     }
 
     /// All networks, oldest first.
@@ -88,14 +169,9 @@ impl Networks {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The endpoints of a container.
+    /// The endpoints of a container, in the order of their devices.
     pub fn of_container(&self, container: &Id) -> Vec<Endpoint> {
-        self.places()
-            .endpoints
-            .values()
-            .filter(|endpoint| endpoint.container == *container)
-            .cloned()
-            .collect()
+        self.places().of_container(container)
     }
 
     /// The endpoints in a network.
@@ -117,10 +193,11 @@ impl Networks {
             network_name: network.map(|network| network.name.clone()).unwrap_or_default(),
             network: endpoint.network.clone(),
             addresses: endpoint.addresses.clone(),
-            gateway: network
-                .and_then(|network| network.subnets.first())
-                .map(|subnet| subnet.gateway),
+            gateways: network
+                .map(|network| network.subnets.iter().map(|subnet| subnet.gateway).collect())
+                .unwrap_or_default(),
             mac: endpoint.mac,
+            interface: endpoint.interface.clone(),
         }
     }
 }
@@ -138,6 +215,18 @@ impl Places {
         self.endpoints.insert(endpoint.id.clone(), endpoint);
     }
 
+    /// The endpoints of a container, in the order of their devices.
+    pub fn of_container(&self, container: &Id) -> Vec<Endpoint> {
+        let mut endpoints: Vec<Endpoint> = self
+            .endpoints
+            .values()
+            .filter(|endpoint| endpoint.container == *container)
+            .cloned()
+            .collect();
+        endpoints.sort_by(|one, other| natural(&one.interface).cmp(&natural(&other.interface)));
+        endpoints
+    }
+
     /// Gives back all that an endpoint has.
     pub fn release(&mut self, endpoint: &Endpoint) {
         for address in &endpoint.addresses {
@@ -146,5 +235,54 @@ impl Places {
         self.numbers.release(endpoint.number);
         self.ports.release(&endpoint.id);
         self.endpoints.remove(&endpoint.id);
+    }
+}
+
+/// `eth10` comes after `eth9`.
+fn natural(name: &str) -> (&str, u64) {
+    let letters = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    (letters, name[letters.len()..].parse().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_model::network::Driver;
+
+    use super::*;
+    use crate::network::defaults::bare;
+
+    #[test]
+    fn a_number_of_a_network_comes_again_late() {
+        let networks = Networks::new(0);
+        let make = || {
+            let network = Network {
+                number: networks.take_number().unwrap(),
+                ..bare("net", Driver::Bridge)
+            };
+            networks.enter(network.clone());
+            network
+        };
+        let (first, second) = (make(), make());
+        assert_eq!((first.number, second.number), (2, 3));
+        networks.strike(&first.id);
+        assert_eq!(make().number, 4);
+        for _ in 0..4095 - 4 {
+            make();
+        }
+        assert_eq!(make().number, 2, "the only one that is free");
+        assert!(
+            networks
+                .take_number()
+                .unwrap_err()
+                .message
+                .contains("there are 4094 networks")
+        );
+    }
+
+    #[test]
+    fn devices_are_in_the_order_of_their_numbers() {
+        let mut names = ["eth10", "eth2", "eth0", "lan1"];
+        names.sort_by_key(|name| natural(name));
+        assert_eq!(names, ["eth0", "eth2", "eth10", "lan1"]);
     }
 }

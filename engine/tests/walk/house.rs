@@ -268,6 +268,7 @@ impl House {
             name: Some(name.to_owned()),
             config,
             host_config: HostConfig::default(),
+            networks: Default::default(),
         }
     }
 
@@ -338,6 +339,10 @@ fn engine_config(data_root: PathBuf, exec_root: PathBuf, parent: &str) -> Config
         data_root,
         exec_root,
         bip: None,
+        fixed_cidr: None,
+        ipv6: false,
+        fixed_cidr_v6: None,
+        address_pools: vec![],
         icc: true,
         default_binding: "0.0.0.0".parse().unwrap(),
         mtu: None,

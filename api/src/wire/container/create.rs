@@ -3,12 +3,19 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, de::IgnoredAny};
-use serde_json::{Map, Value};
 use sluice_engine::CreateContainer;
-use sluice_model::{ContainerConfig, health::Healthcheck};
+use sluice_model::{
+    ContainerConfig,
+    container::{NetworkMode, NetworkWish},
+    health::Healthcheck,
+    mac::InvalidMac,
+};
 
 use super::{host_config, ports};
-use crate::error::{Answer, ApiError};
+use crate::{
+    error::{Answer, ApiError},
+    wire::network::EndpointConfig,
+};
 
 /// The body, as clients send it: nulls are gone already.
 #[derive(Debug, Default, Deserialize)]
@@ -64,7 +71,7 @@ pub(crate) enum Words {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct NetworkingConfig {
-    endpoints_config: BTreeMap<String, Map<String, Value>>,
+    endpoints_config: BTreeMap<String, EndpointConfig>,
 }
 
 // === impl Create ===
@@ -73,8 +80,15 @@ impl Create {
     /// As the engine takes it, and what the user should be warned of.
     pub(crate) fn into_request(self, name: Option<String>) -> Answer<(CreateContainer, Vec<String>)> {
         self.env.iter().try_for_each(|variable| check_variable(variable))?;
-        self.networking_config.check(&self.mac_address)?;
         let (host_config, mut warnings) = self.host_config.into_model()?;
+        let networks = self
+            .networking_config
+            .into_wishes(&host_config.network_mode, &self.mac_address)?;
+        if networks.values().any(|wish| !wish.aliases.is_empty()) {
+            warnings.push(
+                "Aliases have no effect in this version of Sluice: names of containers are not resolved yet".to_owned(),
+            );
+        }
         if self.network_disabled {
             warnings.push("NetworkDisabled has no effect in this version of Sluice: use network mode none".to_owned());
         }
@@ -111,6 +125,7 @@ impl Create {
                 name,
                 config,
                 host_config,
+                networks,
             },
             warnings,
         ))
@@ -147,34 +162,42 @@ impl Words {
 // === impl NetworkingConfig ===
 
 impl NetworkingConfig {
-    /// Refuses wishes about a place in a network that this version cannot fulfil. Clients send the members empty when nobody asked.
-    fn check(&self, mac_address: &str) -> Answer<()> {
-        if self.endpoints_config.len() > 1 {
-            return Err(ApiError::not_offered("a container on several networks"));
+    /// Wishes by network, as the engine takes them. A MAC address of the container's own is one in the network of its mode.
+    fn into_wishes(self, mode: &NetworkMode, mac_address: &str) -> Answer<BTreeMap<String, NetworkWish>> {
+        let mut wishes = BTreeMap::new();
+        for (network, config) in self.endpoints_config {
+            let wish = config.into_wish(&network)?;
+            wishes.insert(
+                if network == "default" {
+                    "bridge".to_owned()
+                } else {
+                    network
+                },
+                wish,
+            );
         }
         if !mac_address.is_empty() {
-            return Err(ApiError::not_offered(format!(
-                "a MAC address of the user's choice ({mac_address})"
-            )));
-        }
-        for (network, endpoint) in &self.endpoints_config {
-            for member in ["IPAMConfig", "Links", "Aliases", "MacAddress", "DriverOpts"] {
-                if endpoint.get(member).is_some_and(asks_for_something) {
-                    return Err(ApiError::not_offered(format!("{member} in network {network}")));
-                }
+            let of_container = mac_address
+                .parse()
+                .map_err(|error: InvalidMac| ApiError::invalid(error.to_string()))?;
+            let wish: &mut NetworkWish = wishes.entry(mode.to_string()).or_default();
+            if wish.mac.is_some_and(|mac| mac != of_container) {
+                return Err(ApiError::invalid(
+                    "the container-wide MAC address must match the endpoint-specific MAC address for the main network",
+                ));
             }
+            wish.mac = Some(of_container);
         }
-        Ok(())
-    }
-}
-
-fn asks_for_something(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(members) => members.values().any(asks_for_something),
-        _ => true,
+        if !matches!(mode, NetworkMode::Default | NetworkMode::Network(_)) {
+            let asks = wishes.values().any(|wish| *wish != NetworkWish::default());
+            if asks || wishes.keys().any(|name| *name != mode.to_string()) {
+                return Err(ApiError::invalid(format!(
+                    "conflicting options: a container in network mode {mode} has no place in another network"
+                )));
+            }
+            wishes.clear();
+        }
+        Ok(wishes)
     }
 }
 

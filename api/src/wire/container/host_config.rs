@@ -168,7 +168,10 @@ fn network_mode_of(text: &str) -> Answer<NetworkMode> {
         "" | "default" | "bridge" => Ok(NetworkMode::Default),
         "host" => Ok(NetworkMode::Host),
         "none" => Ok(NetworkMode::None),
-        shared if shared.starts_with("container:") => Err(ApiError::not_offered(format!("network mode {shared}"))),
+        shared if shared.starts_with("container:") => match &shared["container:".len()..] {
+            "" => Err(ApiError::invalid("invalid network mode: container: names no container")),
+            name => Ok(NetworkMode::Container(name.to_owned())),
+        },
         name => Ok(NetworkMode::Network(name.to_owned())),
     }
 }
@@ -207,16 +210,6 @@ fn extra_host(text: String) -> Answer<String> {
 
 // === outwards ===
 
-/// A network mode by the name clients know.
-pub(crate) fn network_mode(mode: &NetworkMode) -> &str {
-    match mode {
-        NetworkMode::Default => "bridge",
-        NetworkMode::Host => "host",
-        NetworkMode::None => "none",
-        NetworkMode::Network(name) => name,
-    }
-}
-
 /// The whole document. What a client sent and nobody acted on is in it too.
 pub(crate) fn document(config: &HostConfig) -> Value {
     let mut document = unhandled::defaults();
@@ -225,7 +218,7 @@ pub(crate) fn document(config: &HostConfig) -> Value {
     document.extend(limits::document(config));
     document.extend(members(json!({
         "Binds": null_if_empty(&config.binds.iter().map(bind::text).collect::<Vec<_>>()),
-        "NetworkMode": network_mode(&config.network_mode),
+        "NetworkMode": config.network_mode.to_string(),
         "PortBindings": ports::bindings_document(&config.port_bindings),
         "PublishAllPorts": config.publish_all_ports,
         "AutoRemove": config.auto_remove,

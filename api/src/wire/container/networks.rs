@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use sluice_engine::ContainerView;
 use sluice_model::{
     PortSpec, PublishedPort,
-    container::{EndpointView, NetworkMode},
+    container::{EndpointView, NetworkWish},
 };
 
 use super::ports as wire_ports;
@@ -35,7 +35,7 @@ pub(crate) fn settings(view: &ContainerView) -> Value {
         "Networks": networks(view),
     });
     // The default network's place stands at the top too, as it did before there were others.
-    let first = Place::of(view.endpoints.first());
+    let first = Place::of(view.endpoints.iter().find(|endpoint| endpoint.network_name == "bridge"));
     if let Value::Object(settings) = &mut settings {
         settings.extend(first.document());
     }
@@ -56,29 +56,35 @@ pub(crate) fn networks(view: &ContainerView) -> Value {
     let mut networks: Map<String, Value> = view
         .endpoints
         .iter()
-        .map(|endpoint| (endpoint.network_name.clone(), place_in_network(Some(endpoint))))
+        .map(|endpoint| {
+            let wish = view.container.networks.get(&endpoint.network_name);
+            (endpoint.network_name.clone(), place_in_network(Some(endpoint), wish))
+        })
         .collect();
-    if networks.is_empty() {
-        // A stopped container still says where it will be.
-        let name = match &view.container.host_config.network_mode {
-            NetworkMode::Default => "bridge",
-            NetworkMode::Host => "host",
-            NetworkMode::None => "none",
-            NetworkMode::Network(name) => name,
-        };
-        networks.insert(name.to_owned(), place_in_network(None));
+    // A stopped container still says where it will be; one that shares another's namespace is nowhere itself.
+    for name in view.container.network_names() {
+        networks
+            .entry(name.clone())
+            .or_insert_with(|| place_in_network(None, view.container.networks.get(&name)));
     }
     Value::Object(networks)
 }
 
-fn place_in_network(endpoint: Option<&EndpointView>) -> Value {
+fn place_in_network(endpoint: Option<&EndpointView>, wish: Option<&NetworkWish>) -> Value {
     let mut document = Place::of(endpoint).document();
+    let aliases = wish.filter(|wish| !wish.aliases.is_empty()).map(|wish| &wish.aliases);
+    let options = wish
+        .filter(|wish| !wish.driver_options.is_empty())
+        .map(|wish| &wish.driver_options);
     document.extend([
-        ("IPAMConfig".to_owned(), Value::Null),
+        ("IPAMConfig".to_owned(), ipam_config(wish)),
         ("Links".to_owned(), Value::Null),
-        ("Aliases".to_owned(), Value::Null),
-        ("DriverOpts".to_owned(), Value::Null),
-        ("GwPriority".to_owned(), json!(0)),
+        ("Aliases".to_owned(), json!(aliases)),
+        ("DriverOpts".to_owned(), json!(options)),
+        (
+            "GwPriority".to_owned(),
+            json!(wish.map_or(0, |wish| wish.gateway_priority)),
+        ),
         (
             "NetworkID".to_owned(),
             json!(endpoint.map_or("", |endpoint| endpoint.network.as_str())),
@@ -86,6 +92,22 @@ fn place_in_network(endpoint: Option<&EndpointView>) -> Value {
         ("DNSNames".to_owned(), Value::Null),
     ]);
     Value::Object(document)
+}
+
+/// The addresses that were asked for.
+fn ipam_config(wish: Option<&NetworkWish>) -> Value {
+    let mut config = Map::new();
+    if let Some(address) = wish.and_then(|wish| wish.ipv4) {
+        config.insert("IPv4Address".to_owned(), json!(address));
+    }
+    if let Some(address) = wish.and_then(|wish| wish.ipv6) {
+        config.insert("IPv6Address".to_owned(), json!(address));
+    }
+    if config.is_empty() {
+        Value::Null
+    } else {
+        Value::Object(config)
+    }
 }
 
 /// Addresses by family, empty and zero where there are none.
@@ -115,21 +137,20 @@ impl<'a> Place<'a> {
     fn document(&self) -> Map<String, Value> {
         let address = |net: Option<IpNet>| net.map_or_else(String::new, |net| net.addr().to_string());
         let length = |net: Option<IpNet>| net.map_or(0, |net| net.prefix_len());
-        let gateway = self.endpoint.and_then(|endpoint| endpoint.gateway);
-        let gateway_of = |wanted: fn(&IpAddr) -> bool| {
-            gateway
-                .filter(wanted)
-                .map_or_else(String::new, |address| address.to_string())
+        let gateway_of = |wanted: fn(&&IpAddr) -> bool| {
+            self.endpoint
+                .and_then(|endpoint| endpoint.gateways.iter().find(wanted))
+                .map_or_else(String::new, ToString::to_string)
         };
         Map::from_iter([
             (
                 "EndpointID".to_owned(),
                 json!(self.endpoint.map_or("", |endpoint| endpoint.endpoint.as_str())),
             ),
-            ("Gateway".to_owned(), json!(gateway_of(IpAddr::is_ipv4))),
+            ("Gateway".to_owned(), json!(gateway_of(|address| address.is_ipv4()))),
             ("IPAddress".to_owned(), json!(address(self.ipv4))),
             ("IPPrefixLen".to_owned(), json!(length(self.ipv4))),
-            ("IPv6Gateway".to_owned(), json!(gateway_of(IpAddr::is_ipv6))),
+            ("IPv6Gateway".to_owned(), json!(gateway_of(|address| address.is_ipv6()))),
             ("GlobalIPv6Address".to_owned(), json!(address(self.ipv6))),
             ("GlobalIPv6PrefixLen".to_owned(), json!(length(self.ipv6))),
             (

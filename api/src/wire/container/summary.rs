@@ -8,7 +8,7 @@ use sluice_model::{
     health::{Health, Status},
 };
 
-use super::{host_config, inspect, networks, ports};
+use super::{inspect, networks, ports};
 use crate::time;
 
 /// A line of `ps`.
@@ -26,7 +26,7 @@ pub(crate) fn document(view: &ContainerView, now: Timestamp) -> Value {
         "Labels": container.config.labels,
         "State": container.state.phase.as_str(),
         "Status": status(&container.state, view.health.as_ref(), now),
-        "HostConfig": { "NetworkMode": host_config::network_mode(&container.host_config.network_mode) },
+        "HostConfig": { "NetworkMode": container.host_config.network_mode.to_string() },
         "NetworkSettings": { "Networks": networks::networks(view) },
         "Mounts": inspect::mounts(view),
     });

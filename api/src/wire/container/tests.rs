@@ -60,9 +60,10 @@ fn view() -> ContainerView {
         endpoint: Id::from_bytes([1; 32]),
         network_name: "bridge".to_owned(),
         network: Id::from_bytes([2; 32]),
-        addresses: vec!["172.17.0.2/16".parse().unwrap()],
-        gateway: Some("172.17.0.1".parse().unwrap()),
+        addresses: vec!["172.17.0.2/16".parse().unwrap(), "fd00::2/64".parse().unwrap()],
+        gateways: vec!["172.17.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
         mac: "02:42:ac:11:00:02".parse().unwrap(),
+        interface: "eth0".to_owned(),
     };
     ContainerView {
         ports: vec![
@@ -75,6 +76,7 @@ fn view() -> ContainerView {
             created: started,
             config: request.config,
             host_config: request.host_config,
+            networks: request.networks,
             image_id: format!("sha256:{}", "cd".repeat(32)),
             state,
         },
@@ -177,7 +179,6 @@ fn what_would_make_another_container_is_refused_and_the_rest_is_warned_of() {
         json!({"DeviceRequests": [{"Driver": "x"}]}),
         json!({"Runtime": "kata"}),
         json!({"Binds": ["name:/path"]}),
-        json!({"NetworkMode": "container:x"}),
         json!({"Mounts": [{"Type": "volume", "Source": "x", "Target": "/y"}]}),
     ] {
         let message = request(json!({"HostConfig": host_config})).unwrap_err();
@@ -213,14 +214,22 @@ fn every_limit_is_read_and_shown_again() {
 }
 
 #[test]
-fn wishes_about_a_place_in_a_network_are_refused_until_they_can_be_fulfilled() {
-    let with = |endpoint: Value| request(json!({"NetworkingConfig": {"EndpointsConfig": {"bridge": endpoint}}}));
-    assert!(with(json!({"IPAMConfig": {}, "Aliases": [], "MacAddress": ""})).is_ok());
-    assert!(
-        with(json!({"IPAMConfig": {"IPv4Address": "172.17.0.9"}}))
-            .unwrap_err()
-            .contains("IPAMConfig in network bridge")
+fn wishes_about_places_in_networks_are_read() {
+    let with = |mode: &str, endpoint: Value| {
+        request(json!({"HostConfig": {"NetworkMode": mode}, "NetworkingConfig": {"EndpointsConfig": {mode: endpoint}}}))
+    };
+    let wish = |mode: &str, endpoint: Value| with(mode, endpoint).unwrap().0.networks;
+    let mine = wish(
+        "mine",
+        json!({"IPAMConfig": {"IPv4Address": "10.1.0.9"}, "Aliases": [], "MacAddress": ""}),
     );
+    assert_eq!(mine["mine"].ipv4, "10.1.0.9".parse().ok());
+    assert!(wish("default", json!({})).contains_key("bridge"));
+    assert!(wish("host", json!({})).is_empty());
+    assert!(with("host", json!({"IPAMConfig": {"IPv4Address": "10.1.0.9"}})).is_err());
+    let (request, _) =
+        request(json!({"MacAddress": "02:00:00:00:00:09", "HostConfig": {"NetworkMode": "mine"}})).unwrap();
+    assert_eq!(request.networks["mine"].mac, "02:00:00:00:00:09".parse().ok());
 }
 
 #[test]
@@ -228,6 +237,14 @@ fn a_container_is_shown_as_dockers_specification_says() {
     let document = inspect::document(&view());
     let settings = &document["NetworkSettings"];
     assert_eq!(settings["IPAddress"], "172.17.0.2");
+    assert_eq!(
+        (
+            &settings["GlobalIPv6Address"],
+            &settings["GlobalIPv6PrefixLen"],
+            &settings["IPv6Gateway"]
+        ),
+        (&json!("fd00::2"), &json!(64), &json!("fd00::1"))
+    );
     assert_eq!(settings["Networks"]["bridge"]["IPPrefixLen"], 16);
     assert_eq!(settings["Networks"]["bridge"]["MacAddress"], "02:42:ac:11:00:02");
     assert_eq!(

@@ -1,0 +1,130 @@
+//! Options of networks, by the names that Docker's users know.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use sluice_model::Network;
+
+use crate::{EngineError, network::create};
+
+/// What all of them begin with.
+const OURS: &str = "com.docker.network.";
+
+/// Takes the user's options in. They stay in the record as they were given. One of Docker's that we do not know is refused: it would be
+/// without effect; those of others (labels in disguise) are kept.
+pub(crate) fn apply(network: &mut Network, options: BTreeMap<String, String>) -> Result<(), EngineError> {
+    for (name, value) in &options {
+        let Some(ours) = name.strip_prefix(OURS) else { continue };
+        let invalid = |why: String| EngineError::invalid(format!("invalid option {name}={value}: {why}"));
+        match ours {
+            "bridge.enable_icc" => network.icc = boolean(value).map_err(invalid)?,
+            "bridge.enable_ip_masquerade" => network.masquerade = boolean(value).map_err(invalid)?,
+            "bridge.host_binding_ipv4" => {
+                let address: Ipv4Addr = value
+                    .parse()
+                    .map_err(|_| invalid("an IPv4 address is wanted".to_owned()))?;
+                network.default_binding = address.into();
+            }
+            "bridge.gateway_mode_ipv4" | "bridge.gateway_mode_ipv6" if value == "nat-unprotected" => {
+                return Err(EngineError::not_offered(format!(
+                    "gateway mode {value} is not supported by this version of Sluice"
+                )));
+            }
+            "bridge.gateway_mode_ipv4" => network.gateway_mode4 = mode(value).map_err(invalid)?,
+            "bridge.gateway_mode_ipv6" => network.gateway_mode6 = mode(value).map_err(invalid)?,
+            "driver.mtu" => {
+                network.mtu = value
+                    .parse()
+                    .ok()
+                    .filter(|mtu| (68..=65_535).contains(mtu))
+                    .ok_or_else(|| invalid("68 to 65535 bytes are wanted".to_owned()))?;
+            }
+            // no device of this name is needed: the gateway stands on the host's leg
+            "bridge.name" | "container_iface_prefix" => {
+                let fits = !value.is_empty() && value.len() <= 12 + 3 * usize::from(ours == "bridge.name");
+                if !fits || value.contains(['/', ' ', '\0']) {
+                    return Err(invalid("the name of a device is wanted".to_owned()));
+                }
+            }
+            _ => return Err(invalid("this version of Sluice does not know it".to_owned())),
+        }
+    }
+    network.options = options;
+    create::check_modes(network)
+}
+
+/// What devices of its containers are called, before the number.
+pub(crate) fn interface_prefix(network: &Network) -> &str {
+    network
+        .options
+        .get("com.docker.network.container_iface_prefix")
+        .map_or("eth", String::as_str)
+}
+
+fn mode(value: &str) -> Result<sluice_model::network::GatewayMode, String> {
+    value
+        .parse()
+        .map_err(|error: sluice_model::network::UnknownGatewayMode| error.to_string())
+}
+
+fn boolean(value: &str) -> Result<bool, String> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("true or false is wanted".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_model::network::{Driver, GatewayMode};
+
+    use super::*;
+    use crate::network::defaults::bare;
+
+    fn with(options: &[(&str, &str)]) -> Result<Network, EngineError> {
+        let mut network = bare("net", Driver::Bridge);
+        let options = options
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        apply(&mut network, options).map(|()| network)
+    }
+
+    #[test]
+    fn options_become_rules_and_stay_as_they_were_given() {
+        let network = with(&[
+            ("com.docker.network.bridge.enable_icc", "false"),
+            ("com.docker.network.bridge.enable_ip_masquerade", "0"),
+            ("com.docker.network.bridge.host_binding_ipv4", "127.0.0.1"),
+            ("com.docker.network.bridge.gateway_mode_ipv6", "routed"),
+            ("com.docker.network.bridge.name", "br-mine"),
+            ("com.docker.network.container_iface_prefix", "lan"),
+            ("com.docker.network.driver.mtu", "1400"),
+            ("mine", "yes"),
+        ])
+        .unwrap();
+        assert!(!network.icc && !network.masquerade);
+        assert_eq!(
+            (network.default_binding.to_string(), network.mtu),
+            ("127.0.0.1".into(), 1400)
+        );
+        assert_eq!(network.gateway_mode6, GatewayMode::Routed);
+        assert_eq!((interface_prefix(&network), network.options.len()), ("lan", 8));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        for (name, value) in [
+            ("com.docker.network.bridge.enable_icc", "maybe"),
+            ("com.docker.network.bridge.host_binding_ipv4", "::1"),
+            ("com.docker.network.bridge.gateway_mode_ipv4", "bridged"),
+            ("com.docker.network.bridge.gateway_mode_ipv4", "isolated"),
+            ("com.docker.network.driver.mtu", "12"),
+            ("com.docker.network.driver.colour", "red"),
+            ("com.docker.network.container_iface_prefix", "a/b"),
+        ] {
+            let error = with(&[(name, value)]).unwrap_err();
+            assert_eq!(error.kind, crate::Kind::Invalid, "{name}={value}");
+        }
+    }
+}
