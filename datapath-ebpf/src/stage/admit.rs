@@ -147,6 +147,10 @@ fn of_endpoint<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) ->
         .lead_to_endpoint(key.scope, key.source)
         .map_err(|_| DropReason::UnknownDevice)?;
     check_reach::<F>(key.destination)?;
+    // What an endpoint says to itself it says without us; both directions would be one entry.
+    if key.destination == key.source {
+        return Err(DropReason::NotRoutable);
+    }
     if let Some(local) = F::LOCAL.get(&key.destination) {
         let own_gateway = local.gateway_of == key.scope;
         if network.flags & NETWORK_INTERNAL != 0 && !own_gateway {
@@ -183,6 +187,13 @@ fn to_local<F: Layer3>(key: &FlowKey<F>, network: &Network, plan: &mut Plan<F>) 
         plan.there.lead_to_host(plan.back.destination_mac);
         return Ok(Affair::Ours);
     };
+    // Published or not, nothing gets out of an internal network or into one.
+    if publication.network != key.scope {
+        let theirs = maps::network(publication.network).map_or(0, |network| network.flags);
+        if (network.flags | theirs) & NETWORK_INTERNAL != 0 {
+            return Err(DropReason::InternalNetwork);
+        }
+    }
     translate_to(key, &publication, plan)?;
     if plan.there.endpoint == plan.back.endpoint {
         // It would see a packet from itself, and answer it without us: the gateway speaks for it.
@@ -247,9 +258,9 @@ fn of_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Re
     if F::LOCAL.find(&key.source).is_some() || F::SUBNETS.find(&Prefix::whole(key.source)).is_some() {
         return Err(DropReason::ForgedSource);
     }
-    if maps::network(publication.network).is_none_or(|network| network.flags & NETWORK_INTERNAL != 0) {
-        return Err(DropReason::InternalNetwork);
-    }
+    let network = maps::network(publication.network)
+        .filter(|network| network.flags & NETWORK_INTERNAL == 0)
+        .ok_or(DropReason::InternalNetwork)?;
     translate_to(key, &publication, plan)?;
     if home.is_some() {
         plan.flags = 0;
@@ -261,10 +272,13 @@ fn of_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Re
         next_hop: F::ANY,
     });
     if let Ok(way) = F::way(frame, key.destination, key.source)
-        && F::UPLINKS.find(&way.ifindex).is_some()
+        && let Some(uplink) = F::UPLINKS.get(&way.ifindex)
     {
         plan.back.ifindex = way.ifindex;
         plan.back.next_hop = way.next_hop;
+        if network.mtu > uplink.mtu {
+            plan.flags |= FLOW_CHECKS_MTU;
+        }
     }
     Ok(Affair::Ours)
 }

@@ -74,7 +74,7 @@ fn must_be_reported<F: Layer3>(packet: &Packet<F>, flow: &Flow<F>) -> Result<boo
 /// Hands the packet to the host's stack as its sender made it. The stack writes the ICMP error, or cuts the packet up and forwards it, when
 /// `to_nic` translates the pieces as this flow has it.
 #[inline(always)]
-fn report_by_host<F: Layer3>(packet: &Packet<F>) -> Result<Verdict, DropReason> {
+pub fn report_by_host<F: Layer3>(packet: &Packet<F>) -> Result<Verdict, DropReason> {
     let config = CONFIG.load();
     let source = packet.frame.ethernet()?.sender();
     rewrite::address_frame(packet.frame, Mac::new(config.host_mac), source)?;

@@ -74,6 +74,11 @@ fn along_quoted<F: Layer3>(packet: &Packet<F>, quoted: &Packet<F>) -> Result<Ver
     let flow = flow::known(&answers).ok_or(DropReason::UnrelatedError)?;
     // SAFETY: the kernel keeps the entry's slot readable until the program ends.
     let flow = unsafe { flow.as_ref() };
-    rewrite::translate_error(packet, quoted, flow, deliver::hops_to(flow))?;
+    let hop = deliver::hops_to(flow);
+    if hop != 0 && F::hops(packet)? <= 1 {
+        // Nobody is told of an error that dies on its way; the host's stack sees to that too.
+        return deliver::report_by_host(packet);
+    }
+    rewrite::translate_error(packet, quoted, flow, hop)?;
     deliver::send(packet, flow)
 }

@@ -17,7 +17,7 @@ use sluice_datapath_common::{
     DropReason, Family,
     checksum::{add, difference},
     flow::{
-        FLOW_FIN_SENT, FLOW_IS_REPLY, FLOW_MASQUERADES, FLOW_PUBLISHED, FLOW_REWRITES_DESTINATION,
+        FLOW_CHECKS_MTU, FLOW_FIN_SENT, FLOW_IS_REPLY, FLOW_MASQUERADES, FLOW_PUBLISHED, FLOW_REWRITES_DESTINATION,
         FLOW_REWRITES_SOURCE, Flow, FlowKey, State,
     },
 };
@@ -106,6 +106,10 @@ pub fn known<F: Layer3>(key: &FlowKey<F>) -> Option<Entry<F>> {
 /// May a new conversation that `forward` opens be answered under `back`? What is left of dead endpoints is cleared away.
 #[inline(always)]
 pub fn is_free<F: Layer3>(back: &FlowKey<F>, forward: &FlowKey<F>) -> bool {
+    // By the gateway's address to itself, from the very port that it has published.
+    if *back == *forward {
+        return false;
+    }
     let Some(flow) = find(back) else { return true };
     if !is_alive(flow) {
         forget(back);
@@ -218,15 +222,22 @@ impl Found {
     const CURRENT: u32 = 2;
 }
 
-/// Looks an entry up; one whose endpoint is gone goes too.
+/// Looks an entry up; one whose endpoint is gone goes too, and one whose other half is gone or belongs to another conversation by now.
 #[inline(never)]
 fn look_at<F: Layer3>(key: &FlowKey<F>) -> u32 {
     let Some(flow) = find(key) else { return Found::NOTHING };
-    if !is_alive(flow) {
+    if !is_alive(flow) || !has_other_half(key) {
         forget(key);
         return Found::NOTHING;
     }
     if is_judged(flow) { Found::CURRENT } else { Found::STALE }
+}
+
+#[inline(never)]
+fn has_other_half<F: Layer3>(key: &FlowKey<F>) -> bool {
+    let Some(flow) = find(key) else { return false };
+    let back = reverse_of(key, flow);
+    find(&back).is_some_and(|other| reverse_of(&back, other) == *key)
 }
 
 /// Sees to a flow that nobody has answered yet: is this the answer?
@@ -238,7 +249,6 @@ fn settle<F: Layer3>(key: &FlowKey<F>, tcp_flags: u8) -> Number {
     };
     let back = reverse_of(key, opening);
     let Some(other) = F::OPENING.find(&back) else {
-        F::OPENING.remove(key);
         return admit::number(Ok(Affair::Hosts));
     };
     // SAFETY: see `reverse_of`.
@@ -250,26 +260,31 @@ fn settle<F: Layer3>(key: &FlowKey<F>, tcp_flags: u8) -> Number {
     admit::number(promote(key, opening, &back, other).and(KNOWN))
 }
 
-/// Moves both entries to the table that never evicts.
+/// Moves both entries to the table that never evicts. When that is full they stay what they were.
 #[inline(always)]
 fn promote<F: Layer3>(key: &FlowKey<F>, flow: Entry<F>, back: &FlowKey<F>, other: Entry<F>) -> Result<(), DropReason> {
-    set_state(flow, State::Established);
-    set_state(other, State::Established);
+    // SAFETY: see `reverse_of`.
+    let before = unsafe { flow.as_ref() }.state;
+    set_state(flow, State::Established as u8);
+    set_state(other, State::Established as u8);
     // The opener's entry first: until the second is there too, its packets are no worse off than before.
-    match F::FLOWS.insert(back, other.as_ptr(), BPF_NOEXIST) {
-        Ok(()) | Err(EXISTS) => {}
-        Err(_) => return Err(DropReason::FlowTableFull),
-    }
-    match F::FLOWS.insert(key, flow.as_ptr(), BPF_NOEXIST) {
-        Ok(()) | Err(EXISTS) => {}
-        Err(_) => {
-            F::FLOWS.remove(back);
-            return Err(DropReason::FlowTableFull);
-        }
+    let moved = move_entry(back, other).and_then(|()| move_entry(key, flow).inspect_err(|_| F::FLOWS.remove(back)));
+    if moved.is_err() {
+        set_state(flow, before);
+        set_state(other, before);
+        return moved;
     }
     F::OPENING.remove(back);
     F::OPENING.remove(key);
     Ok(())
+}
+
+#[inline(always)]
+fn move_entry<F: Layer3>(key: &FlowKey<F>, flow: Entry<F>) -> Result<(), DropReason> {
+    match F::FLOWS.insert(key, flow.as_ptr(), BPF_NOEXIST) {
+        Ok(()) | Err(EXISTS) => Ok(()),
+        Err(_) => Err(DropReason::FlowTableFull),
+    }
 }
 
 /// Removes a conversation: this entry, and the other if it still belongs to this one.
@@ -334,6 +349,8 @@ fn renew<F: Layer3>() -> Number {
     }
     redirect(forward, &plan.there);
     redirect(reply, &plan.back);
+    forward.flags = forward.flags & !FLOW_CHECKS_MTU | plan.flags & FLOW_CHECKS_MTU;
+    reply.flags = reply.flags & !FLOW_CHECKS_MTU | plan.flags & FLOW_CHECKS_MTU;
     forward.epoch = plan.epoch;
     reply.epoch = plan.epoch;
     admit::number(Ok(Affair::Ours))
@@ -387,15 +404,15 @@ fn track<F: Layer3>(key: &FlowKey<F>, tcp_flags: u8) -> u32 {
     } else {
         return 0;
     };
-    set_state(flow, next);
-    set_state(other, next);
+    set_state(flow, next as u8);
+    set_state(other, next as u8);
     0
 }
 
 #[inline(always)]
-fn set_state<F: Family>(flow: Entry<F>, state: State) {
+fn set_state<F: Family>(flow: Entry<F>, state: u8) {
     // SAFETY: see `reverse_of`.
-    unsafe { (*flow.as_ptr()).state = state as u8 };
+    unsafe { (*flow.as_ptr()).state = state };
 }
 
 /// Makes both entries of what lies on the desk. The one of the way back first, as it holds the port; it is then turned round.
