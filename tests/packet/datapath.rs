@@ -44,11 +44,16 @@ pub struct Datapath {
 const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/sluice-datapath.o");
 
 /// The tables are small here: most tests leave a handful of entries, and one fills `FLOWS4`.
-const FLOWS: u32 = 64;
+const SIZES: [(&str, u32); 3] = [("FLOWS4", 64), ("OPENING4", 512), ("PUBLISHED4", 64)];
 
 impl Datapath {
     /// Loads every program with what it knows of the host.
     pub fn load(config: &Config) -> Self {
+        Self::load_with(config, &SIZES)
+    }
+
+    /// The same, with tables of these sizes.
+    pub fn load_with(config: &Config, sizes: &[(&str, u32)]) -> Self {
         let object = std::env::var("SLUICE_DATAPATH").unwrap_or(OBJECT.to_owned());
         let bytes = std::fs::read(&object)
             .unwrap_or_else(|error| panic!("read {object} (`cargo xtask build` makes it): {error}"));
@@ -59,7 +64,7 @@ impl Datapath {
             VerifierLogLevel::STATS
         };
         loader.verifier_log_level(log).override_global("CONFIG", config, true);
-        for (map, size) in [("FLOWS4", FLOWS), ("OPENING4", 512), ("PUBLISHED4", 64)] {
+        for &(map, size) in sizes {
             loader.map_max_entries(map, size);
         }
         let mut ebpf = loader
@@ -191,8 +196,17 @@ impl Datapath {
     }
 
     pub fn insert_subnet(&mut self, address: Ipv4Address, bits: u32, network: u32) {
-        let mut trie: LpmTrie<_, Ipv4Address, u32> = self.map("SUBNETS4").try_into().unwrap();
-        trie.insert(&Key::new(bits, address), network, 0).unwrap();
+        self.insert_prefix("SUBNETS4", bits, address, network);
+    }
+
+    pub fn insert_prefix<K: Pod, V: Pod>(&mut self, map: &str, bits: u32, key: K, value: V) {
+        let mut trie: LpmTrie<_, K, V> = self.map(map).try_into().unwrap();
+        trie.insert(&Key::new(bits, key), value, 0).unwrap();
+    }
+
+    pub fn remove_prefix<K: Pod, V: Pod>(&mut self, map: &str, bits: u32, key: K) {
+        let mut trie: LpmTrie<_, K, V> = self.map(map).try_into().unwrap();
+        let _ = trie.remove(&Key::new(bits, key));
     }
 
     pub fn insert_subnet6(&mut self, address: Ipv6Address, bits: u32, network: u32) {
@@ -209,18 +223,34 @@ impl Datapath {
         self.hash::<K, V>(map).iter().collect::<Result<_, _>>().unwrap()
     }
 
+    /// The value under a key.
+    pub fn lookup<K: Pod, V: Pod>(&mut self, map: &str, key: K) -> Option<V> {
+        self.hash::<K, V>(map).get(&key, 0).ok()
+    }
+
+    /// Every counter of drops, summed up over the CPUs.
+    pub fn counters(&mut self) -> Vec<(DropKey, Counter)> {
+        let counters: PerCpuHashMap<_, DropKey, Counter> = self.map("DROPS").try_into().unwrap();
+        let each = counters.iter().map(|entry| {
+            let (key, per_cpu) = entry.unwrap();
+            let sum = per_cpu.iter().fold(Counter::default(), |sum, counter| Counter {
+                packets: sum.packets + counter.packets,
+                bytes: sum.bytes + counter.bytes,
+            });
+            (key, sum)
+        });
+        each.collect()
+    }
+
     /// Every drop that was counted.
     pub fn drops(&mut self) -> Vec<(DropReason, Direction, u32, u64)> {
-        let counters: PerCpuHashMap<_, DropKey, Counter> = self.map("DROPS").try_into().unwrap();
-        let counters: Vec<_> = counters.iter().collect::<Result<_, _>>().unwrap();
-        let all = counters.iter().map(|(key, per_cpu)| {
-            let packets = per_cpu.iter().map(|counter| counter.packets).sum();
+        let all = self.counters().into_iter().map(|(key, counter)| {
             let reason = DropReason::from_number(key.reason).expect("a reason");
             (
                 reason,
                 Direction::from_number(key.direction).expect("a direction"),
                 key.endpoint,
-                packets,
+                counter.packets,
             )
         });
         all.collect()

@@ -1,6 +1,7 @@
 //! The real programs, a packet at a time: packet in, verdict, packet out, entries left behind, counters moved (`BPF_PROG_TEST_RUN`).
 //!
 //! [`scene`] is the host the packets live on, [`datapath`] the programs and their tables, [`frame`] builds and takes apart what is sent.
+//! [`reference`] says in plain Rust what they are to do, and [`random`] gives both the same packets by the million.
 //! A redirect is not carried out in a test run; what really arrives is seen in `network`, with real namespaces.
 
 #![expect(
@@ -11,6 +12,7 @@
 
 mod datapath;
 mod frame;
+mod reference;
 mod scene;
 
 mod arp;
@@ -23,6 +25,7 @@ mod life;
 mod neighbours;
 mod nic;
 mod published;
+mod random;
 mod speed;
 
 mod verifier;

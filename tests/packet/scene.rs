@@ -58,7 +58,12 @@ pub const NIC_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 pub const ROUTER_MAC: Mac = [0x02, 0x42, 0, 0, 0, 0x3f];
 pub const SECOND_NIC: u32 = 32;
+pub const SECOND_NIC_MAC: Mac = [0x02, 0x42, 0, 0, 0, 0x32];
 pub const SECOND_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+/// A device of somebody else's.
+pub const VM_BRIDGE: u32 = 33;
+pub const VM_BRIDGE_MAC: Mac = [0x02, 0x42, 0, 0, 0, 0x33];
 
 /// Somebody in the LAN.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 50);
@@ -110,7 +115,7 @@ impl Scene {
             (OTHER_GATEWAY, HOST_IFINDEX, 3),
             (NIC_ADDRESS, NIC, 0),
             (SECOND_ADDRESS, SECOND_NIC, 0),
-            (Ipv4Addr::new(172, 30, 0, 1), 33, 0),
+            (Ipv4Addr::new(172, 30, 0, 1), VM_BRIDGE, 0),
         ] {
             self.insert(
                 "LOCAL4",
@@ -350,7 +355,8 @@ fn v4(octets: [u8; 4]) -> Ipv4Address {
     Ipv4Address::new(octets)
 }
 
-fn config() -> Config {
+/// What the programs know of the host.
+pub fn config() -> Config {
     Config {
         netns_cookie: HOST_NETNS,
         host_leg_ifindex: HOST_LEG,
@@ -363,7 +369,7 @@ fn config() -> Config {
 }
 
 /// Makes a network namespace with the scene's devices, addresses and routes. It lives as long as the process.
-fn furnish() -> File {
+pub fn furnish() -> File {
     let made = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace (root is needed)");
         let mut lines = String::from("link set lo up\n");
@@ -377,8 +383,11 @@ fn furnish() -> File {
             pair(&format!("slc{}", container.number), container.ifindex, GATEWAY_MAC);
         }
         pair("nic0", NIC, NIC_MAC);
-        pair("nic1", SECOND_NIC, [0x02, 0x42, 0, 0, 0, 0x32]);
-        pair("vms0", 33, [0x02, 0x42, 0, 0, 0, 0x33]);
+        // Two more, for whoever needs them.
+        pair("slc4", 14, GATEWAY_MAC);
+        pair("slc5", 15, GATEWAY_MAC);
+        pair("nic1", SECOND_NIC, SECOND_NIC_MAC);
+        pair("vms0", VM_BRIDGE, VM_BRIDGE_MAC);
         lines += "link add sluice0-dp index 22 address 02:42:00:00:00:03 type veth peer name sluice0 index 21\n";
         lines += "link set sluice0 address 02:42:00:00:00:02\nlink set sluice0 up\nlink set sluice0-dp up\n";
         lines += "addr add 10.9.0.1/24 dev sluice0\naddr add 10.8.0.1/24 dev sluice0\n";

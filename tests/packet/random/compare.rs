@@ -1,0 +1,183 @@
+//! Is what lies in the kernel's tables what the reference expects?
+
+use std::collections::BTreeMap;
+
+use sluice_datapath_common::Ipv4;
+use sluice_datapath_common::flow::{
+    FLOW_CHECKS_MTU, FLOW_FIN_SENT, FLOW_IS_REPLY, FLOW_MASQUERADES, FLOW_PUBLISHED, FLOW_REWRITES_DESTINATION,
+    FLOW_REWRITES_SOURCE, Flow,
+};
+
+use super::stage::{Stage, ip};
+use crate::frame::Frame;
+use crate::reference::conversation::{Conversation, Key, Side};
+use crate::reference::{Datagram, Fate, Reference};
+
+/// What a packet has become.
+pub fn fates(expected: &Fate, outcome: &crate::datapath::Outcome) -> Result<(), String> {
+    use crate::datapath::Verdict;
+    let (verdict, frame) = match expected {
+        Fate::Stays(frame) => (Verdict::Stack, Some(frame)),
+        Fate::Sent(frame) => (Verdict::Sent, Some(frame)),
+        Fate::Heard | Fate::Dropped(_) => (Verdict::Dropped, None),
+    };
+    if verdict != outcome.verdict {
+        return Err(match expected {
+            Fate::Dropped(reason) => format!("the verdict is {:?}, not a drop ({reason:?})", outcome.verdict),
+            _ => format!("the verdict is {:?}, not {verdict:?}", outcome.verdict),
+        });
+    }
+    match frame {
+        Some(frame) if *frame != outcome.frame.0 => Err(format!(
+            "the packet became{:?}and should be{:?}",
+            outcome.frame,
+            Frame(frame.clone())
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The entries of one conversation.
+pub fn conversation(stage: &mut Stage, reference: &Reference, conversation: &Conversation) -> Result<(), String> {
+    for side in conversation.sides() {
+        let found = stage.flow(&conversation.key(side));
+        check_entry(reference, conversation, side, found)?;
+    }
+    Ok(())
+}
+
+/// No entry is under this key, unless of the dead.
+pub fn nothing(stage: &mut Stage, reference: &Reference, key: &Key) -> Result<(), String> {
+    match stage.flow(key) {
+        Some((_, flow)) if is_alive(reference, &flow) => {
+            Err(format!("there should be no flow under {key:?}, but there is {flow:?}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Every table that programs write to.
+pub fn everything(stage: &mut Stage, reference: &Reference) -> Result<(), String> {
+    let mut flows: BTreeMap<Key, (bool, Flow<Ipv4>)> = BTreeMap::new();
+    for (key, answered, flow) in stage.flows() {
+        if flows.insert(key, (answered, flow)).is_some() {
+            return Err(format!("two tables have an entry under {key:?}"));
+        }
+    }
+    for conversation in &reference.conversations {
+        for side in conversation.sides() {
+            let found = flows.remove(&conversation.key(side));
+            check_entry(reference, conversation, side, found)?;
+        }
+    }
+    if let Some((key, (_, flow))) = flows.iter().find(|(_, (_, flow))| is_alive(reference, flow)) {
+        return Err(format!("nobody should speak as {key:?}, but there is {flow:?}"));
+    }
+    let fragments = stage.fragments().into_iter().map(|(key, ports)| {
+        let datagram = Datagram {
+            source: ip(key.source),
+            destination: ip(key.destination),
+            identification: u32::from(u16::from_be(key.identification as u16)),
+            scope: key.scope,
+            protocol: key.protocol,
+        };
+        let ports = (u16::from_be(ports.source_port), u16::from_be(ports.destination_port));
+        (datagram, ports)
+    });
+    differ("fragments", &fragments.collect(), &reference.fragments)?;
+    differ(
+        "drops by endpoint, reason and direction",
+        &stage.drops(),
+        &reference.drops,
+    )
+}
+
+fn differ<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
+    what: &str,
+    found: &BTreeMap<K, V>,
+    expected: &BTreeMap<K, V>,
+) -> Result<(), String> {
+    if found == expected {
+        return Ok(());
+    }
+    let only = |a: &BTreeMap<K, V>, b: &BTreeMap<K, V>| {
+        let lines = a.iter().filter(|(key, value)| b.get(key) != Some(value));
+        lines
+            .map(|(key, value)| format!("\n    {key:?} {value:?}"))
+            .collect::<String>()
+    };
+    Err(format!(
+        "{what}: there is{}\nand should be{}",
+        only(found, expected),
+        only(expected, found)
+    ))
+}
+
+/// Of the dead it is left open whether their entries are still there.
+fn check_entry(
+    reference: &Reference,
+    conversation: &Conversation,
+    side: Side,
+    found: Option<(bool, Flow<Ipv4>)>,
+) -> Result<(), String> {
+    let key = conversation.key(side);
+    let Some((answered, flow)) = found else {
+        return match conversation.is_alive(&reference.world) {
+            true => Err(format!("{key:?} has no entry")),
+            false => Ok(()),
+        };
+    };
+    let mut wrong = Vec::new();
+    macro_rules! same {
+        ($($what:literal: $found:expr, $expected:expr;)+) => { $(
+            let (found, expected) = ($found, $expected);
+            if found != expected {
+                wrong.push(format!("{} is {found:?}, not {expected:?}", $what));
+            }
+        )+ };
+    }
+    let (leaves, leg, other) = (
+        conversation.leaving(side),
+        conversation.leg(side),
+        conversation.leg(side.other()),
+    );
+    same! {
+        "answered": answered, conversation.answered;
+        "packets and bytes": (flow.packets, flow.bytes), conversation.counts[side as usize];
+        "source": (ip(flow.source), u16::from_be(flow.source_port)), (leaves.source, leaves.source_port);
+        "destination": (ip(flow.destination), u16::from_be(flow.destination_port)), (leaves.destination, leaves.destination_port);
+        "next hop": ip(flow.next_hop), leg.next_hop;
+        "device": flow.ifindex, leg.device;
+        "epoch": flow.epoch, conversation.epoch;
+        "source endpoint": (flow.source_endpoint, flow.source_generation), (other.endpoint, other.generation);
+        "destination endpoint": (flow.destination_endpoint, flow.destination_generation), (leg.endpoint, leg.generation);
+        "reverse scope": flow.reverse_scope, conversation.key(side.other()).scope;
+        "destination MAC": flow.destination_mac, leg.to_mac;
+        "source MAC": flow.source_mac, leg.from_mac;
+        "action": flow.action, leg.action as u8;
+        "flags": flow.flags, flags(conversation, side);
+        "state": flow.state, conversation.state as u8;
+        "times": flow.opened <= flow.last_seen, true;
+    }
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(format!("under {key:?}: {}", wrong.join("; "))),
+    }
+}
+
+fn is_alive(reference: &Reference, flow: &Flow<Ipv4>) -> bool {
+    flow.source_generation == reference.world.generation(flow.source_endpoint)
+        && flow.destination_generation == reference.world.generation(flow.destination_endpoint)
+}
+
+fn flags(conversation: &Conversation, side: Side) -> u8 {
+    let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+    let (source, destination) = conversation.rewrites(side);
+    bit(source, FLOW_REWRITES_SOURCE)
+        | bit(destination, FLOW_REWRITES_DESTINATION)
+        | bit(side == Side::Answerer, FLOW_IS_REPLY)
+        | bit(conversation.masquerades, FLOW_MASQUERADES)
+        | bit(conversation.published, FLOW_PUBLISHED)
+        | bit(conversation.finished[side as usize], FLOW_FIN_SENT)
+        | bit(conversation.checks_mtu, FLOW_CHECKS_MTU)
+}

@@ -1,0 +1,270 @@
+//! Cases that were found at random, made short, and are kept.
+
+use std::sync::{LazyLock, Mutex};
+
+use super::place::Place::*;
+use super::stage::Stage;
+use super::step::Ends::*;
+use super::step::Step::*;
+use super::step::{Case, PLAIN, Quote, Speech, Step};
+use super::trial::Trial;
+use crate::reference::Hook::*;
+use crate::reference::conversation::Side::*;
+
+/// Tries a case; it fails where programs and reference differ.
+#[track_caller]
+fn replay(steps: &[Step]) {
+    static STAGE: LazyLock<Mutex<Stage>> = LazyLock::new(|| Mutex::new(Stage::set()));
+    let mut stage = STAGE.lock().unwrap_or_else(|failed| failed.into_inner());
+    stage.enter();
+    if let Err((_, what)) = Trial::of(&mut stage, &Case::of(steps)) {
+        panic!("{what}");
+    }
+}
+
+/// The network's MTU is larger than the NIC's: too long an answer is given to the host to report, as a question would be.
+#[test]
+fn an_answer_of_a_published_port_is_measured_before_it_leaves() {
+    replay(&[
+        Rules {
+            network: 2,
+            icc: true,
+            masquerades: true,
+            internal: false,
+            mtu: 9000,
+        },
+        Publishes {
+            at: Nic,
+            port: 8080,
+            protocol: 17,
+            endpoint: 2,
+            inside: 80,
+            count: 1,
+        },
+        Says(Speech {
+            hook: FromNic,
+            device: 31,
+            ends: New(Client, 4000, Nic, 8080),
+            ..PLAIN
+        }),
+        Says(Speech {
+            device: 12,
+            ends: Of(2, Answerer),
+            payload: 2400,
+            ..PLAIN
+        }),
+    ]);
+}
+
+/// The same when the way out has changed since the conversation was opened.
+#[test]
+fn a_new_judgement_also_says_whether_packets_are_measured() {
+    replay(&[
+        Rules {
+            network: 2,
+            icc: true,
+            masquerades: true,
+            internal: false,
+            mtu: 1400,
+        },
+        Says(Speech {
+            ends: New(Web, 4000, Client, 80),
+            ..PLAIN
+        }),
+        Rules {
+            network: 2,
+            icc: true,
+            masquerades: true,
+            internal: false,
+            mtu: 9000,
+        },
+        Epoch,
+        Says(Speech {
+            ends: Of(1, Opener),
+            payload: 2400,
+            ..PLAIN
+        }),
+    ]);
+}
+
+/// Seed 4. It left with a time to live of 0, or of 255.
+#[test]
+fn an_icmp_error_at_its_last_hop_does_not_leave() {
+    replay(&[
+        Says(Speech {
+            ends: New(Web, 4001, Client, 40000),
+            ..PLAIN
+        }),
+        Says(Speech {
+            protocol: 1,
+            icmp_kind: 11,
+            hops: 1,
+            quotes: Some(Quote {
+                of: 0,
+                side: Answerer,
+                reporter: None,
+                bytes: 28,
+                payload: 10,
+                offset: 0,
+            }),
+            ..PLAIN
+        }),
+    ]);
+}
+
+/// Seed 7. The answer was judged as if its conversation were whole, and dropped; but it may be the host's by now.
+#[test]
+fn a_lone_half_is_forgotten_before_anything_is_judged() {
+    replay(&[
+        Says(Speech {
+            hook: ToNic,
+            device: 31,
+            ends: New(Lone, 8080, SecondNic, 8080),
+            ..PLAIN
+        }),
+        Uplink {
+            device: 31,
+            lends: None,
+            mtu: 1400,
+        },
+        Epoch,
+        PushedOut { of: 0, side: Opener },
+        Says(Speech {
+            hook: FromNic,
+            device: 31,
+            ends: Of(0, Answerer),
+            ..PLAIN
+        }),
+    ]);
+}
+
+/// Seed 297. Both directions were one entry.
+#[test]
+fn what_an_endpoint_says_to_itself_is_not_carried() {
+    replay(&[Says(Speech {
+        device: 12,
+        ends: New(Shop, 20001, Shop, 20002),
+        protocol: 47,
+        ..PLAIN
+    })]);
+}
+
+/// By its own gateway's address a container of an internal network reached the ports of all others; and anybody theirs.
+#[test]
+fn a_published_port_leads_neither_out_of_an_internal_network_nor_into_one() {
+    replay(&[
+        Publishes {
+            at: Nobody,
+            port: 8080,
+            protocol: 6,
+            endpoint: 3,
+            inside: 80,
+            count: 1,
+        },
+        Publishes {
+            at: Nobody,
+            port: 8081,
+            protocol: 6,
+            endpoint: 1,
+            inside: 80,
+            count: 1,
+        },
+        Rules {
+            network: 2,
+            icc: true,
+            masquerades: true,
+            internal: true,
+            mtu: 1500,
+        },
+        Says(Speech {
+            ends: New(Web, 4000, WebGateway, 8080),
+            protocol: 6,
+            tcp_flags: 2,
+            ..PLAIN
+        }),
+        Says(Speech {
+            device: 13,
+            ends: New(Lone, 4000, LoneGateway, 8081),
+            protocol: 6,
+            tcp_flags: 2,
+            ..PLAIN
+        }),
+        Says(Speech {
+            device: 12,
+            ends: New(Shop, 4000, WebGateway, 8081),
+            protocol: 6,
+            tcp_flags: 2,
+            ..PLAIN
+        }),
+    ]);
+}
+
+/// It would have left with the address 0.0.0.0.
+#[test]
+fn what_the_host_forwards_is_not_masqueraded_by_a_nic_without_an_address() {
+    replay(&[
+        Uplink {
+            device: 31,
+            lends: None,
+            mtu: 1500,
+        },
+        Says(Speech {
+            hook: ToNic,
+            device: 31,
+            ends: New(Web, 4000, Server, 80),
+            ..PLAIN
+        }),
+    ]);
+}
+
+/// Seed 5267. Question and answer looked the same: an endpoint asked by its gateway's address for a port of its own, from that very port.
+#[test]
+fn an_endpoint_reaches_its_own_published_port_from_that_very_port() {
+    replay(&[
+        Publishes {
+            at: Nobody,
+            port: 40000,
+            protocol: 6,
+            endpoint: 2,
+            inside: 40000,
+            count: 1,
+        },
+        Says(Speech {
+            device: 12,
+            ends: New(Shop, 40000, WebGateway, 40000),
+            protocol: 6,
+            tcp_flags: 2,
+            ..PLAIN
+        }),
+        Says(Speech {
+            device: 12,
+            ends: Of(1, Answerer),
+            protocol: 6,
+            tcp_flags: 18,
+            ..PLAIN
+        }),
+    ]);
+}
+
+/// Seed 1. What found no room among the answered flows called itself established all the same.
+#[test]
+fn a_full_table_leaves_an_unanswered_flow_as_it_was() {
+    let full = super::stage::CAPACITY as u16 / 2;
+    let opened = |port| {
+        Says(Speech {
+            ends: New(Web, port, Shop, 80),
+            ..PLAIN
+        })
+    };
+    let answered = |of| {
+        Says(Speech {
+            device: 12,
+            ends: Of(of, Answerer),
+            ..PLAIN
+        })
+    };
+    let steps: Vec<Step> = (0..=full)
+        .flat_map(|n| [opened(4000 + n), answered(usize::from(2 * n))])
+        .collect();
+    replay(&steps);
+}

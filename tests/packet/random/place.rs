@@ -1,0 +1,166 @@
+//! Who and where: addresses by name, in either family.
+
+use std::net::IpAddr;
+
+use crate::reference::world::{Family, Mac};
+
+/// An address of the stage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    Web,
+    Shop,
+    Lone,
+    Mill,
+    Barn,
+    WebGateway,
+    LoneGateway,
+    MillGateway,
+    Nic,
+    SecondNic,
+    /// An address that the first NIC gets later.
+    NewNic,
+    /// An address of the host on a device that is none of ours.
+    VmBridge,
+    Vm,
+    /// In the LAN of the first NIC, of the second, and far away.
+    Client,
+    SecondClient,
+    Server,
+    /// Where the host has no route to.
+    Unrouted,
+    /// In a network, but nobody lives there.
+    Vacant,
+    Loopback,
+    Group,
+    Broadcast,
+    Nobody,
+    Reserved,
+}
+
+use Place::*;
+
+impl Place {
+    pub const ALL: [Place; 23] = [
+        Web,
+        Shop,
+        Lone,
+        Mill,
+        Barn,
+        WebGateway,
+        LoneGateway,
+        MillGateway,
+        Nic,
+        SecondNic,
+        NewNic,
+        VmBridge,
+        Vm,
+        Client,
+        SecondClient,
+        Server,
+        Unrouted,
+        Vacant,
+        Loopback,
+        Group,
+        Broadcast,
+        Nobody,
+        Reserved,
+    ];
+
+    pub fn address(self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => IpAddr::from(self.octets4()),
+            Family::V6 => IpAddr::from(self.words6()),
+        }
+    }
+
+    fn octets4(self) -> [u8; 4] {
+        match self {
+            Web => [10, 9, 0, 2],
+            Shop => [10, 9, 0, 3],
+            Lone => [10, 8, 0, 2],
+            Mill => [10, 7, 0, 2],
+            Barn => [10, 7, 0, 3],
+            WebGateway => [10, 9, 0, 1],
+            LoneGateway => [10, 8, 0, 1],
+            MillGateway => [10, 7, 0, 1],
+            Nic => [192, 0, 2, 1],
+            SecondNic => [198, 51, 100, 1],
+            NewNic => [192, 0, 2, 9],
+            VmBridge => [172, 30, 0, 1],
+            Vm => [172, 30, 0, 9],
+            Client => [192, 0, 2, 50],
+            SecondClient => [198, 51, 100, 50],
+            Server => [203, 0, 113, 7],
+            Unrouted => [100, 64, 0, 1],
+            Vacant => [10, 9, 0, 77],
+            Loopback => [127, 0, 0, 1],
+            Group => [224, 0, 0, 251],
+            Broadcast => [255; 4],
+            Nobody => [0; 4],
+            Reserved => [240, 0, 0, 1],
+        }
+    }
+
+    fn words6(self) -> [u16; 8] {
+        let in_network = |network: u16, host: u16| [0xfd00, network, 0, 0, 0, 0, 0, host];
+        let outside = |network: u16, host: u16| [0x2001, 0xdb8, network, 0, 0, 0, 0, host];
+        match self {
+            Web => in_network(9, 2),
+            Shop => in_network(9, 3),
+            Lone => in_network(8, 2),
+            Mill => in_network(7, 2),
+            Barn => in_network(7, 3),
+            WebGateway => in_network(9, 1),
+            LoneGateway => in_network(8, 1),
+            MillGateway => in_network(7, 1),
+            Nic => outside(1, 1),
+            SecondNic => outside(2, 1),
+            NewNic => outside(1, 9),
+            VmBridge => outside(3, 1),
+            Vm => outside(3, 9),
+            Client => outside(1, 0x50),
+            SecondClient => outside(2, 0x50),
+            Server => outside(7, 7),
+            Unrouted => outside(0xdead, 1),
+            Vacant => in_network(9, 0x77),
+            Loopback => [0, 0, 0, 0, 0, 0, 0, 1],
+            Group => [0xff02, 0, 0, 0, 0, 0, 0, 0xfb],
+            Broadcast => [0xff02, 0, 0, 0, 0, 0, 0, 1],
+            Nobody => [0; 8],
+            Reserved => [0; 8],
+        }
+    }
+}
+
+/// An endpoint that may come and go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tenant {
+    pub number: u32,
+    pub network: u32,
+    pub device: u32,
+    pub place: Place,
+    pub mac: Mac,
+}
+
+/// The last lives where the second did, when that one has gone.
+pub const TENANTS: [Tenant; 6] = [
+    tenant(1, 2, 11, Web),
+    tenant(2, 2, 12, Shop),
+    tenant(3, 3, 13, Lone),
+    tenant(4, 4, 14, Mill),
+    tenant(5, 4, 15, Barn),
+    tenant(6, 2, 12, Shop),
+];
+
+const fn tenant(number: u32, network: u32, device: u32, place: Place) -> Tenant {
+    Tenant {
+        number,
+        network,
+        device,
+        place,
+        mac: [0x02, 0x42, 0, 0, 0x10, number as u8],
+    }
+}
+
+/// Number, the gateway's place and the first 24 bits' owner.
+pub const NETWORKS: [(u32, Place); 3] = [(2, WebGateway), (3, LoneGateway), (4, MillGateway)];

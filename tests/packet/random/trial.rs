@@ -1,0 +1,444 @@
+//! A case being tried: every step is taken by the programs and by the reference, and then the two are compared.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use sluice_datapath_common::DropReason;
+
+use super::compare;
+use super::place::{Place, TENANTS};
+use super::stage::{self, CAPACITY, Stage};
+use super::step::{Case, Ends, Question, Quote, Speech, Station, Step};
+use crate::frame::{self, Frame, Packet};
+use crate::reference::conversation::{Key, Side};
+use crate::reference::wire::{self, ICMP, TCP, UDP};
+use crate::reference::world::{Family, Mac, Publication, Uplink};
+use crate::reference::{Fate, Hook, Reference};
+use crate::scene::{GATEWAY_MAC, HOST_MAC, LEG_MAC, NIC_MAC, ROUTER_MAC, SECOND_NIC, SECOND_NIC_MAC};
+
+/// A test run takes no frame without a whole IP header.
+const SHORTEST: usize = wire::ETHERNET + 20;
+
+pub struct Trial<'a> {
+    stage: &'a mut Stage,
+    pub reference: Reference,
+    /// The conversations that steps have opened, by label: both keys.
+    pub opened: BTreeMap<usize, (Key, Key)>,
+    pub packets: u64,
+    pub fates: BTreeMap<String, u64>,
+    /// Everything is compared after every step.
+    is_thorough: bool,
+}
+
+impl<'a> Trial<'a> {
+    pub fn begin(stage: &'a mut Stage) -> Self {
+        stage.clear();
+        let reference = Reference::new(stage::world(), CAPACITY);
+        stage.write(&reference.world);
+        Self {
+            stage,
+            reference,
+            opened: BTreeMap::new(),
+            packets: 0,
+            fates: BTreeMap::new(),
+            is_thorough: false,
+        }
+    }
+
+    /// Tries a whole case, comparing everything after each step. On failure also says how many steps were taken.
+    pub fn of(stage: &'a mut Stage, case: &Case) -> Result<(), (usize, String)> {
+        let mut trial = Self::begin(stage);
+        trial.is_thorough = true;
+        for (index, (label, step)) in case.steps.iter().enumerate() {
+            let taken = trial.take(*label, step).and_then(|()| trial.compare_everything());
+            taken.map_err(|what| (index + 1, format!("step {label}: {what}")))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a step. One that speaks of what has not been is passed over.
+    pub fn take(&mut self, label: usize, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Says(speech) => match self.frame(speech) {
+                Some(frame) => self.hear(label, speech.hook, speech.device, &frame.0),
+                None => Ok(()),
+            },
+            Step::Asks(question) => {
+                let frame = self.question(question);
+                self.hear(label, question.hook, question.device, &frame.0)
+            }
+            Step::Expires { of } => {
+                self.remove_entries(*of, [true, true], false);
+                Ok(())
+            }
+            Step::PushedOut { of, side } => {
+                self.remove_entries(*of, [*side == Side::Opener, *side == Side::Answerer], true);
+                Ok(())
+            }
+            _ => {
+                self.change_world(step);
+                self.stage.write(&self.reference.world);
+                Ok(())
+            }
+        }
+    }
+
+    pub fn compare_everything(&mut self) -> Result<(), String> {
+        compare::everything(self.stage, &self.reference)
+    }
+
+    /// A packet for both.
+    fn hear(&mut self, label: usize, hook: Hook, device: u32, frame: &[u8]) -> Result<(), String> {
+        self.packets += 1;
+        let outcome = self.stage.run(hook, device, frame);
+        let stage = &mut *self.stage;
+        let mut witness = |opening: &Key| {
+            let (_, flow) = stage.flow(opening)?;
+            Some(u16::from_be(flow.source_port))
+        };
+        let fate = self.reference.hear(hook, device, frame, &mut witness)?;
+        *self.fates.entry(name(hook, &fate)).or_default() += 1;
+        compare::fates(&fate, &outcome)?;
+        if let Some(opened) = self.reference.opened {
+            self.opened.insert(label, opened);
+        }
+        self.compare_touched(hook, device, frame)
+    }
+
+    /// The entries of the packet's own conversation.
+    fn compare_touched(&mut self, hook: Hook, device: u32, frame: &[u8]) -> Result<(), String> {
+        let Some(reading) = wire::read(frame, Family::V4, wire::ETHERNET, false) else {
+            return Ok(());
+        };
+        let scope = match hook {
+            Hook::FromContainer => match self.reference.world.attachments.get(&device) {
+                Some(endpoint) => endpoint.network,
+                None => return Ok(()),
+            },
+            Hook::FromNic => 0,
+            Hook::FromHost | Hook::ToNic => 1,
+        };
+        let key = Key::of(&reading, scope);
+        match self.reference.find(&key) {
+            Some((index, _)) => {
+                let conversation = &self.reference.conversations[index];
+                compare::conversation(self.stage, &self.reference, conversation)
+            }
+            None => compare::nothing(self.stage, &self.reference, &key),
+        }
+    }
+
+    /// The agent, or the table itself, removes entries of a conversation.
+    fn remove_entries(&mut self, of: usize, gone: [bool; 2], only_unanswered: bool) {
+        let Some(&(opening, answers)) = self.opened.get(&of) else {
+            return;
+        };
+        let conversations = &mut self.reference.conversations;
+        let own = conversations
+            .iter_mut()
+            .find(|conversation| (conversation.opening, conversation.answers) == (opening, answers));
+        let Some(conversation) = own.filter(|conversation| !(only_unanswered && conversation.answered)) else {
+            return;
+        };
+        for side in [Side::Opener, Side::Answerer] {
+            if gone[side as usize] && conversation.entries[side as usize] {
+                conversation.entries[side as usize] = false;
+                self.stage.remove_flow(&conversation.key(side));
+            }
+        }
+        conversations.retain(|conversation| conversation.entries != [false, false]);
+    }
+
+    fn change_world(&mut self, step: &Step) {
+        let world = &mut self.reference.world;
+        let at = |place: Place| place.address(Family::V4);
+        match *step {
+            Step::Rules {
+                network,
+                icc,
+                masquerades,
+                internal,
+                mtu,
+            } => {
+                if let Some(rules) = world.networks.get_mut(&network) {
+                    (rules.icc, rules.masquerades, rules.internal, rules.mtu) = (icc, masquerades, internal, mtu);
+                }
+            }
+            Step::Starts(number) => stage::move_in(world, &TENANTS[number as usize - 1]),
+            Step::Stops(number) => stage::move_out(world, &TENANTS[number as usize - 1]),
+            Step::Publishes {
+                at: address,
+                port,
+                protocol,
+                endpoint,
+                inside,
+                count,
+            } => {
+                // Two ranges that overlap are refused before they come here.
+                let overlaps =
+                    |first: u16, other: u16| first < port.saturating_add(count) && port < first.saturating_add(other);
+                let key = (at(address), port, protocol);
+                let is_taken = world.published.iter().any(|(&(other, first, of), publication)| {
+                    (other, of) == (key.0, protocol)
+                        && overlaps(first, publication.count)
+                        && (first, publication.count) != (port, count)
+                });
+                if is_taken {
+                    return;
+                }
+                let tenant = &TENANTS[endpoint as usize - 1];
+                let publication = Publication {
+                    network: tenant.network,
+                    endpoint,
+                    address: at(tenant.place),
+                    port: inside,
+                    count,
+                };
+                world.published.insert(key, publication);
+            }
+            Step::Unpublishes {
+                at: address,
+                port,
+                protocol,
+            } => {
+                world.published.remove(&(at(address), port, protocol));
+            }
+            Step::Uplink { device, lends, mtu } => {
+                let address = lends.map(at);
+                world.uplinks.insert((device, Family::V4), Uplink { address, mtu });
+            }
+            Step::NoUplink { device } => {
+                world.uplinks.remove(&(device, Family::V4));
+            }
+            Step::Owns(place, true) => {
+                world.local.insert(at(place), 0);
+            }
+            Step::Owns(place, false) => {
+                world.local.remove(&at(place));
+            }
+            Step::Epoch => world.epoch += 1,
+            Step::Says(_) | Step::Asks(_) | Step::Expires { .. } | Step::PushedOut { .. } => {}
+        }
+    }
+
+    /// The packet's ends and protocol, if the conversation it belongs to has ever been.
+    fn ends(&self, ends: Ends, family: Family, protocol: u8) -> Option<Key> {
+        match ends {
+            Ends::New(source, source_port, destination, destination_port) => Some(Key {
+                source: source.address(family),
+                source_port,
+                destination: destination.address(family),
+                destination_port,
+                scope: 0,
+                protocol,
+            }),
+            Ends::Of(label, side) => self.opened.get(&label).map(|(opening, answers)| match side {
+                Side::Opener => *opening,
+                Side::Answerer => *answers,
+            }),
+        }
+    }
+
+    fn frame(&self, speech: &Speech) -> Option<Frame> {
+        let mut packet = match speech.quotes {
+            Some(quote) => self.error(speech, &quote)?,
+            None => {
+                let key = self.ends(speech.ends, speech.family, speech.protocol)?;
+                let mut packet = packet(&key, speech.icmp_kind)?;
+                packet.payload = (0..speech.payload).map(|byte| (byte * 7) as u8).collect();
+                packet
+            }
+        };
+        packet.tcp_flags = speech.tcp_flags;
+        packet.ttl = speech.hops;
+        packet.identification = speech.identification;
+        packet.fragment = speech.offset
+            | if speech.more_fragments {
+                frame::MORE_FRAGMENTS
+            } else {
+                0
+            };
+        packet.options = usize::from(speech.options.min(10));
+        packet.udp_checksum = speech.has_udp_checksum;
+        self.give_macs(speech, &mut packet);
+        let mut frame = packet.build();
+        if let Some(cut) = speech.cut {
+            frame.0.truncate(usize::from(cut).max(SHORTEST));
+        }
+        if let Some((at, bits)) = speech.flip {
+            let at = usize::from(at) % frame.0.len();
+            frame.0[at] ^= bits;
+        }
+        Some(frame)
+    }
+
+    /// An ICMP error about what a side of a conversation has sent, as it left here.
+    fn error(&self, speech: &Speech, quote: &Quote) -> Option<Packet> {
+        let (opening, answers) = self.opened.get(&quote.of)?;
+        let (there, back) = match quote.side {
+            Side::Opener => (opening, answers),
+            Side::Answerer => (answers, opening),
+        };
+        let _ = there;
+        let sent = back.reversed(back.scope);
+        let mut about = packet(&sent, 8)?;
+        about.payload = (0..quote.payload).map(|byte| (byte * 3) as u8).collect();
+        about.tcp_flags = wire::ACK;
+        about.fragment = quote.offset;
+        let reporter = quote
+            .reporter
+            .map_or(sent.destination, |place| place.address(speech.family));
+        let (source, destination) = (v4(reporter)?, v4(sent.source)?);
+        let quoted = about.build();
+        Some(Packet::error(
+            source,
+            destination,
+            speech.icmp_kind,
+            &quoted,
+            usize::from(quote.bytes),
+        ))
+    }
+
+    fn give_macs(&self, speech: &Speech, packet: &mut Packet) {
+        let world = &self.reference.world;
+        let (from, to): (Mac, Mac) = match speech.hook {
+            Hook::FromContainer => {
+                let sender = world.attachments.get(&speech.device);
+                let neighbour = sender.and_then(|sender| {
+                    let address = std::net::IpAddr::V4(packet.destination);
+                    world.endpoints.get(&(sender.network, address))
+                });
+                (
+                    sender.map_or([2; 6], |sender| sender.mac),
+                    neighbour.map_or(GATEWAY_MAC, |neighbour| neighbour.mac),
+                )
+            }
+            Hook::FromHost => {
+                let address = std::net::IpAddr::V4(packet.destination);
+                let to = world
+                    .endpoints
+                    .values()
+                    .find(|endpoint| endpoint.address4 == Some(address));
+                (HOST_MAC, to.map_or(LEG_MAC, |endpoint| endpoint.mac))
+            }
+            Hook::FromNic => (ROUTER_MAC, nic_mac(speech.device)),
+            Hook::ToNic => (nic_mac(speech.device), ROUTER_MAC),
+        };
+        let choose = |station: Station, right: Mac| match station {
+            Station::Right => right,
+            Station::Gateway => GATEWAY_MAC,
+            Station::Stranger => [0x02, 0x99, 0, 0, 0, 1],
+            Station::Everybody => [0xff; 6],
+        };
+        packet.from_mac = choose(speech.from, from);
+        packet.to_mac = choose(speech.to, to);
+    }
+
+    fn question(&self, question: &Question) -> Frame {
+        let asker = self.reference.world.attachments.get(&question.device);
+        let mac = asker.map_or(HOST_MAC, |asker| asker.mac);
+        let said = if question.claims_mac {
+            [0x02, 0x99, 0, 0, 0, 1]
+        } else {
+            mac
+        };
+        let own = asker.and_then(|asker| v4(asker.address4?));
+        let claimed = question.claims.and_then(|place| v4(place.address(Family::V4)));
+        let address = claimed.or(own).unwrap_or(std::net::Ipv4Addr::new(10, 9, 0, 1));
+        let target = v4(question.target.address(Family::V4)).unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
+        let mut frame = Frame::arp(mac, question.operation, (said, address), ([0; 6], target));
+        if let Some(cut) = question.cut {
+            frame.0.truncate(usize::from(cut).max(wire::ETHERNET + 1));
+        }
+        frame
+    }
+}
+
+fn packet(key: &Key, icmp_kind: u8) -> Option<Packet> {
+    let (source, destination) = (v4(key.source)?, v4(key.destination)?);
+    let (from, to) = ((source, key.source_port), (destination, key.destination_port));
+    Some(match key.protocol {
+        TCP => Packet::tcp(from, to, 0),
+        UDP => Packet::udp(from, to),
+        ICMP => Packet::echo(source, destination, icmp_kind, key.source_port),
+        other => Packet::other(other, source, destination),
+    })
+}
+
+fn v4(address: std::net::IpAddr) -> Option<std::net::Ipv4Addr> {
+    match address {
+        std::net::IpAddr::V4(address) => Some(address),
+        std::net::IpAddr::V6(_) => None,
+    }
+}
+
+fn nic_mac(device: u32) -> Mac {
+    if device == SECOND_NIC { SECOND_NIC_MAC } else { NIC_MAC }
+}
+
+fn name(hook: Hook, fate: &Fate) -> String {
+    match fate {
+        Fate::Stays(_) => format!("{hook:?} stays"),
+        Fate::Sent(_) => format!("{hook:?} sent"),
+        Fate::Heard => format!("{hook:?} heard"),
+        Fate::Dropped(reason) => format!("{hook:?} dropped: {reason:?}"),
+    }
+}
+
+/// What has become of all packets: a test that only ever sees one kind of them proves little.
+#[derive(Default)]
+pub struct Census(BTreeMap<String, u64>);
+
+impl Census {
+    pub fn add(&mut self, trial: &Trial<'_>) {
+        for (fate, count) in &trial.fates {
+            *self.0.entry(fate.clone()).or_default() += count;
+        }
+    }
+
+    /// Given enough packets, every reason for a drop that can be met by chance has been met.
+    pub fn assert_variety(&self) {
+        if self.0.values().sum::<u64>() < 200_000 {
+            return;
+        }
+        use DropReason::*;
+        let met = [
+            Truncated,
+            UnknownDevice,
+            ForgedMac,
+            ForgedSource,
+            UnknownEtherType,
+            Multicast,
+            NotRoutable,
+            NoSuchEndpoint,
+            IsolatedNetwork,
+            InternalNetwork,
+            IccDisabled,
+            Unpublished,
+            NoRoute,
+            NoMasquerade,
+            CannotTranslate,
+            FlowTableFull,
+            FragmentAlone,
+            NotAnOpening,
+            UnrelatedError,
+            UnmasqueradedSource,
+            ForgedArp,
+        ];
+        for reason in met {
+            let word = format!("dropped: {reason:?}");
+            assert!(
+                self.0.keys().any(|fate| fate.ends_with(&word)),
+                "no packet met {reason:?}; the steps are not various enough"
+            );
+        }
+    }
+}
+
+impl fmt::Display for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .iter()
+            .try_for_each(|(fate, count)| writeln!(f, "{count:>9} {fate}"))
+    }
+}

@@ -1,0 +1,280 @@
+//! May this conversation be, and how? The answer depends on the opener's packet alone, as it arrived.
+
+use std::net::IpAddr;
+
+use sluice_datapath_common::DropReason;
+use sluice_datapath_common::flow::Action;
+
+use super::conversation::Key;
+use super::path::{HOST, WORLD};
+use super::world::{Mac, Network, Publication, Reach, World, family, reach};
+
+pub enum Judgement {
+    /// Ours, and this is how it is carried.
+    Ours(Box<Plan>),
+    /// The host's own affair.
+    Hosts,
+}
+
+/// How a conversation is carried.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub there: Leg,
+    pub back: Leg,
+    /// The opener's address as the other side sees it.
+    pub source: IpAddr,
+    /// Who is really spoken to.
+    pub destination: IpAddr,
+    pub destination_port: u16,
+    pub masquerades: bool,
+    pub published: bool,
+    pub checks_mtu: bool,
+}
+
+/// The way to one end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leg {
+    pub action: Action,
+    pub device: u32,
+    /// "Any": none.
+    pub next_hop: IpAddr,
+    /// Who is there; 0: the host or the world.
+    pub endpoint: u32,
+    pub generation: u32,
+    /// What comes from there has this scope.
+    pub scope: u32,
+    pub to_mac: Mac,
+    pub from_mac: Mac,
+}
+
+impl World {
+    /// Judges the conversation that a packet with these ends opens, seen on this device.
+    pub fn judge(&self, device: u32, opening: &Key) -> Result<Judgement, DropReason> {
+        match opening.scope {
+            WORLD => self.judge_world(opening),
+            HOST => self.judge_host(device, opening).map(ours),
+            network => self.judge_endpoint(network, opening).map(ours),
+        }
+    }
+
+    fn judge_endpoint(&self, number: u32, opening: &Key) -> Result<Plan, DropReason> {
+        let network = self.networks.get(&number).ok_or(DropReason::UnknownDevice)?;
+        let back = self
+            .to_endpoint(number, opening.source)
+            .ok_or(DropReason::UnknownDevice)?;
+        must_be_unicast(opening.destination)?;
+        // What it says to itself it says without us.
+        if opening.destination == opening.source {
+            return Err(DropReason::NotRoutable);
+        }
+        if let Some(gateway_of) = self.local.get(&opening.destination) {
+            if network.internal && *gateway_of != number {
+                return Err(DropReason::InternalNetwork);
+            }
+            return self.judge_to_host(number, network, opening, back);
+        }
+        match self.home(opening.destination) {
+            Some(home) if home != number => Err(DropReason::IsolatedNetwork),
+            Some(home) => {
+                let there = self
+                    .to_endpoint(home, opening.destination)
+                    .ok_or(DropReason::NoSuchEndpoint)?;
+                match network.icc {
+                    true => Ok(Plan::untranslated(opening, there, back)),
+                    false => Err(DropReason::IccDisabled),
+                }
+            }
+            None => self.judge_to_world(network, opening, back),
+        }
+    }
+
+    /// To an address of the host: to who has published the port there, or to the host itself.
+    fn judge_to_host(&self, number: u32, network: &Network, opening: &Key, back: Leg) -> Result<Plan, DropReason> {
+        let published = self.publication(opening.destination, opening.destination_port, opening.protocol);
+        let Some((publication, port)) = published else {
+            return Ok(Plan::untranslated(
+                opening,
+                self.to_host(back.to_mac, opening.source),
+                back,
+            ));
+        };
+        // Published or not, nothing gets out of an internal network or into one.
+        let is_internal = |number: u32| self.networks.get(&number).is_some_and(|network| network.internal);
+        if publication.network != number && (network.internal || is_internal(publication.network)) {
+            return Err(DropReason::InternalNetwork);
+        }
+        let mut plan = self.to_publication(&publication, port, opening, back)?;
+        if plan.there.endpoint == plan.back.endpoint {
+            // It would answer itself; so the gateway speaks for it.
+            plan.source = network
+                .gateway(family(opening.source))
+                .unwrap_or(super::world::any(opening.source));
+        }
+        Ok(plan)
+    }
+
+    fn judge_to_world(&self, network: &Network, opening: &Key, back: Leg) -> Result<Plan, DropReason> {
+        if network.internal {
+            return Err(DropReason::InternalNetwork);
+        }
+        let (device, next_hop) = self.way(opening.destination).ok_or(DropReason::NoRoute)?;
+        let Some(uplink) = self.uplink(device, family(opening.source)) else {
+            // A device of somebody else's: the host forwards it, by the rules that are there.
+            return Ok(Plan::untranslated(
+                opening,
+                self.to_host(back.to_mac, opening.source),
+                back,
+            ));
+        };
+        let lent = uplink.address.filter(|_| network.masquerades);
+        Ok(Plan {
+            source: lent.ok_or(DropReason::NoMasquerade)?,
+            masquerades: true,
+            checks_mtu: network.mtu > uplink.mtu,
+            ..Plan::untranslated(opening, to_nic(device, next_hop), back)
+        })
+    }
+
+    /// The world reaches published ports, and nothing else of ours.
+    fn judge_world(&self, opening: &Key) -> Result<Judgement, DropReason> {
+        if !self.local.contains_key(&opening.destination) {
+            return match self.home(opening.destination) {
+                Some(_) => Err(DropReason::Unpublished),
+                None => Ok(Judgement::Hosts),
+            };
+        }
+        let published = self.publication(opening.destination, opening.destination_port, opening.protocol);
+        let Some((publication, port)) = published.filter(|_| reach(opening.source) == Reach::Unicast) else {
+            return Ok(Judgement::Hosts);
+        };
+        if self.local.contains_key(&opening.source) || self.home(opening.source).is_some() {
+            return Err(DropReason::ForgedSource);
+        }
+        let network = self.networks.get(&publication.network);
+        let network = network
+            .filter(|network| !network.internal)
+            .ok_or(DropReason::InternalNetwork)?;
+        // Answers go by the host's routes; without one, back by the NIC the question came from, which is not known here.
+        let family = family(opening.source);
+        let way = self
+            .way(opening.source)
+            .filter(|(device, _)| self.uplink(*device, family).is_some());
+        let (out, next_hop) = way.unwrap_or((0, super::world::any(opening.source)));
+        let mut plan = self.to_publication(&publication, port, opening, to_nic(out, next_hop))?;
+        plan.checks_mtu = self.uplink(out, family).is_some_and(|uplink| network.mtu > uplink.mtu);
+        Ok(ours(plan))
+    }
+
+    /// The host's stack speaks to an endpoint, or forwards what an endpoint says out of a NIC.
+    fn judge_host(&self, device: u32, opening: &Key) -> Result<Plan, DropReason> {
+        if let Some(home) = self.home(opening.destination) {
+            if !self.local.contains_key(&opening.source) {
+                return Err(DropReason::Unpublished);
+            }
+            let there = self
+                .to_endpoint(home, opening.destination)
+                .ok_or(DropReason::NoSuchEndpoint)?;
+            return Ok(Plan::untranslated(
+                opening,
+                there,
+                self.to_host(there.from_mac, opening.source),
+            ));
+        }
+        let home = self.home(opening.source).and_then(|home| self.networks.get(&home));
+        let home = home.ok_or(DropReason::NotRoutable)?;
+        if home.internal {
+            return Err(DropReason::InternalNetwork);
+        }
+        if !home.masquerades {
+            return Err(DropReason::NoMasquerade);
+        }
+        let uplink = self.uplink(device, family(opening.source));
+        let lent = uplink.and_then(|uplink| uplink.address);
+        Ok(Plan {
+            source: lent.ok_or(DropReason::UnmasqueradedSource)?,
+            masquerades: true,
+            ..Plan::untranslated(
+                opening,
+                Leg::in_place(WORLD, opening.source),
+                Leg::in_place(HOST, opening.source),
+            )
+        })
+    }
+
+    fn to_publication(
+        &self,
+        publication: &Publication,
+        port: u16,
+        opening: &Key,
+        back: Leg,
+    ) -> Result<Plan, DropReason> {
+        let there = self.to_endpoint(publication.network, publication.address);
+        // The address may have been given to another meanwhile.
+        let there = there.filter(|there| there.endpoint == publication.endpoint);
+        let mut plan = Plan::untranslated(opening, there.ok_or(DropReason::NoSuchEndpoint)?, back);
+        plan.destination = publication.address;
+        plan.destination_port = port;
+        plan.published = true;
+        Ok(plan)
+    }
+
+    /// The way into the namespace of who lives there.
+    pub fn to_endpoint(&self, network: u32, address: IpAddr) -> Option<Leg> {
+        let endpoint = self.endpoints.get(&(network, address))?;
+        Some(Leg {
+            action: Action::Endpoint,
+            device: endpoint.device,
+            endpoint: endpoint.number,
+            generation: self.generation(endpoint.number),
+            to_mac: endpoint.mac,
+            from_mac: self.networks.get(&network)?.gateway_mac,
+            ..Leg::in_place(network, address)
+        })
+    }
+
+    fn to_host(&self, from_mac: Mac, of: IpAddr) -> Leg {
+        Leg {
+            action: Action::Host,
+            device: self.host.leg,
+            to_mac: self.host.mac,
+            from_mac,
+            ..Leg::in_place(HOST, of)
+        }
+    }
+}
+
+impl Plan {
+    fn untranslated(opening: &Key, there: Leg, back: Leg) -> Self {
+        Self {
+            there,
+            back,
+            source: opening.source,
+            destination: opening.destination,
+            destination_port: opening.destination_port,
+            masquerades: false,
+            published: false,
+            checks_mtu: false,
+        }
+    }
+}
+
+fn to_nic(device: u32, next_hop: IpAddr) -> Leg {
+    Leg {
+        action: Action::World,
+        device,
+        next_hop,
+        ..Leg::in_place(WORLD, next_hop)
+    }
+}
+
+fn ours(plan: Plan) -> Judgement {
+    Judgement::Ours(Box::new(plan))
+}
+
+pub fn must_be_unicast(address: IpAddr) -> Result<(), DropReason> {
+    match reach(address) {
+        Reach::Unicast => Ok(()),
+        Reach::Multicast => Err(DropReason::Multicast),
+        Reach::Nowhere => Err(DropReason::NotRoutable),
+    }
+}

@@ -1,0 +1,340 @@
+//! The four programs, each from top to bottom.
+
+use sluice_datapath_common::DropReason;
+
+use super::conversation::{Key, Known, Side, may_open};
+use super::judge::{Judgement, must_be_unicast};
+use super::wire::{self, Change, ETHERNET, Kind, Piece, Reading, change, change_error, ether_type, read};
+use super::world::{Endpoint, Family, family};
+use super::{Chosen, Datagram, Fate, Reference};
+
+/// What comes by a NIC has this scope.
+pub const WORLD: u32 = 0;
+/// What the host's stack says has this one. Others are the numbers of networks.
+pub const HOST: u32 = 1;
+
+const ARP: u16 = 0x0806;
+const IPV4: u16 = 0x0800;
+
+impl Reference {
+    /// What an endpoint says. It is known by its device, and believed in nothing else.
+    pub(super) fn hear_from_container(
+        &mut self,
+        device: u32,
+        frame: &[u8],
+        chosen: &mut Chosen<'_, '_>,
+    ) -> Result<Fate, DropReason> {
+        let sender = *self.world.attachments.get(&device).ok_or(DropReason::UnknownDevice)?;
+        match ether_type(frame) {
+            ARP => return self.arp_of_endpoint(&sender, frame),
+            IPV4 => {}
+            0x86dd => return Err(DropReason::FamilyDisabled),
+            _ => return Err(DropReason::UnknownEtherType),
+        }
+        let mut reading = read(frame, Family::V4, ETHERNET, false).ok_or(DropReason::Truncated)?;
+        let given = sender.address(family(reading.source));
+        if wire::sender(frame) != sender.mac {
+            return Err(DropReason::ForgedMac);
+        }
+        if reading.source != given.ok_or(DropReason::FamilyDisabled)? {
+            return Err(DropReason::ForgedSource);
+        }
+        self.follow_fragment(&mut reading, sender.network)?;
+        if reading.kind == Kind::Error {
+            return self.error(frame, &reading, sender.network);
+        }
+        let key = Key::of(&reading, sender.network);
+        let (index, side) = match self.follow(device, &key, reading.tcp_flags, frame.len())? {
+            Known::As(index, side) => (index, side),
+            Known::Unknown => {
+                self.check_switched(frame, &reading, &sender)?;
+                self.admit(device, frame, &key, &reading, chosen)?
+            }
+        };
+        Ok(self.deliver(frame, &reading, index, side))
+    }
+
+    /// What the host's stack says to endpoints, by its leg.
+    pub(super) fn hear_from_host(
+        &mut self,
+        device: u32,
+        frame: &[u8],
+        chosen: &mut Chosen<'_, '_>,
+    ) -> Result<Fate, DropReason> {
+        match ether_type(frame) {
+            ARP => return self.arp_of_host(frame),
+            IPV4 => {}
+            0x86dd => return Err(DropReason::FamilyDisabled),
+            _ => return Err(DropReason::UnknownEtherType),
+        }
+        let mut reading = read(frame, Family::V4, ETHERNET, false).ok_or(DropReason::Truncated)?;
+        self.follow_fragment(&mut reading, HOST)?;
+        if reading.kind == Kind::Error {
+            return self.error_of_host(frame, &reading);
+        }
+        let key = Key::of(&reading, HOST);
+        let (index, side) = match self.follow(device, &key, reading.tcp_flags, frame.len())? {
+            Known::As(index, side) => (index, side),
+            Known::Unknown => {
+                must_be_unicast(reading.destination)?;
+                self.world.home(reading.destination).ok_or(DropReason::NoSuchEndpoint)?;
+                self.admit(device, frame, &key, &reading, chosen)?
+            }
+        };
+        Ok(self.deliver(frame, &reading, index, side))
+    }
+
+    /// What the world says. What is not ours, or cannot be understood, is the host's.
+    pub(super) fn hear_from_nic(
+        &mut self,
+        device: u32,
+        frame: &[u8],
+        chosen: &mut Chosen<'_, '_>,
+    ) -> Result<Fate, DropReason> {
+        let stays = || Fate::Stays(frame.to_vec());
+        let is_for_us = self.world.devices.get(&device).map(|device| device.mac) == Some(wire::receiver(frame));
+        if !is_for_us || ether_type(frame) != IPV4 {
+            return Ok(stays());
+        }
+        let Some(mut reading) = read(frame, Family::V4, ETHERNET, false) else {
+            return Ok(stays());
+        };
+        if reading.kind == Kind::Error {
+            return match self.error(frame, &reading, WORLD) {
+                Err(DropReason::UnrelatedError) => Ok(stays()),
+                told => told,
+            };
+        }
+        // The first fragments of the host's own datagrams are not remembered: they must not push out ours.
+        if reading.piece == Piece::Later && self.follow_fragment(&mut reading, WORLD).is_err() {
+            return Ok(stays());
+        }
+        let key = Key::of(&reading, WORLD);
+        let (index, side) = match self.follow(device, &key, reading.tcp_flags, frame.len())? {
+            Known::As(index, side) => (index, side),
+            Known::Unknown => match self.world.judge(device, &key)? {
+                Judgement::Hosts => return Ok(stays()),
+                // Neither a late packet of a connection of the host nor what a socket of the host expects.
+                Judgement::Ours(plan)
+                    if !may_open(&reading, &plan)
+                        || self
+                            .world
+                            .socket_owns(key.protocol, key.destination, key.destination_port, false) =>
+                {
+                    return Ok(stays());
+                }
+                Judgement::Ours(mut plan) => {
+                    if plan.back.device == 0 {
+                        plan.back.device = device;
+                    }
+                    (self.open(&key, &reading, frame.len(), *plan, chosen)?, Side::Opener)
+                }
+            },
+        };
+        if reading.piece == Piece::First {
+            self.follow_fragment(&mut reading, WORLD)?;
+        }
+        Ok(self.deliver(frame, &reading, index, side))
+    }
+
+    /// What leaves by a NIC: no container's address does.
+    pub(super) fn hear_to_nic(
+        &mut self,
+        device: u32,
+        frame: &[u8],
+        chosen: &mut Chosen<'_, '_>,
+    ) -> Result<Fate, DropReason> {
+        let stays = || Fate::Stays(frame.to_vec());
+        if ether_type(frame) != IPV4 {
+            return Ok(stays());
+        }
+        let Some(mut reading) = read(frame, Family::V4, ETHERNET, false) else {
+            return Ok(stays());
+        };
+        let Some(home) = self.world.home(reading.source) else {
+            return Ok(stays());
+        };
+        let leaks = |_| DropReason::UnmasqueradedSource;
+        self.follow_fragment(&mut reading, HOST).map_err(leaks)?;
+        if reading.kind == Kind::Error {
+            return self.error(frame, &reading, HOST).map_err(leaks);
+        }
+        // What we gave the host to report on or to cut up, or what came here without us.
+        let key = Key::of(&reading, HOST);
+        let own = self
+            .known(&Key { scope: home, ..key })
+            .filter(|(index, _)| self.conversations[*index].masquerades);
+        let (index, side) = match own {
+            Some(own) => own,
+            None => match self.follow(device, &key, reading.tcp_flags, frame.len())? {
+                Known::As(index, side) => (index, side),
+                Known::Unknown => self.admit(device, frame, &key, &reading, chosen)?,
+            },
+        };
+        Ok(Fate::Stays(self.translated(frame, &reading, index, side, 0)))
+    }
+
+    /// A frame that is not for the gateway stays inside the network.
+    fn check_switched(&self, frame: &[u8], reading: &Reading, sender: &Endpoint) -> Result<(), DropReason> {
+        let network = self
+            .world
+            .networks
+            .get(&sender.network)
+            .ok_or(DropReason::UnknownDevice)?;
+        let receiver = wire::receiver(frame);
+        if receiver == network.gateway_mac {
+            return Ok(());
+        }
+        if receiver[0] & 1 != 0 {
+            return Err(DropReason::Multicast);
+        }
+        match self.world.home(reading.destination) {
+            Some(home) if home == sender.network => Ok(()),
+            _ => Err(DropReason::NoSuchEndpoint),
+        }
+    }
+
+    /// Judges a new conversation and opens it.
+    fn admit(
+        &mut self,
+        device: u32,
+        frame: &[u8],
+        key: &Key,
+        reading: &Reading,
+        chosen: &mut Chosen<'_, '_>,
+    ) -> Result<(usize, Side), DropReason> {
+        match self.world.judge(device, key)? {
+            Judgement::Ours(plan) => Ok((self.open(key, reading, frame.len(), *plan, chosen)?, Side::Opener)),
+            Judgement::Hosts => unreachable!("only what the world says may be the host's"),
+        }
+    }
+
+    /// Remembers the ports of a first fragment, and gives them to those that follow.
+    fn follow_fragment(&mut self, reading: &mut Reading, scope: u32) -> Result<(), DropReason> {
+        let datagram = Datagram {
+            source: reading.source,
+            destination: reading.destination,
+            identification: reading.identification,
+            scope,
+            protocol: reading.protocol,
+        };
+        match reading.piece {
+            Piece::Whole => {}
+            Piece::First => {
+                self.fragments.insert(datagram, reading.ports);
+            }
+            Piece::Later => reading.ports = *self.fragments.get(&datagram).ok_or(DropReason::FragmentAlone)?,
+        }
+        Ok(())
+    }
+
+    /// Sends the packet the way of its conversation. At its last hop, or too large for the way, it goes to the host as it is, which reports on it.
+    fn deliver(&self, frame: &[u8], reading: &Reading, index: usize, side: Side) -> Fate {
+        let conversation = &self.conversations[index];
+        if !conversation.leaves_by_nic(side) {
+            let translated = self.translated(frame, reading, index, side, 0);
+            return self.hand_over(translated, index, side);
+        }
+        let mtu = self
+            .world
+            .devices
+            .get(&conversation.leg(side).device)
+            .map_or(0, |device| device.mtu);
+        let is_too_large = conversation.checks_mtu && (frame.len() - ETHERNET) as u32 > mtu;
+        if reading.hops <= 1 || is_too_large {
+            return self.report_by_host(frame);
+        }
+        Fate::Sent(self.translated(frame, reading, index, side, 1))
+    }
+
+    /// The host is given what the sender said, as it was said.
+    fn report_by_host(&self, frame: &[u8]) -> Fate {
+        let mut frame = frame.to_vec();
+        let sender = wire::sender(&frame);
+        wire::address(&mut frame, self.world.host.mac, sender);
+        Fate::Sent(frame)
+    }
+
+    /// Gives a translated frame the MACs of its way.
+    fn hand_over(&self, mut frame: Vec<u8>, index: usize, side: Side) -> Fate {
+        use sluice_datapath_common::flow::Action;
+        let leg = self.conversations[index].leg(side);
+        match leg.action {
+            Action::Endpoint | Action::Host => {
+                wire::address(&mut frame, leg.to_mac, leg.from_mac);
+                Fate::Sent(frame)
+            }
+            Action::World => Fate::Sent(frame),
+            Action::Stay => Fate::Stays(frame),
+        }
+    }
+
+    fn translated(&self, frame: &[u8], reading: &Reading, index: usize, side: Side, hops: u8) -> Vec<u8> {
+        let leaves = self.conversations[index].leaving(side);
+        let mut frame = frame.to_vec();
+        let to = Change {
+            source: leaves.source,
+            destination: leaves.destination,
+            ports: Some((leaves.source_port, leaves.destination_port)),
+            hops,
+        };
+        change(&mut frame, reading, &to);
+        frame
+    }
+
+    /// An ICMP error goes where the packet it quotes came from, translated as that one's answers are. It opens nothing and keeps nothing alive.
+    fn error(&self, frame: &[u8], reading: &Reading, scope: u32) -> Result<Fate, DropReason> {
+        let quoted = quoted(frame, reading)?;
+        // An endpoint reports on what was said to it; the world's routers report on what they please.
+        let is_reporter = reading.source == quoted.destination;
+        let is_network = scope > HOST;
+        if reading.destination != quoted.source || quoted.piece == Piece::Later || (is_network && !is_reporter) {
+            return Err(DropReason::UnrelatedError);
+        }
+        let answers = Key::of(&quoted, scope).reversed(scope);
+        let (index, side) = self.known(&answers).ok_or(DropReason::UnrelatedError)?;
+        let leaves = self.conversations[index].leaving(side);
+        let hops = u8::from(self.conversations[index].leaves_by_nic(side));
+        if hops != 0 && reading.hops <= 1 {
+            return Ok(self.report_by_host(frame));
+        }
+        let outer = Change {
+            source: if is_reporter { leaves.source } else { reading.source },
+            destination: leaves.destination,
+            ports: None,
+            hops,
+        };
+        let inner = Change {
+            source: leaves.destination,
+            destination: leaves.source,
+            ports: Some((leaves.destination_port, leaves.source_port)),
+            hops: 0,
+        };
+        let mut told = frame.to_vec();
+        change_error(&mut told, reading, &outer, &quoted, &inner);
+        Ok(self.hand_over(told, index, side))
+    }
+
+    /// The host may also report on what an endpoint said to it untranslated: then the endpoint gets the report as it is.
+    fn error_of_host(&self, frame: &[u8], reading: &Reading) -> Result<Fate, DropReason> {
+        match self.error(frame, reading, HOST) {
+            Err(DropReason::UnrelatedError) => {}
+            told => return told,
+        }
+        if quoted(frame, reading)?.source != reading.destination {
+            return Err(DropReason::UnrelatedError);
+        }
+        let home = self.world.home(reading.destination).ok_or(DropReason::UnrelatedError)?;
+        let leg = self
+            .world
+            .to_endpoint(home, reading.destination)
+            .ok_or(DropReason::NoSuchEndpoint)?;
+        let mut frame = frame.to_vec();
+        wire::address(&mut frame, leg.to_mac, leg.from_mac);
+        Ok(Fate::Sent(frame))
+    }
+}
+
+fn quoted(frame: &[u8], error: &Reading) -> Result<Reading, DropReason> {
+    read(frame, family(error.source), error.above + 8, true).ok_or(DropReason::UnrelatedError)
+}

@@ -1,0 +1,305 @@
+//! Packets as they stand on the wire: what can be read of them, and how they are changed.
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use super::world::{Family, Mac, family, octets};
+
+pub const ICMP: u8 = 1;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const ICMP6: u8 = 58;
+
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const ACK: u8 = 0x10;
+
+/// The length of an Ethernet header.
+pub const ETHERNET: usize = 14;
+
+/// What has been read of a packet.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Where the IP header starts.
+    pub header: usize,
+    /// Where the header of the layer above starts.
+    pub above: usize,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub protocol: u8,
+    /// Source and destination port; an ICMP identifier stands for both; 0 where there is neither.
+    pub ports: (u16, u16),
+    pub kind: Kind,
+    pub tcp_flags: u8,
+    /// How many hops it may still take.
+    pub hops: u8,
+    pub piece: Piece,
+    pub identification: u32,
+}
+
+/// The layer above IP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Tcp,
+    Udp,
+    /// An ICMP question or answer with an identifier.
+    Echo,
+    /// An ICMP error, which quotes a packet.
+    Error,
+    /// Nothing to tell two conversations apart by.
+    Portless,
+    /// What follows the IP header is the middle of a datagram.
+    Continuation,
+}
+
+/// A packet's place in its datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Piece {
+    Whole,
+    First,
+    Later,
+}
+
+/// What a packet is to look like. `None`: as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub ports: Option<(u16, u16)>,
+    /// Hops to take off.
+    pub hops: u8,
+}
+
+pub fn ether_type(frame: &[u8]) -> u16 {
+    u16::from_be_bytes([frame[12], frame[13]])
+}
+
+pub fn receiver(frame: &[u8]) -> Mac {
+    frame[..6].try_into().expect("six bytes")
+}
+
+pub fn sender(frame: &[u8]) -> Mac {
+    frame[6..12].try_into().expect("six bytes")
+}
+
+/// Gives the frame its MACs, unless it is addressed to its receiver already.
+pub fn address(frame: &mut [u8], receiver: Mac, sender: Mac) {
+    if self::receiver(frame) != receiver {
+        frame[..6].copy_from_slice(&receiver);
+        frame[6..12].copy_from_slice(&sender);
+    }
+}
+
+/// Reads the packet whose IP header starts at `header`. `None`: it ends before its headers do. Of a quoted one eight bytes above IP must be there.
+pub fn read(frame: &[u8], family: Family, header: usize, quoted: bool) -> Option<Reading> {
+    match family {
+        Family::V4 => read4(frame, header, quoted),
+        Family::V6 => None,
+    }
+}
+
+fn read4(frame: &[u8], header: usize, quoted: bool) -> Option<Reading> {
+    let ip = frame.get(header..header + 20)?;
+    let length = usize::from(ip[0] & 0xf) * 4;
+    if ip[0] >> 4 != 4 || length < 20 {
+        return None;
+    }
+    let place = u16::from_be_bytes([ip[6], ip[7]]);
+    let piece = match (place & 0x1fff, place & 0x2000) {
+        (0, 0) => Piece::Whole,
+        (0, _) => Piece::First,
+        _ => Piece::Later,
+    };
+    let above = header + length;
+    let protocol = ip[9];
+    let (kind, ports, tcp_flags) = read_above(frame, above, Family::V4, protocol, piece, quoted)?;
+    Some(Reading {
+        header,
+        above,
+        source: IpAddr::from(<[u8; 4]>::try_from(&ip[12..16]).ok()?),
+        destination: IpAddr::from(<[u8; 4]>::try_from(&ip[16..20]).ok()?),
+        protocol,
+        ports,
+        kind,
+        tcp_flags,
+        hops: ip[8],
+        piece,
+        identification: u32::from(u16::from_be_bytes([ip[4], ip[5]])),
+    })
+}
+
+/// The layer above: its kind, ports and TCP flags.
+fn read_above(
+    frame: &[u8],
+    above: usize,
+    family: Family,
+    protocol: u8,
+    piece: Piece,
+    quoted: bool,
+) -> Option<(Kind, (u16, u16), u8)> {
+    if piece == Piece::Later {
+        return Some((Kind::Continuation, (0, 0), 0));
+    }
+    let word = |at: usize| u16::from_be_bytes([frame[above + at], frame[above + at + 1]]);
+    let has = |length: usize| (frame.len() >= above + length).then_some(());
+    match protocol {
+        TCP => {
+            has(if quoted { 8 } else { 20 })?;
+            let flags = if quoted { 0 } else { frame[above + 13] };
+            Some((Kind::Tcp, (word(0), word(2)), flags))
+        }
+        UDP => {
+            has(8)?;
+            Some((Kind::Udp, (word(0), word(2)), 0))
+        }
+        protocol if protocol == icmp(family) => {
+            has(8)?;
+            let kind = icmp_kind(family, frame[above]);
+            let identifier = if kind == Kind::Echo { word(4) } else { 0 };
+            Some((kind, (identifier, identifier), 0))
+        }
+        _ => Some((Kind::Portless, (0, 0), 0)),
+    }
+}
+
+/// The ICMP of a family as an IP protocol number.
+pub fn icmp(family: Family) -> u8 {
+    match family {
+        Family::V4 => ICMP,
+        Family::V6 => ICMP6,
+    }
+}
+
+/// RFC 792, RFC 4443.
+fn icmp_kind(family: Family, kind: u8) -> Kind {
+    match (family, kind) {
+        (Family::V4, 0 | 8 | 13 | 14) | (Family::V6, 128 | 129) => Kind::Echo,
+        (Family::V4, 3 | 11 | 12) | (Family::V6, 1..=4) => Kind::Error,
+        _ => Kind::Portless,
+    }
+}
+
+/// Changes a packet. Every checksum stays as right, or as wrong, as it was.
+pub fn change(frame: &mut [u8], reading: &Reading, change: &Change) {
+    let seals = seals(frame, reading);
+    write(frame, reading, change);
+    seals.iter().for_each(|seal| seal.renew(frame));
+}
+
+/// Changes an ICMP error and the packet in it.
+pub fn change_error(frame: &mut [u8], outer: &Reading, change: &Change, quoted: &Reading, inner: &Change) {
+    // From the inside out: the message's checksum covers those of the packet in it.
+    let mut seals = seals(frame, quoted);
+    seals.extend(self::seals(frame, outer));
+    write(frame, quoted, inner);
+    write(frame, outer, change);
+    seals.iter().for_each(|seal| seal.renew(frame));
+}
+
+fn write(frame: &mut [u8], reading: &Reading, change: &Change) {
+    let (source, destination) = (octets(change.source), octets(change.destination));
+    let (addresses, hops) = match family(reading.source) {
+        Family::V4 => (reading.header + 12, reading.header + 8),
+        Family::V6 => (reading.header + 8, reading.header + 7),
+    };
+    frame[addresses..addresses + source.len()].copy_from_slice(&source);
+    frame[addresses + source.len()..addresses + 2 * source.len()].copy_from_slice(&destination);
+    frame[hops] -= change.hops;
+    let Some((source, destination)) = change.ports else {
+        return;
+    };
+    match reading.kind {
+        Kind::Tcp | Kind::Udp => {
+            frame[reading.above..reading.above + 2].copy_from_slice(&source.to_be_bytes());
+            frame[reading.above + 2..reading.above + 4].copy_from_slice(&destination.to_be_bytes());
+        }
+        Kind::Echo => frame[reading.above + 4..reading.above + 6].copy_from_slice(&source.to_be_bytes()),
+        Kind::Error | Kind::Portless | Kind::Continuation => {}
+    }
+}
+
+/// A checksum (RFC 1071), and how far it was from right.
+struct Seal {
+    at: usize,
+    covers: [Range<usize>; 2],
+    /// A sum of zero means that there is none, so one that comes out as zero is written as its other form.
+    is_udp: bool,
+    /// The sum of all it covers, itself included, modulo 0xffff. Nothing but zero when it is right.
+    remainder: u32,
+}
+
+fn seals(frame: &[u8], reading: &Reading) -> Vec<Seal> {
+    let above = reading.above.min(frame.len());
+    let mut seals = Vec::new();
+    let is_icmp = reading.protocol == icmp(family(reading.source));
+    let at = match reading.kind {
+        Kind::Continuation => None,
+        Kind::Tcp => Some(16),
+        Kind::Udp => Some(6),
+        _ if is_icmp => Some(2),
+        _ => None,
+    };
+    let addresses = match family(reading.source) {
+        Family::V4 => reading.header + 12..reading.header + 20,
+        Family::V6 => reading.header + 8..reading.header + 40,
+    };
+    if let Some(at) = at.map(|at| above + at).filter(|at| at + 2 <= frame.len()) {
+        let is_udp = reading.kind == Kind::Udp;
+        let is_absent = is_udp && frame[at..at + 2] == [0, 0];
+        // All but the ICMP of IPv4 cover the addresses too.
+        let pseudo = if is_icmp && addresses.len() == 8 {
+            0..0
+        } else {
+            addresses
+        };
+        let covers = [above..frame.len(), pseudo];
+        if !is_absent {
+            seals.push(Seal::of(frame, at, covers, is_udp));
+        }
+    }
+    if family(reading.source) == Family::V4 {
+        seals.push(Seal::of(
+            frame,
+            reading.header + 10,
+            [reading.header..above, 0..0],
+            false,
+        ));
+    }
+    seals
+}
+
+impl Seal {
+    fn of(frame: &[u8], at: usize, covers: [Range<usize>; 2], is_udp: bool) -> Self {
+        let mut seal = Self {
+            at,
+            covers,
+            is_udp,
+            remainder: 0,
+        };
+        seal.remainder = seal.sum(frame);
+        seal
+    }
+
+    fn sum(&self, frame: &[u8]) -> u32 {
+        let words = self.covers.iter().flat_map(|range| frame[range.clone()].chunks(2));
+        let sum: u64 = words
+            .map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0)))
+            .sum();
+        (sum % 0xffff) as u32
+    }
+
+    /// Writes the checksum with which the remainder is what it was.
+    fn renew(&self, frame: &mut [u8]) {
+        let off = (0xffff + self.remainder - self.sum(frame)) % 0xffff;
+        if off == 0 {
+            return;
+        }
+        let old = u32::from(u16::from_be_bytes([frame[self.at], frame[self.at + 1]]));
+        let new = match (old + off) % 0xffff {
+            0 if self.is_udp => 0xffff,
+            new => new,
+        };
+        frame[self.at..self.at + 2].copy_from_slice(&(new as u16).to_be_bytes());
+    }
+}
