@@ -14,7 +14,7 @@ use sluice_engine::Engine;
 use crate::{
     door,
     error::ApiError,
-    routes::{container, events, exec, image, network, sluice, system},
+    routes::{container, events, exec, image, network, sluice, system, volume},
 };
 
 /// A route.
@@ -31,14 +31,14 @@ pub(crate) struct Line {
 /// Every route, resource by resource.
 #[rustfmt::skip]
 pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
-    use container::{life, look, make, streams};
+    use container::{files, life, look, make, streams};
     vec![
         ("System", vec![
             get("/_ping", system::ping, "Answers `OK`; its headers tell the version (also HEAD)"),
             get("/version", system::version, "Versions of the daemon, its API and the kernel"),
             get("/info", system::info, "Counts and facts"),
             get("/events", events::events, "What happens, a line of JSON each; `since`, `until`, `filters`"),
-            missing(Method::GET, "/system/df", "Disk usage"),
+            get("/system/df", system::usage, "Disk usage; `type`"),
             missing(Method::POST, "/auth", "Checks a login at a registry"),
             missing(Method::POST, "/session", "Opens a session of BuildKit"),
             missing(Method::POST, "/grpc", "Speaks gRPC to BuildKit"),
@@ -63,13 +63,13 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
             delete("/containers/{id}", make::remove, "Removes it; `force`, `v`"),
             missing(Method::GET, "/containers/{id}/attach/ws", "Connects to its streams by WebSocket"),
             missing(Method::GET, "/containers/{id}/stats", "What it uses"),
-            missing(Method::GET, "/containers/{id}/changes", "What it changed in its file system"),
-            missing(Method::GET, "/containers/{id}/export", "Its file system as a tar stream"),
-            missing(Method::HEAD, "/containers/{id}/archive", "Facts about a file in it"),
-            missing(Method::GET, "/containers/{id}/archive", "Copies files out of it"),
-            missing(Method::PUT, "/containers/{id}/archive", "Copies files into it"),
+            get("/containers/{id}/changes", files::changes, "What it changed in its file system"),
+            get("/containers/{id}/export", files::export, "Its file system as a tar stream, without what is mounted in it"),
+            head("/containers/{id}/archive", files::look, "Facts about a file in it; `path`"),
+            get("/containers/{id}/archive", files::get, "Copies files out of it; `path`"),
+            put("/containers/{id}/archive", files::put, "Copies files into it; `path`, `noOverwriteDirNonDir`, `copyUIDGID`"),
             missing(Method::POST, "/containers/prune", "Removes all that do not run"),
-            missing(Method::POST, "/commit", "Makes an image of a container"),
+            post("/commit", files::commit, "Makes an image of a container; `container`, `repo`, `tag`, `author`, `comment`, `changes`, `pause`"),
         ]),
         ("Exec", vec![
             post("/containers/{id}/exec", exec::create, "Prepares a further process"),
@@ -105,12 +105,12 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
             post("/networks/prune", network::prune, "Removes those nobody is on; `filters`"),
         ]),
         ("Volumes", vec![
-            missing(Method::GET, "/volumes", "Lists volumes"),
-            missing(Method::POST, "/volumes/create", "Makes one"),
-            missing(Method::GET, "/volumes/{name}", "All about a volume"),
-            missing(Method::PUT, "/volumes/{name}", "Changes it"),
-            missing(Method::DELETE, "/volumes/{name}", "Removes it"),
-            missing(Method::POST, "/volumes/prune", "Removes those without a use"),
+            get("/volumes", volume::list, "Lists volumes; `filters`"),
+            post("/volumes/create", volume::create, "Makes one"),
+            get("/volumes/{name}", volume::inspect, "All about a volume"),
+            missing(Method::PUT, "/volumes/{name}", "Changes a volume of a cluster"),
+            delete("/volumes/{name}", volume::remove, "Removes it; `force`"),
+            post("/volumes/prune", volume::prune, "Removes those without a use; `filters`"),
         ]),
         ("Plugins", vec![
             missing(Method::GET, "/plugins", "Lists plugins"),
@@ -205,6 +205,26 @@ fn delete<H: Handler<T, Arc<Engine>>, T: 'static>(path: &'static str, handler: H
         sentence,
         offered: true,
         answer: routing::delete(handler),
+    }
+}
+
+fn head<H: Handler<T, Arc<Engine>>, T: 'static>(path: &'static str, handler: H, sentence: &'static str) -> Line {
+    Line {
+        method: Method::HEAD,
+        path,
+        sentence,
+        offered: true,
+        answer: routing::head(handler),
+    }
+}
+
+fn put<H: Handler<T, Arc<Engine>>, T: 'static>(path: &'static str, handler: H, sentence: &'static str) -> Line {
+    Line {
+        method: Method::PUT,
+        path,
+        sentence,
+        offered: true,
+        answer: routing::put(handler),
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod image;
 pub(crate) mod network;
 pub(crate) mod sluice;
 pub(crate) mod system;
+pub(crate) mod volume;
 
 use std::sync::Arc;
 

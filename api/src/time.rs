@@ -10,6 +10,11 @@ pub(crate) fn text(time: Timestamp) -> String {
     time.to_string()
 }
 
+/// RFC 3339 with whole seconds.
+pub(crate) fn text_of_second(time: Timestamp) -> String {
+    Timestamp::from_second(time.as_second()).map_or_else(|_| NEVER.to_owned(), text)
+}
+
 /// As above; none is [`NEVER`].
 pub(crate) fn text_or_never(time: Option<Timestamp>) -> String {
     time.map_or_else(|| NEVER.to_owned(), text)

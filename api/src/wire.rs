@@ -9,6 +9,7 @@ pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod network;
 pub(crate) mod system;
+pub(crate) mod volume;
 
 use serde_json::Value;
 

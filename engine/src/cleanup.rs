@@ -5,7 +5,7 @@ use std::path::Path;
 use sluice_image::Images;
 use sluice_runtime::Runtime;
 
-use crate::{Config, EngineError, container::directory, error};
+use crate::{Config, EngineError, container::directory, error, volume::local};
 
 /// Removes all containers' processes, mounts and records of an instance, for `sluiced --cleanup`; images stay unless `everything`.
 pub async fn cleanup(config: &Config, runtime: &Runtime, images: &Images, everything: bool) -> Result<(), EngineError> {
@@ -26,12 +26,21 @@ pub async fn cleanup(config: &Config, runtime: &Runtime, images: &Images, everyt
     }
     remove(&containers)?;
     remove_file(&config.data_root.join("store.redb"))?;
+    remove_volumes(config, everything)?;
     if everything {
         remove(&config.data_root.join("image"))?;
         remove_file(&config.data_root.join("engine-id"))?;
         remove_file(&config.data_root.join("boot-id"))?;
     }
     first_trouble.map_or(Ok(()), Err)
+}
+
+/// Nothing stays mounted; what is in them stays, unless `everything` goes.
+fn remove_volumes(config: &Config, everything: bool) -> Result<(), EngineError> {
+    for entry in std::fs::read_dir(config.volumes()).into_iter().flatten().flatten() {
+        local::unmount(&entry.path().join("_data"))?;
+    }
+    if everything { remove(&config.volumes()) } else { Ok(()) }
 }
 
 fn remove(path: &Path) -> Result<(), EngineError> {

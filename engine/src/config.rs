@@ -40,6 +40,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where all volumes have their directories.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.data_root.join("volumes")
+    }
+
     /// Where all containers have their directories.
     pub(crate) fn containers(&self) -> PathBuf {
         self.data_root.join("containers")

@@ -1,12 +1,12 @@
 //! Stories of images: each hands the work, which blocks, to a thread made for that, and tells what happened.
 
-use std::io::{self, Read};
+use std::io;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use sluice_image::{Image, ImageUse, Images, Removed};
 use tokio::sync::mpsc;
 
-use crate::{Engine, EngineError, blocking::blocking};
+use crate::{Engine, EngineError, blocking::blocking, chunks::ChannelReader};
 
 impl Engine {
     /// Images, newest first.
@@ -120,55 +120,5 @@ impl Engine {
     fn tell_image(&self, action: &str, id: &str, name: Option<&String>) {
         let name = name.map_or(id, String::as_str).to_owned();
         self.events.tell("image", action, id, vec![("name".to_owned(), name)]);
-    }
-}
-
-/// A stream of chunks as something that blocking code reads.
-struct ChannelReader {
-    chunks: mpsc::Receiver<io::Result<Bytes>>,
-    current: Bytes,
-}
-
-impl ChannelReader {
-    fn new(chunks: mpsc::Receiver<io::Result<Bytes>>) -> Self {
-        Self {
-            chunks,
-            current: Bytes::new(),
-        }
-    }
-}
-
-impl Read for ChannelReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.chunks.blocking_recv() {
-                Some(chunk) => self.current = chunk?,
-                None => return Ok(0),
-            }
-        }
-        let length = self.current.len().min(buffer.len());
-        self.current.copy_to_slice(&mut buffer[..length]);
-        Ok(length)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_are_read_as_one_stream_and_errors_come_through() {
-        let (sender, receiver) = mpsc::channel(8);
-        for chunk in [&b"ab"[..], b"", b"cde"] {
-            sender.blocking_send(Ok(Bytes::from_static(chunk))).unwrap();
-        }
-        sender.blocking_send(Err(io::Error::other("hung up"))).unwrap();
-        drop(sender);
-        let mut reader = ChannelReader::new(receiver);
-        let mut read = [0; 5];
-        reader.read_exact(&mut read).unwrap();
-        assert_eq!(&read, b"abcde");
-        assert_eq!(reader.read(&mut read).unwrap_err().to_string(), "hung up");
-        assert_eq!(reader.read(&mut read).unwrap(), 0);
     }
 }

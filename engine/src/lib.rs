@@ -5,6 +5,7 @@
 
 mod blocking;
 mod boot;
+mod chunks;
 mod cleanup;
 mod config;
 pub(crate) mod container;
@@ -15,7 +16,10 @@ pub(crate) mod image;
 mod info;
 mod names;
 pub(crate) mod network;
+mod sizes;
 mod undo;
+mod usage;
+pub(crate) mod volume;
 
 use std::{
     future::Future,
@@ -31,9 +35,12 @@ use sluice_runtime::Runtime;
 use sluice_store::{Revision, SharedStore, Transaction};
 use tokio::task::JoinSet;
 
+pub use chunks::Chunks;
 pub use cleanup::cleanup;
 pub use config::Config;
 pub use container::{
+    archive::PutOptions,
+    commit::CommitContainer,
     create::{CreateContainer, Created},
     exec::{CreateExec, ExecView},
     inspect::ContainerView,
@@ -49,6 +56,8 @@ pub use network::{
     pools::AddressPool,
     remove::PruneNetworks,
 };
+pub use usage::{DiskUsage, ImageUsage, UsageOf};
+pub use volume::{create::CreateVolume, inspect::VolumeView, prune::Pruned};
 
 /// The engine of one instance.
 pub struct Engine {
@@ -63,6 +72,8 @@ pub struct Engine {
     containers: container::register::Register,
     execs: container::exec::Execs,
     networks: network::register::Networks,
+    volumes: volume::register::Volumes,
+    sizes: sizes::Sizes,
     events: events::Events,
     /// The last commit that took places in networks away.
     released: AtomicU64,
@@ -96,11 +107,15 @@ impl Engine {
             containers: Default::default(),
             execs: Default::default(),
             networks: network::register::Networks::new(revision),
+            volumes: Default::default(),
+            sizes: Default::default(),
             events: Default::default(),
             released: AtomicU64::new(0),
             tasks: Mutex::default(),
         });
         engine.read_networks(networks);
+        let (volumes, _) = engine.store.list(sluice_store::key::VOLUMES).await?;
+        engine.read_volumes(volumes).await?;
         let places = engine.read_places().await?;
         engine.make_default_networks().await?;
         engine.adopt_containers(places).await?;

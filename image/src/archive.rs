@@ -6,12 +6,14 @@
 mod header;
 mod pax;
 mod sparse;
+mod write;
 
 use std::io::{self, Read};
 
 use header::{BLOCK, Header};
 use pax::Extensions;
 pub(crate) use sparse::Segment;
+pub(crate) use write::Writer;
 
 use crate::error::ImageError;
 

@@ -54,36 +54,48 @@ pub struct Healthcheck {
 /// The part of a configuration that a Dockerfile can change, as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(crate) struct RunConfig {
+pub struct RunConfig {
+    /// `user[:group]`.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "nullable")]
     pub user: String,
+    /// `port/protocol`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exposed_ports: Option<BTreeMap<String, Empty>>,
+    /// `NAME=value`.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nullable")]
     pub env: Vec<String>,
+    /// The entrypoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
+    /// The command, or the arguments of the entrypoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
+    /// How its health is checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
+    /// Paths that get a volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volumes: Option<BTreeMap<String, Empty>>,
+    /// The directory it starts in.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "nullable")]
     pub working_dir: String,
+    /// Instructions for images built on it.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nullable")]
     pub on_build: Vec<String>,
+    /// Labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
+    /// The signal that stops it.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "nullable")]
     pub stop_signal: String,
+    /// The shell of the shell form.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nullable")]
     pub shell: Vec<String>,
 }
 
 /// `{}`, the value of a Go set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Empty {}
+pub struct Empty {}
 
 /// A configuration, read and checked.
 #[derive(Clone, Debug)]

@@ -18,6 +18,11 @@ impl Content {
         atomic::write(&self.directory, id.hex(), bytes)
     }
 
+    pub fn read(&self, id: &Digest) -> Result<Vec<u8>, ImageError> {
+        let path = self.directory.join(id.hex());
+        fs::read(&path).map_err(|why| ImageError::failed("cannot read", &path, why))
+    }
+
     pub fn remove(&self, id: &Digest) -> Result<(), ImageError> {
         let path = self.directory.join(id.hex());
         match fs::remove_file(&path) {

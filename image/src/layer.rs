@@ -3,6 +3,7 @@
 //! `layers/<hex>/fs` is the tree, as overlayfs wants it; `layers/<hex>/layer.json` what is known of it. A layer is unpacked in a staging directory and
 //! renamed here when it is whole and on disk, so what is here is complete.
 
+mod changes;
 mod discard;
 mod tree;
 mod unpack;
@@ -13,9 +14,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub(crate) use changes::changes;
+pub use changes::{Change, ChangeKind};
 pub use discard::remove_tree;
 use serde::{Deserialize, Serialize};
-pub(crate) use unpack::unpack;
+pub(crate) use tree::{is_kept, set_metadata};
+pub(crate) use unpack::{lay_down, unpack};
 
 use crate::{atomic, digest::Digest, error::ImageError};
 

@@ -18,11 +18,13 @@ mod archive;
 mod atomic;
 mod budget;
 mod changes;
+mod commit;
 mod compression;
 mod configuration;
 mod content;
 mod digest;
 mod error;
+pub mod files;
 mod holes;
 mod import;
 mod layer;
@@ -41,16 +43,17 @@ mod tests;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{self, Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-pub use configuration::{Extras, Healthcheck};
+pub use commit::Commit;
+pub use configuration::{Empty, Extras, Healthcheck, RunConfig};
 pub use error::ImageError;
-pub use layer::remove_tree;
+pub use layer::{Change, ChangeKind, remove_tree};
 use oci_spec::image::ImageConfiguration;
 pub use remove::{ImageUse, Removed};
 pub use snapshot::Snapshot;
@@ -161,6 +164,30 @@ impl Images {
             )
         });
         Ok(images)
+    }
+
+    /// Bytes of all layers of images, each once; and of each image, by id, those that it shares with others.
+    pub fn usage(&self) -> (u64, BTreeMap<String, u64>) {
+        let state = self.state();
+        let mut users: BTreeMap<&Digest, usize> = BTreeMap::new();
+        for image in state.images.values() {
+            for layer in image.diff_ids.iter().collect::<BTreeSet<_>>() {
+                *users.entry(layer).or_default() += 1;
+            }
+        }
+        let size = |layer: &Digest| state.layers.get(layer).map_or(0, |layer| layer.size);
+        let shared = |image: &Configuration| {
+            let shared = image
+                .diff_ids
+                .iter()
+                .filter(|layer| users.get(layer).is_some_and(|users| *users > 1));
+            shared.map(size).fold(0, u64::saturating_add)
+        };
+        let of_images = state.images.iter().map(|(id, image)| (id.to_string(), shared(image)));
+        (
+            users.keys().copied().map(size).fold(0, u64::saturating_add),
+            of_images.collect(),
+        )
     }
 
     /// By name (`nginx`, `nginx:tag`, `docker.io/library/nginx`), `name@digest`, id or unambiguous id prefix.

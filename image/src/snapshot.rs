@@ -20,7 +20,7 @@ use crate::{
     Images, atomic,
     digest::Digest,
     error::ImageError,
-    layer::remove_tree,
+    layer::{self, Change, remove_tree},
     overlay::{self, Overlay},
 };
 
@@ -143,6 +143,23 @@ impl Images {
             Err(why) if why.kind() != io::ErrorKind::NotFound => Err(ImageError::failed("cannot remove", &record, why)),
             _ => Ok(()),
         }
+    }
+
+    /// What was changed in the writable layer of `dir`.
+    pub fn changes(&self, dir: &Path) -> Result<Vec<Change>, ImageError> {
+        let record = self.record_of(dir)?;
+        layer::changes(&dir.join("upper"), &self.lower(&record)?)
+    }
+
+    /// The layers a container stands on, lowest first.
+    pub(crate) fn layers_of(&self, dir: &Path) -> Result<Vec<Digest>, ImageError> {
+        let record = self.record_of(dir)?;
+        record.layers.iter().map(|layer| Digest::parse(layer)).collect()
+    }
+
+    fn record_of(&self, dir: &Path) -> Result<Record, ImageError> {
+        read(&self.snapshots().join(name(dir)))?
+            .ok_or_else(|| ImageError::failed("cannot look at", dir, "its snapshot record is gone"))
     }
 
     /// The directories below the writable layer, topmost first.

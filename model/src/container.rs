@@ -106,17 +106,57 @@ pub struct RestartPolicy {
     pub maximum_retry_count: i64,
 }
 
-/// A directory or file of the host in the container.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Bind {
-    /// The host's path, absolute.
+/// What is mounted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A directory or file of the host.
+    #[default]
+    Bind,
+    /// A volume.
+    Volume,
+    /// Memory.
+    Tmpfs,
+}
+
+/// Something mounted in the container: a wish (`-v`, `--mount`), or what became of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mount {
+    /// What it is.
+    pub kind: MountKind,
+    /// A bind's path on the host, absolute; a volume's name, which only a wish may leave empty: one of its own.
     pub source: String,
     /// The container's path, absolute.
     pub target: String,
     /// Read only?
     pub read_only: bool,
-    /// `rprivate` (default), `rslave`, `rshared`, `private`, `slave`, `shared`.
+    /// Read only without what is mounted below it.
+    pub read_only_non_recursive: bool,
+    /// The options of `-v` as they were written.
+    pub mode: String,
+    /// `rprivate` (default), `rslave`, `rshared`, `private`, `slave`, `shared`; of binds.
     pub propagation: String,
+    /// Without what is mounted below the source; of binds.
+    pub non_recursive: bool,
+    /// A source that is not there is made, as a directory; of binds.
+    pub make_source: bool,
+    /// The volume is not filled with what the image has there.
+    pub no_copy: bool,
+    /// A directory of the volume instead of all of it, relative.
+    pub subpath: String,
+    /// Labels of a volume that has to be made.
+    pub labels: BTreeMap<String, String>,
+    /// The driver of a volume that has to be made; empty: `local`.
+    pub driver: String,
+    /// Its options.
+    pub driver_options: BTreeMap<String, String>,
+    /// The volume was made for this container alone and goes with it (`rm -v`).
+    pub anonymous: bool,
+    /// Size of memory, bytes; 0: half of the machine's.
+    pub tmpfs_size: i64,
+    /// Mode of memory's root; 0: 1777.
+    pub tmpfs_mode: u32,
 }
 
 /// A limit of the kernel's on each process (`--ulimit`).
@@ -154,8 +194,15 @@ pub struct DeviceFigure {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostConfig {
-    /// `-v /host:/path[:options]`.
-    pub binds: Vec<Bind>,
+    /// `-v source:/path[:options]`.
+    #[serde(default)]
+    pub binds: Vec<Mount>,
+    /// `--mount`.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// Containers whose mounts it gets too, as `name[:ro]`.
+    #[serde(default)]
+    pub volumes_from: Vec<String>,
     /// The network.
     pub network_mode: NetworkMode,
     /// Ports to publish.
@@ -357,6 +404,9 @@ pub struct Container {
     /// The networks it is on when it runs, by name, besides or with that of its mode.
     #[serde(default)]
     pub networks: BTreeMap<String, NetworkWish>,
+    /// What is mounted in it: the wishes, those of other containers, the image's volumes.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
     /// What became of it.
     pub state: ContainerState,
 }

@@ -8,6 +8,7 @@ pub mod id;
 pub mod mac;
 pub mod network;
 pub mod port;
+pub mod volume;
 
 pub use container::{Container, ContainerConfig, HostConfig};
 pub use endpoint::{Endpoint, Sandbox};
@@ -15,3 +16,4 @@ pub use id::Id;
 pub use mac::MacAddress;
 pub use network::Network;
 pub use port::{PortBinding, PortSpec, Protocol, PublishedPort};
+pub use volume::Volume;

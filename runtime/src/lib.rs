@@ -25,6 +25,7 @@ mod start;
 mod state;
 mod syscall;
 mod user;
+mod view;
 mod wait;
 mod wire;
 
@@ -37,6 +38,7 @@ pub use error::RuntimeError;
 pub use exec::Exec;
 pub use state::{State, Status};
 pub use user::{User, resolve_user};
+pub use view::{of_running, of_stopped};
 pub use wait::Exit;
 
 /// The shim's side; its binary is nothing but a call of this.

@@ -16,6 +16,8 @@ pub const SANDBOXES: &str = "/sluice/v1/sandboxes/";
 pub const CONTAINERS: &str = "/sluice/v1/containers/";
 /// Names of containers, each holding the id of its bearer.
 pub const NAMES: &str = "/sluice/v1/names/";
+/// Volumes.
+pub const VOLUMES: &str = "/sluice/v1/volumes/";
 /// Addresses in use, each holding the id of its endpoint.
 pub const ADDRESSES: &str = "/sluice/v1/addresses/";
 
@@ -47,6 +49,11 @@ pub fn container(id: &Id) -> String {
 /// A container's name.
 pub fn name(name: &str) -> String {
     format!("{NAMES}{name}")
+}
+
+/// A volume's record.
+pub fn volume(name: &str) -> String {
+    format!("{VOLUMES}{name}")
 }
 
 /// An address in a network.

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod exec;
+mod files;
 mod health;
 mod hostile_archives;
 mod images;
@@ -14,3 +15,4 @@ mod restarts;
 mod running;
 mod security;
 mod surface;
+mod volumes;

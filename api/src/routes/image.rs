@@ -104,7 +104,7 @@ fn cannot_pull(image: &str, tag: Option<&str>) -> ApiError {
 }
 
 /// A name with its tag or digest.
-fn named(repository: &str, tag: Option<&str>) -> String {
+pub(crate) fn named(repository: &str, tag: Option<&str>) -> String {
     match tag {
         Some(digest) if digest.starts_with("sha256:") => format!("{repository}@{digest}"),
         Some(tag) => format!("{repository}:{tag}"),

@@ -6,8 +6,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::Value;
+use sluice_engine::UsageOf;
 
-use crate::{error::Answer, routes::State, wire::system};
+use crate::{
+    error::{Answer, ApiError},
+    query::Query,
+    routes::State,
+    version::Version,
+    wire::system,
+};
 
 /// `GET /_ping`: clients read the headers, which the door writes, and these.
 pub(crate) async fn ping() -> Response {
@@ -35,4 +42,20 @@ pub(crate) async fn version() -> Json<Value> {
 /// `GET /info`
 pub(crate) async fn info(state: State) -> Answer<Json<Value>> {
     Ok(Json(system::info_document(&state.info().await?)))
+}
+
+/// `GET /system/df?type=`
+pub(crate) async fn usage(state: State, version: Version, query: Query) -> Answer<Json<Value>> {
+    const TYPES: [&str; 4] = ["image", "container", "volume", "build-cache"];
+    if let Some(unknown) = query.values("type").find(|kind| !TYPES.contains(kind)) {
+        return Err(ApiError::invalid(format!("unknown object type: {unknown}")));
+    }
+    let wanted = |kind: &str| query.values("type").next().is_none() || query.values("type").any(|asked| asked == kind);
+    let of = UsageOf {
+        images: wanted("image"),
+        containers: wanted("container"),
+        volumes: wanted("volume"),
+    };
+    let usage = state.disk_usage(of).await?;
+    Ok(Json(system::usage_document(&usage, of, wanted("build-cache"), version)))
 }

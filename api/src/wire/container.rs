@@ -1,6 +1,7 @@
 //! Containers.
 
 pub(crate) mod create;
+pub(crate) mod files;
 pub(crate) mod host_config;
 pub(crate) mod inspect;
 pub(crate) mod networks;

@@ -1,9 +1,13 @@
 //! The daemon itself.
 
 use serde_json::{Value, json};
-use sluice_engine::Info;
+use sluice_engine::{DiskUsage, ImageUsage, Info, UsageOf};
 
-use crate::{host, time, version};
+use crate::{
+    host, time,
+    version::{self, Version},
+    wire::{container::summary, image, volume},
+};
 
 /// This daemon's own version.
 const OURS: &str = env!("CARGO_PKG_VERSION");
@@ -88,6 +92,38 @@ fn capabilities() -> Value {
         "Swarm": { "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null },
         "ContainerdCommit": { "ID": "" }, "RuncCommit": { "ID": "" }, "InitCommit": { "ID": "" },
     })
+}
+
+/// What takes how much room. Kinds that were not asked for are left out.
+pub(crate) fn usage_document(usage: &DiskUsage, of: UsageOf, build_cache: bool, version: Version) -> Value {
+    let now = jiff::Timestamp::now();
+    let mut document = json!({ "BuilderSize": 0 });
+    if of.images {
+        document["LayersSize"] = json!(usage.layers);
+        document["Images"] = usage
+            .images
+            .iter()
+            .map(|usage| image_with_usage(usage, version))
+            .collect();
+    }
+    if of.containers {
+        let containers = usage.containers.iter();
+        document["Containers"] = containers.map(|view| summary::document(view, now)).collect();
+    }
+    if of.volumes {
+        document["Volumes"] = usage.volumes.iter().map(volume::document_with_usage).collect();
+    }
+    if build_cache {
+        document["BuildCache"] = json!([]);
+    }
+    document
+}
+
+fn image_with_usage(usage: &ImageUsage, version: Version) -> Value {
+    let mut document = image::summary(&usage.image, version);
+    document["SharedSize"] = json!(usage.shared);
+    document["Containers"] = json!(usage.containers);
+    document
 }
 
 #[cfg(test)]

@@ -64,7 +64,11 @@ impl Engine {
             .filter(|entry| record::decode::<Container>(&entry.key, &entry.value).is_err())
             .map(|entry| entry.key.clone())
             .collect();
-        for container in readable::<Container>(entries) {
+        for mut container in readable::<Container>(entries) {
+            // a record of the days when binds were all there was
+            if container.mounts.is_empty() {
+                container.mounts.clone_from(&container.host_config.binds);
+            }
             self.containers.enter(Arc::new(Held::new(container)));
         }
         self.remove_orphans(places, &unreadable).await?;
@@ -73,6 +77,8 @@ impl Engine {
             let engine = self.clone();
             async move { engine.adopt(held, rebooted).await }
         }));
+        // before the first of them ends or starts again
+        self.adopt_volumes().await;
         all.await;
         boot::remember(&self.config.data_root)
     }

@@ -80,6 +80,7 @@ impl Engine {
             }
         });
 
+        let mounts = self.take_mounts(&id, &config, &request.host_config, undo).await?;
         let container = Container {
             id: id.clone(),
             name,
@@ -88,6 +89,7 @@ impl Engine {
             networks: self.networks_of(request.networks, &request.host_config.network_mode),
             host_config: request.host_config,
             image_id: image.id,
+            mounts,
             state: Default::default(),
         };
         undo.by("remove the directory of the container", {
@@ -95,6 +97,7 @@ impl Engine {
             async move { blocking(move || directory::remove(&images, &directory)).await }
         });
         self.prepare_layer(&container).await?;
+        self.fill_volumes(&container).await?;
         self.commit(first_record(&container)?).await?;
         let held = Arc::new(Held::new(container));
         self.containers.enter(held.clone());

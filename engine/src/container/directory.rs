@@ -87,7 +87,7 @@ pub(crate) fn write_hosts(
 
 /// Sources of binds that do not exist are made, as directories, as Docker does for `-v`.
 pub(crate) fn make_bind_sources(container: &Container) -> Result<(), EngineError> {
-    for bind in &container.host_config.binds {
+    for bind in container.mounts.iter().filter(|mount| mount.make_source) {
         let source = Path::new(&bind.source);
         if std::fs::symlink_metadata(source).is_err() {
             std::fs::create_dir_all(source).map_err(|why| {

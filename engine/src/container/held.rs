@@ -1,8 +1,8 @@
 //! A container in the daemon's hands: its record, the lock that lets one story at a time change it, and what others wait for.
 
 use std::sync::{
-    Mutex, PoisonError, RwLock,
-    atomic::{AtomicU32, Ordering},
+    Arc, Mutex, PoisonError, RwLock,
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use jiff::Timestamp;
@@ -33,9 +33,11 @@ pub(crate) struct Held {
     /// Its id.
     pub id: Id,
     /// Held while a story (start, its end, remove, rename…) changes the container. Stop and kill do not take it: they wait for the end, which does.
-    pub story: tokio::sync::Mutex<()>,
+    pub story: Arc<tokio::sync::Mutex<()>>,
     /// Clients that attached before there was a process.
     pub early: Mutex<Vec<EarlyClient>>,
+    /// Volumes made for it alone go with it.
+    pub removes_volumes: AtomicBool,
     /// Failures in a row, for the pause before the restart policy starts it again.
     pub failures: AtomicU32,
     /// What is known of its health, since the daemon knows it.
@@ -55,8 +57,9 @@ impl Held {
         };
         Self {
             id: record.id.clone(),
-            story: tokio::sync::Mutex::default(),
+            story: Arc::default(),
             early: Mutex::default(),
+            removes_volumes: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             health: Mutex::default(),
             record: RwLock::new(record),
@@ -158,6 +161,7 @@ pub(crate) mod tests {
             host_config: HostConfig::default(),
             networks: Default::default(),
             image_id: "sha256:00".into(),
+            mounts: Vec::new(),
             state: Default::default(),
         }
     }

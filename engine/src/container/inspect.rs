@@ -37,6 +37,8 @@ pub struct ContainerView {
     pub hosts_path: PathBuf,
     /// Mounted root, upper, lower, work directories of overlayfs (`GraphDriver.Data`).
     pub graph: Vec<(String, String)>,
+    /// What is mounted in it, and where that is on the host.
+    pub mounts: Vec<(sluice_model::container::Mount, PathBuf)>,
     /// Ids of running exec sessions.
     pub exec_ids: Vec<String>,
     /// What is known of its health; none: it has no check.
@@ -93,6 +95,7 @@ impl Engine {
             hostname_path: directory.join("hostname"),
             hosts_path: directory.join("hosts"),
             graph: graph(&directory),
+            mounts: self.sources(&container),
             exec_ids: self.execs.running_in(&held.id),
             health: held.health().clone(),
             size: None,
@@ -103,7 +106,10 @@ impl Engine {
     /// Bytes in the writable layer, and with the image's below it.
     pub(crate) async fn sizes(&self, held: &Held, of_image: u64) -> Result<(i64, i64), EngineError> {
         let upper = self.config.container(&held.id).join("upper");
-        let own = blocking(move || Ok(bytes_in(&upper))).await?;
+        let own = match held.look(|container| container.state.is_alive()) {
+            true => self.sizes.of(upper).await?,
+            false => self.sizes.of_quiet(upper).await?,
+        };
         let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         Ok((signed(own), signed(own.saturating_add(of_image))))
     }
@@ -113,19 +119,4 @@ fn graph(directory: &Path) -> Vec<(String, String)> {
     [("MergedDir", "merged"), ("UpperDir", "upper"), ("WorkDir", "work")]
         .map(|(name, sub)| (name.to_owned(), directory.join(sub).display().to_string()))
         .into()
-}
-
-/// Bytes of all files below; what vanishes meanwhile or can't be read counts nothing.
-fn bytes_in(directory: &Path) -> u64 {
-    let (mut sum, mut left) = (0_u64, vec![directory.to_owned()]);
-    while let Some(directory) = left.pop() {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => left.push(entry.path()),
-                Ok(metadata) => sum = sum.saturating_add(metadata.len()),
-                Err(_) => {}
-            }
-        }
-    }
-    sum
 }

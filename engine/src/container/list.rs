@@ -224,10 +224,9 @@ impl Criteria {
                     .any(|port| (first..=last).contains(&port.port) && port.protocol.as_str() == protocol)
             }),
             "volume" => container
-                .host_config
-                .binds
+                .mounts
                 .iter()
-                .any(|bind| bind.source == value || bind.target == value),
+                .any(|mount| mount.source == value || mount.target == value),
             "health" => view.health.as_ref().map_or("none", |health| health.status.as_str()) == value,
             "is-task" => matches!(value, "false" | "0"),
             // these two are spans, checked above
@@ -276,6 +275,7 @@ mod tests {
             hostname_path: Default::default(),
             hosts_path: Default::default(),
             graph: vec![],
+            mounts: vec![],
             exec_ids: vec![],
             health: None,
             size: None,

@@ -1,8 +1,11 @@
 //! A container's stories, a verb a file; [`held`] is the container they are about, [`register`] where all of them are found.
 
 pub(crate) mod adopt;
+pub(crate) mod archive;
 pub(crate) mod attach;
 pub(crate) mod capabilities;
+pub(crate) mod changes;
+pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod directory;
 pub(crate) mod exec;
@@ -13,6 +16,7 @@ pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod merge;
+pub(crate) mod mounts;
 pub(crate) mod pause;
 pub(crate) mod register;
 pub(crate) mod remove;
@@ -25,5 +29,6 @@ pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod top;
 pub(crate) mod validate;
+pub(crate) mod view;
 pub(crate) mod wait;
 pub(crate) mod watch;

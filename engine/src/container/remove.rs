@@ -1,6 +1,6 @@
 //! Removes a container with all that it has.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use sluice_model::container::Phase;
 use sluice_store::{Transaction, Write, key};
@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Engine {
-    /// Removes it; a running one only with `force`. (There are no volumes yet that could be removed with it.)
-    pub async fn remove_container(&self, name: &str, force: bool, _volumes: bool) -> Result<(), EngineError> {
+    /// Removes it; a running one only with `force`. With `volumes`, those made for it alone go too.
+    pub async fn remove_container(&self, name: &str, force: bool, volumes: bool) -> Result<(), EngineError> {
         let held = self.containers.find(name)?;
         let name = name.to_owned();
         self.carry_out(|engine| async move {
@@ -37,6 +37,7 @@ impl Engine {
             if life.running || life.restarting {
                 return Err(refusal(&held));
             }
+            held.removes_volumes.store(volumes, Ordering::Relaxed);
             engine.remove_whole(&held).await
         })
         .await
@@ -69,6 +70,9 @@ impl Engine {
         self.tell(held, "destroy", &[]);
         self.execs.forget(&held.id);
         self.containers.strike(&held.id);
+        let container = held.record();
+        let volumes = container.host_config.auto_remove || held.removes_volumes.load(Ordering::Relaxed);
+        self.leave_volumes(&container, volumes).await;
         held.removed();
         Ok(())
     }

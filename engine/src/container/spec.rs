@@ -45,6 +45,8 @@ pub(crate) struct Surroundings<'a> {
     pub rootfs: &'a Path,
     /// The container's directory, with its `/etc` files.
     pub directory: &'a Path,
+    /// What is mounted for it alone.
+    pub mounts: &'a [Mount],
     /// The namespace file; none: the host's.
     pub sandbox: Option<&'a Path>,
     /// The parent of its cgroup.
@@ -97,7 +99,7 @@ fn assemble(
             .clone()
             .filter(|_| !host.privileged && !options.seccomp_unconfined),
     );
-    linux.set_rootfs_propagation(propagation_of_root(host));
+    linux.set_rootfs_propagation(propagation_of_root(around.mounts));
     let mut spec = SpecBuilder::default()
         .root(
             RootBuilder::default()
@@ -107,7 +109,7 @@ fn assemble(
         )
         .hostname(around.host_name)
         .process(process)
-        .mounts(mounts(host, around.directory)?)
+        .mounts(mounts(host, around.directory, around.mounts)?)
         .linux(linux)
         .build()?;
     spec.set_domainname(container.config.domainname.clone().filter(|name| !name.is_empty()));
@@ -317,12 +319,9 @@ fn sysctls(host: &HostConfig, own_network: bool) -> HashMap<String, String> {
 }
 
 /// A bind that is to propagate needs a root that lets it.
-fn propagation_of_root(host: &HostConfig) -> Option<String> {
-    let any = |kind: &str| {
-        host.binds
-            .iter()
-            .any(|bind| bind.propagation.trim_start_matches('r') == kind)
-    };
+fn propagation_of_root(own: &[Mount]) -> Option<String> {
+    let words = || own.iter().flat_map(|mount| mount.options().iter().flatten());
+    let any = |kind: &str| words().any(|word| word.strip_prefix('r').unwrap_or(word) == kind);
     if any("shared") {
         Some("shared".to_owned())
     } else if any("slave") {
@@ -332,7 +331,7 @@ fn propagation_of_root(host: &HostConfig) -> Option<String> {
     }
 }
 
-fn mounts(host: &HostConfig, directory: &Path) -> Result<Vec<Mount>, OciSpecError> {
+fn mounts(host: &HostConfig, directory: &Path, own: &[Mount]) -> Result<Vec<Mount>, OciSpecError> {
     let shm_size = u64::try_from(host.shm_size)
         .ok()
         .filter(|size| *size > 0)
@@ -341,7 +340,7 @@ fn mounts(host: &HostConfig, directory: &Path) -> Result<Vec<Mount>, OciSpecErro
     if host.privileged {
         all.iter_mut().for_each(make_writable);
     }
-    let wanted = |target: &str| host.binds.iter().any(|bind| bind.target == target);
+    let wanted = |target: &str| own.iter().any(|mount| mount.destination() == Path::new(target));
     for file in ["resolv.conf", "hostname", "hosts"] {
         let target = format!("/etc/{file}");
         // who brings a file of his own gets it
@@ -349,28 +348,7 @@ fn mounts(host: &HostConfig, directory: &Path) -> Result<Vec<Mount>, OciSpecErro
             all.push(bind(&target, &directory.join(file), &["rbind", "rprivate"])?);
         }
     }
-    for (target, options) in &host.tmpfs {
-        let given: Vec<&str> = options.split(',').filter(|option| !option.is_empty()).collect();
-        let mut options = vec!["noexec", "nosuid", "nodev"];
-        options.retain(|option| !given.contains(&option.trim_start_matches("no")));
-        options.extend(given);
-        all.push(mount(target, "tmpfs", "tmpfs", &options)?);
-    }
-    let mut binds: Vec<_> = host.binds.iter().collect();
-    // parents before children, else the parent hides the child
-    binds.sort_by_key(|bind| Path::new(&bind.target).components().count());
-    for wish in binds {
-        let propagation = if wish.propagation.is_empty() {
-            "rprivate"
-        } else {
-            &wish.propagation
-        };
-        let mut options = vec!["rbind", propagation];
-        if wish.read_only {
-            options.push("ro");
-        }
-        all.push(bind(&wish.target, Path::new(&wish.source), &options)?);
-    }
+    all.extend_from_slice(own);
     Ok(all)
 }
 
@@ -383,15 +361,6 @@ fn make_writable(mount: &mut Mount) {
             .map(|option| if option == "ro" { "rw".to_owned() } else { option })
             .collect(),
     ));
-}
-
-fn mount(target: &str, typ: &str, source: &str, options: &[&str]) -> Result<Mount, OciSpecError> {
-    MountBuilder::default()
-        .destination(target)
-        .typ(typ)
-        .source(source)
-        .options(owned(options))
-        .build()
 }
 
 fn bind(target: &str, source: &Path, options: &[&str]) -> Result<Mount, OciSpecError> {
@@ -433,11 +402,14 @@ mod tests {
             ..Default::default()
         };
         let name = host_name(&container);
+        let mounts =
+            crate::container::mounts::to_oci(Path::new("/v"), &container.mounts, &container.host_config.tmpfs).unwrap();
         let spec = build(
             &container,
             &Surroundings {
                 rootfs: Path::new("/data/merged"),
                 directory: Path::new("/data"),
+                mounts: &mounts,
                 sandbox: Some(Path::new("/run/netns/x")),
                 cgroup_parent: "sluice",
                 identity: &identity,
@@ -542,14 +514,14 @@ mod tests {
 
     #[test]
     fn binds_come_parents_first_and_replace_our_files_in_etc() {
-        let bind = |source: &str, target: &str, read_only| sluice_model::container::Bind {
+        let bind = |source: &str, target: &str, read_only| sluice_model::container::Mount {
             source: source.into(),
             target: target.into(),
             read_only,
-            propagation: String::new(),
+            ..Default::default()
         };
         let spec = spec(|container| {
-            container.host_config.binds = vec![
+            container.mounts = vec![
                 bind("/b", "/srv/deep", true),
                 bind("/a", "/srv", false),
                 bind("/h", "/etc/hosts", false),
@@ -566,7 +538,7 @@ mod tests {
         assert_eq!(targets.iter().filter(|target| **target == "/etc/hosts").count(), 1);
         assert_eq!(
             mount_at(&spec, "/srv/deep")["options"],
-            serde_json::json!(["rbind", "rprivate", "ro"])
+            serde_json::json!(["rbind", "rprivate", "ro", "rro"])
         );
     }
 

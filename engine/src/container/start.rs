@@ -13,6 +13,7 @@ use crate::{
     container::{
         capabilities, directory,
         held::Held,
+        mounts,
         spec::{self, Identity, Surroundings},
     },
     error,
@@ -130,6 +131,10 @@ impl Engine {
                     .await
             }
         });
+        undo.by("unmount the volumes", {
+            let (engine, container) = (self.clone(), container.clone());
+            async move { engine.unmount_volumes(&container).await }
+        });
         undo.by("unmount the root", {
             let (images, directory) = (self.images.clone(), self.config.container(&container.id));
             async move { blocking(move || Ok(images.unmount(&directory)?)).await }
@@ -156,6 +161,8 @@ impl Engine {
 
     /// Mounts the root and writes the bundle.
     async fn prepare(&self, container: &Container, place: &Place) -> Result<(), EngineError> {
+        self.sizes.forget(&self.config.container(&container.id).join("upper"));
+        self.mount_volumes(container).await?;
         let (images, config) = (self.images.clone(), self.config.clone());
         let (container, place) = (container.clone(), place.clone());
         blocking(move || {
@@ -163,14 +170,19 @@ impl Engine {
             let snapshot = images.mount(&container.image_id, &directory)?;
             directory::write_etc(&config, &container, &place)?;
             directory::make_bind_sources(&container)?;
+            mounts::check_propagation(&container.mounts)?;
             let identity = resolve_user(&snapshot.merged, &container.config.user)?;
             let host = &container.host_config;
             let names = capabilities::resolve(&host.cap_add, &host.cap_drop, host.privileged)?;
+            let own_mounts = mounts::to_oci(&config.volumes(), &container.mounts, &host.tmpfs).map_err(|why| {
+                EngineError::failed(format!("cannot write the mounts of container {}: {why}", container.id))
+            })?;
             let spec = spec::build(
                 &container,
                 &Surroundings {
                     rootfs: &snapshot.merged,
                     directory: &directory,
+                    mounts: &own_mounts,
                     sandbox: place.namespace(),
                     cgroup_parent: &config.cgroup_parent,
                     identity: &identity,

@@ -2,7 +2,11 @@
 
 use std::path::{Component, Path};
 
-use sluice_model::{ContainerConfig, HostConfig, Protocol, container::Bind, health::Healthcheck};
+use sluice_model::{
+    ContainerConfig, HostConfig, Protocol,
+    container::{Mount, MountKind},
+    health::Healthcheck,
+};
 
 use crate::{
     EngineError,
@@ -32,8 +36,8 @@ pub(crate) fn validate(config: &ContainerConfig, host: &HostConfig) -> Result<Ve
     if let Some(check) = &config.healthcheck {
         healthcheck(check)?;
     }
-    for bind in &host.binds {
-        check_bind(bind)?;
+    for mount in host.binds.iter().chain(&host.mounts) {
+        check_mount(mount)?;
     }
     for target in config.volumes.iter().chain(host.tmpfs.keys()) {
         destination(target)?;
@@ -111,20 +115,20 @@ fn healthcheck(check: &Healthcheck) -> Result<(), EngineError> {
     }
 }
 
-fn check_bind(bind: &Bind) -> Result<(), EngineError> {
-    if !bind.source.starts_with('/') {
+fn check_mount(mount: &Mount) -> Result<(), EngineError> {
+    if mount.kind == MountKind::Bind && !mount.source.starts_with('/') {
         return Err(EngineError::invalid(format!(
             "invalid volume specification: '{}:{}': the source must be an absolute path",
-            bind.source, bind.target
+            mount.source, mount.target
         )));
     }
     if !matches!(
-        bind.propagation.as_str(),
+        mount.propagation.as_str(),
         "" | "rprivate" | "rslave" | "rshared" | "private" | "slave" | "shared"
     ) {
-        return Err(EngineError::invalid(format!("invalid mode: {}", bind.propagation)));
+        return Err(EngineError::invalid(format!("invalid mode: {}", mount.propagation)));
     }
-    destination(&bind.target)
+    destination(&mount.target)
 }
 
 fn destination(target: &str) -> Result<(), EngineError> {
@@ -152,7 +156,13 @@ fn destination(target: &str) -> Result<(), EngineError> {
 
 fn duplicate_targets(host: &HostConfig) -> Result<(), EngineError> {
     let mut seen = std::collections::BTreeSet::new();
-    for target in host.binds.iter().map(|bind| &bind.target).chain(host.tmpfs.keys()) {
+    for target in host
+        .binds
+        .iter()
+        .chain(&host.mounts)
+        .map(|mount| &mount.target)
+        .chain(host.tmpfs.keys())
+    {
         if !seen.insert(target.trim_end_matches('/')) {
             return Err(EngineError::invalid(format!("Duplicate mount point: {target}")));
         }
@@ -285,12 +295,11 @@ mod tests {
         error.message
     }
 
-    fn bind(source: &str, target: &str) -> Bind {
-        Bind {
+    fn bind(source: &str, target: &str) -> Mount {
+        Mount {
             source: source.into(),
             target: target.into(),
-            read_only: false,
-            propagation: String::new(),
+            ..Mount::default()
         }
     }
 

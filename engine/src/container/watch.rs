@@ -113,8 +113,10 @@ impl Engine {
         let deleted = self.runtime.delete(held.id.as_str()).await;
         let (images, directory) = (self.images.clone(), self.config.container(&held.id));
         let unmounted = blocking(move || Ok(images.unmount(&directory)?)).await;
+        let volumes = self.unmount_volumes(&held.record()).await;
+        self.sizes.forget(&self.config.container(&held.id).join("upper"));
         deleted?;
-        unmounted
+        unmounted.and(volumes)
     }
 
     /// Starts it after a pause, unless somebody has changed its life meanwhile.

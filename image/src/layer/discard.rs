@@ -3,9 +3,14 @@
 //! Containers and archives can make trees deeper than a stack or the limit of open files. So a directory that is not empty is first moved up to
 //! the top of the tree, and the tree is swept until nothing is left: it never gets deeper than two.
 
-use std::{io, os::fd::AsFd, path::Path};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
 
 use nix::{
+    NixPath,
     dir::{Dir, Type},
     errno::Errno,
     fcntl::{AtFlags, OFlag, RenameFlags, renameat2},
@@ -17,17 +22,29 @@ use crate::error::ImageError;
 
 /// Removes the directory `path` with all that is in it, following no link. Nothing there is fine.
 pub fn remove_tree(path: &Path) -> Result<(), ImageError> {
-    match sweep(path) {
+    match sweep(nix::fcntl::AT_FDCWD, path) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(why) => Err(ImageError::failed("cannot remove", path, io::Error::from(why))),
     }
 }
 
-fn sweep(path: &Path) -> Result<(), Errno> {
+/// Removes what is called `name` in `parent`, following no link. Nothing there is fine.
+pub(super) fn remove_at(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::EISDIR | Errno::EPERM) => match sweep(parent, name) {
+            Err(Errno::ENOENT) => Ok(()),
+            other => other,
+        },
+        Err(Errno::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn sweep(parent: BorrowedFd<'_>, path: &(impl NixPath + ?Sized)) -> Result<(), Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut moved = 0u64;
     loop {
-        let mut top = Dir::open(path, flags, Mode::empty())?;
+        let mut top = Dir::openat(parent, path, flags, Mode::empty())?;
         let again = top.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
         let mut found = false;
         for entry in top.iter() {
@@ -67,7 +84,7 @@ fn sweep(path: &Path) -> Result<(), Errno> {
             }
         }
         if !found {
-            return nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, UnlinkatFlags::RemoveDir);
+            return unlinkat(parent, path, UnlinkatFlags::RemoveDir);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The directory a layer is unpacked into, as the archive may see it: a root nothing leads out of.
+//! The directory an archive is unpacked into, as the archive may see it: a root nothing leads out of.
 //!
 //! The tree is a stranger's work in progress: it may hold a symbolic link anywhere, also where a directory was a moment ago. So nothing here walks a
 //! path of it by name. A parent is opened with `openat2(RESOLVE_IN_ROOT)`, which resolves links as if the layer were `/`, and the last step is
@@ -23,17 +23,20 @@ use nix::{
     unistd::{Gid, Uid, fchownat, linkat, symlinkat},
 };
 
+use super::discard;
 use crate::{archive::Entry, error::ImageError};
 
 /// Permissions of a directory that an entry needs but the archive does not list.
 const IMPLIED: Mode = Mode::from_bits_truncate(0o755);
 
-/// A layer being unpacked.
+/// A tree an archive is unpacked into.
 pub(super) struct Tree {
     root: OwnedFd,
-    /// Where directories go that an entry replaces: renaming is one step, whatever is in them.
-    replaced: OwnedFd,
+    /// Where directories go that an entry replaces: renaming is one step, whatever is in them. Without it they are removed where they are.
+    replaced: Option<OwnedFd>,
     replacements: u64,
+    /// May what is mounted below the root be written too?
+    crosses_mounts: bool,
     /// The parent of the last entry; archives are written directory by directory.
     last_parent: Option<(Vec<u8>, OwnedFd)>,
 }
@@ -54,8 +57,21 @@ impl Tree {
         };
         Ok(Self {
             root: open(root)?,
-            replaced: open(replaced)?,
+            replaced: Some(open(replaced)?),
             replacements: 0,
+            crosses_mounts: false,
+            last_parent: None,
+        })
+    }
+
+    /// The root of a container, with all that is mounted in it.
+    pub fn of_container(root: BorrowedFd<'_>) -> Result<Self, ImageError> {
+        let root = root.try_clone_to_owned();
+        Ok(Self {
+            root: root.map_err(|why| ImageError::Failed(format!("cannot keep a directory open: {why}")))?,
+            replaced: None,
+            replacements: 0,
+            crosses_mounts: true,
             last_parent: None,
         })
     }
@@ -83,9 +99,11 @@ impl Tree {
     /// Opens a directory, following links inside the root.
     pub fn resolve(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };
+        let mut resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        resolve.set(ResolveFlag::RESOLVE_NO_XDEV, !self.crosses_mounts);
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_XDEV);
+            .resolve(resolve);
         // EAGAIN: something on this machine was renamed meanwhile, and the kernel cannot rule out that it was `..`
         for _ in 0..100 {
             match openat2(&self.root, path, how) {
@@ -99,18 +117,15 @@ impl Tree {
     /// Whatever is at `place` goes away. Forgets the last parent, which may have been inside.
     pub fn clear(&mut self, parent: OwnedFd, name: &[u8]) -> Result<(), ImageError> {
         self.last_parent = None;
+        let Some(replaced) = &self.replaced else {
+            return discard::remove_at(parent.as_fd(), name).map_err(|why| ImageError::placing("replace", name, why));
+        };
         self.replacements += 1;
         let away = self.replacements.to_string();
-        renameat2(
-            &parent,
-            name,
-            &self.replaced,
-            away.as_str(),
-            RenameFlags::RENAME_NOREPLACE,
-        )
-        .map_err(|why| ImageError::placing("replace", name, why))?;
+        renameat2(&parent, name, replaced, away.as_str(), RenameFlags::RENAME_NOREPLACE)
+            .map_err(|why| ImageError::placing("replace", name, why))?;
         // what is not a directory need not wait for the end: its blocks may be wanted
-        match nix::unistd::unlinkat(&self.replaced, away.as_str(), nix::unistd::UnlinkatFlags::NoRemoveDir) {
+        match nix::unistd::unlinkat(replaced, away.as_str(), nix::unistd::UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::EISDIR | Errno::EPERM) => Ok(()),
             Err(why) => Err(ImageError::placing("replace", name, why)),
         }
@@ -218,7 +233,7 @@ impl Place<'_> {
 }
 
 /// Owner, mode, extended attributes and time, in the order that lets each stand: a change of owner takes set-user bits and capabilities away.
-pub(super) fn set_metadata(fd: BorrowedFd<'_>, entry: &Entry) -> Result<(), ImageError> {
+pub(crate) fn set_metadata(fd: BorrowedFd<'_>, entry: &Entry) -> Result<(), ImageError> {
     let error = |what: &str, why: Errno| ImageError::placing(what, &entry.name, why);
     nix::unistd::fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
         .map_err(|why| error("set owner of", why))?;
@@ -242,7 +257,7 @@ pub(super) fn set_time(fd: BorrowedFd<'_>, modified: (i64, u32)) -> Result<(), E
 
 /// Capabilities, access lists and what programs keep for themselves. Not `trusted.overlay.*`, with which an archive could redirect a directory to any
 /// other of the host, and not the labels of security modules, which are the host's to give.
-fn is_kept(name: &[u8]) -> bool {
+pub(crate) fn is_kept(name: &[u8]) -> bool {
     name == b"security.capability"
         || name.starts_with(b"user.")
         || name.starts_with(b"system.posix_acl_")

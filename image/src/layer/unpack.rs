@@ -1,8 +1,9 @@
-//! Lays the entries of an archive down as a layer: OCI's whiteouts become overlayfs's, the rest is what `tar -x` would do inside a chroot.
+//! Lays the entries of an archive down: as a layer, where OCI's whiteouts become overlayfs's, or among the files of a container. The rest is what
+//! `tar -x` would do inside a chroot.
 
 use std::{
     io::Read,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -15,6 +16,7 @@ use crate::{
     compression,
     digest::{Digest, DigestReader},
     error::ImageError,
+    files::Laying,
     holes,
 };
 
@@ -44,14 +46,9 @@ pub(crate) fn unpack(archive: impl Read, root: &Path, replaced: &Path, limits: L
         directory_names: 0,
         size: 0,
         has_root: false,
+        files: None,
     };
-    let mut entries = 0;
-    while let Some(entry) = unpacking.archive.next()? {
-        entries += 1;
-        limits.check_entries(entries)?;
-        unpacking.place(&entry)?;
-    }
-    unpacking.set_directory_times();
+    unpacking.place_all(limits)?;
     let root = match unpacking.has_root {
         true => tree::attributes(unpacking.tree.root()).ok(),
         false => None,
@@ -68,7 +65,34 @@ pub(crate) fn unpack(archive: impl Read, root: &Path, replaced: &Path, limits: L
     })
 }
 
+/// Unpacks `archive` into the directory `at` of a container, whose root is `root`.
+pub(crate) fn lay_down(
+    archive: impl Read,
+    root: BorrowedFd<'_>,
+    at: &[u8],
+    laying: Laying,
+    limits: Limits,
+) -> Result<(), ImageError> {
+    let (archive, budget) = Budget::of(archive, limits);
+    let mut unpacking = Unpacking {
+        archive: Archive::new(compression::decompress(archive)?),
+        tree: Tree::of_container(root)?,
+        budget,
+        directories: Vec::new(),
+        directory_names: 0,
+        size: 0,
+        has_root: false,
+        files: Some((clean(at)?, laying)),
+    };
+    unpacking.place_all(limits)?;
+    // a bad checksum behind the last entry is damage too, and the sender wants to be heard to the end
+    let rest = std::io::copy(&mut unpacking.archive.into_inner(), &mut std::io::sink());
+    rest.map_err(|why| ImageError::reading(&why)).map(drop)
+}
+
 struct Unpacking<R> {
+    /// Not a layer but files of a container: where they go, and how.
+    files: Option<(Vec<u8>, Laying)>,
     archive: Archive<R>,
     tree: Tree,
     budget: Budget,
@@ -79,15 +103,35 @@ struct Unpacking<R> {
 }
 
 impl<R: Read> Unpacking<R> {
+    fn place_all(&mut self, limits: Limits) -> Result<(), ImageError> {
+        let mut entries = 0;
+        while let Some(mut entry) = self.archive.next()? {
+            entries += 1;
+            limits.check_entries(entries)?;
+            if let Some((_, Laying { owner: Some(owner), .. })) = &self.files {
+                (entry.uid, entry.gid) = *owner;
+            }
+            self.place(&entry)?;
+        }
+        self.set_directory_times();
+        Ok(())
+    }
+
     fn place(&mut self, entry: &Entry) -> Result<(), ImageError> {
         let path = clean(&entry.name)?;
-        if path.is_empty() {
-            return self.place_root(entry);
+        match (path.is_empty(), &self.files) {
+            // the directory they go to is what it is
+            (true, Some(_)) => return Ok(()),
+            (true, None) => return self.place_root(entry),
+            _ => {}
         }
+        let path = self.below(path);
         let (parent, name) = split(&path);
         let parent = self.tree.directory(parent)?.try_clone_to_owned();
         let parent = parent.map_err(|why| ImageError::Failed(format!("cannot keep a directory open: {why}")))?;
-        if let Some(hidden) = name.strip_prefix(b".wh.") {
+        if let Some(hidden) = name.strip_prefix(b".wh.")
+            && self.files.is_none()
+        {
             return self.place_whiteout(&parent, name, hidden);
         }
         let place = Place {
@@ -108,6 +152,14 @@ impl<R: Read> Unpacking<R> {
             Kind::Fifo => self.place_node(&place, entry, SFlag::S_IFIFO, 0, 0)?,
         }
         Ok(())
+    }
+
+    /// A path of the archive as one of the tree.
+    fn below(&self, path: Vec<u8>) -> Vec<u8> {
+        match &self.files {
+            Some((at, _)) if !at.is_empty() => [at.as_slice(), b"/", path.as_slice()].concat(),
+            _ => path,
+        }
     }
 
     /// The entry `./`.
@@ -134,6 +186,26 @@ impl<R: Read> Unpacking<R> {
         if tree::is_directory(&there) && entry.kind == Kind::Directory {
             return Ok(false);
         }
+        if let Some((at, Laying { keep_kinds: true, .. })) = &self.files {
+            let (name, at) = (String::from_utf8_lossy(name), String::from_utf8_lossy(at));
+            let path = if at.is_empty() {
+                format!("/{name}")
+            } else {
+                format!("/{at}/{name}")
+            };
+            if tree::is_directory(&there) {
+                return Err(ImageError::Failed(format!(
+                    "cannot overwrite directory {path:?} with non-directory {:?}",
+                    format!("/{at}")
+                )));
+            }
+            if entry.kind == Kind::Directory {
+                return Err(ImageError::Failed(format!(
+                    "cannot overwrite non-directory {path:?} with directory {:?}",
+                    format!("/{at}")
+                )));
+            }
+        }
         if let Kind::HardLink(target) = &entry.kind
             && self.is_same(&there, target)?
         {
@@ -142,7 +214,7 @@ impl<R: Read> Unpacking<R> {
         let parent = parent.try_clone();
         let parent = parent.map_err(|why| ImageError::Failed(format!("cannot keep a directory open: {why}")))?;
         self.tree.clear(parent, name)?;
-        Ok(tree::is_whiteout(&there))
+        Ok(self.files.is_none() && tree::is_whiteout(&there))
     }
 
     fn place_directory(
@@ -184,7 +256,7 @@ impl<R: Read> Unpacking<R> {
         if place.look()?.is_some() {
             return Ok(()); // the very same file, see `make_room`
         }
-        let target = clean(target)?;
+        let target = self.below(clean(target)?);
         let (parent, name) = split(&target);
         if name.is_empty() {
             return Err(place.error("make hard link", nix::errno::Errno::EPERM));
@@ -241,7 +313,7 @@ impl<R: Read> Unpacking<R> {
 
     /// Is `there` the file that the hard link wants to point to?
     fn is_same(&self, there: &nix::sys::stat::FileStat, target: &[u8]) -> Result<bool, ImageError> {
-        let target = clean(target)?;
+        let target = self.below(clean(target)?);
         let (parent, name) = split(&target);
         let Ok(parent) = self.tree.resolve(parent) else {
             return Ok(false);

@@ -63,8 +63,9 @@ fn set_up(
     // Devices get the modes the spec says, not what the daemon's mask leaves of them.
     // SAFETY: takes no pointers.
     unsafe { libc::umask(0) };
+    let shared = mounts::take_shared(plan)?;
     let root = pivot::prepare(&plan.root)?;
-    mounts::all(root.as_fd(), plan)?;
+    mounts::all(root.as_fd(), plan, shared)?;
     devices::all(root.as_fd(), plan)?;
     let streams = match streams {
         Some(ends) => Streams::Pipes(ends),

@@ -1,6 +1,7 @@
 //! The mounts of a spec: each made detached, with all its attributes, and only then put in place.
 
 use std::{
+    collections::HashMap,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -16,27 +17,57 @@ use crate::{
     syscall::{self, FsContext, MountAttr, mount_attr},
 };
 
+/// Sources of shared binds, by the place of their mount in the plan.
+pub(crate) type Shared = HashMap<usize, OwnedFd>;
+
+/// Takes the sources of binds that are to propagate both ways. Only while the namespace's mounts are still peers of the host's: a copy made later is
+/// a slave, from which nothing reaches the host.
+pub(crate) fn take_shared(plan: &Plan) -> Result<Shared, RuntimeError> {
+    let mut shared = Shared::new();
+    for (place, mount) in plan.mounts.iter().enumerate() {
+        let options = Options::parse(mount.options.iter().map(String::as_str));
+        let is_shared = matches!(options.propagation, Some((libc::MS_SHARED, _)));
+        if is_shared && (options.bind.is_some() || mount.kind == "bind") {
+            let source = source(mount, &options).map_err(|error| failed(mount, &error))?;
+            shared.insert(place, source);
+        }
+    }
+    Ok(shared)
+}
+
 /// Puts every mount of the plan below `root`.
-pub(crate) fn all(root: BorrowedFd<'_>, plan: &Plan) -> Result<(), RuntimeError> {
-    for mount in &plan.mounts {
-        one(root, mount, plan).map_err(|error| {
-            let kind = &mount.kind;
-            RuntimeError::Failed(match &mount.source {
-                Some(source) => {
-                    format!(
-                        "mount {} ({kind}) at {}: {error}",
-                        source.display(),
-                        mount.destination.display()
-                    )
-                }
-                None => format!("mount {kind} at {}: {error}", mount.destination.display()),
-            })
-        })?;
+pub(crate) fn all(root: BorrowedFd<'_>, plan: &Plan, mut shared: Shared) -> Result<(), RuntimeError> {
+    for (place, mount) in plan.mounts.iter().enumerate() {
+        one(root, mount, plan, shared.remove(&place)).map_err(|error| failed(mount, &error))?;
     }
     Ok(())
 }
 
-fn one(root: BorrowedFd<'_>, mount: &Mount, plan: &Plan) -> io::Result<()> {
+/// Puts binds below `root`.
+pub(crate) fn binds(root: BorrowedFd<'_>, mounts: &[Mount]) -> Result<(), RuntimeError> {
+    for mount in mounts {
+        let options = Options::parse(mount.options.iter().map(String::as_str));
+        let put = source(mount, &options).and_then(|source| bind(root, mount, &options, source));
+        put.map_err(|error| failed(mount, &error))?;
+    }
+    Ok(())
+}
+
+fn failed(mount: &Mount, error: &io::Error) -> RuntimeError {
+    let kind = &mount.kind;
+    RuntimeError::Failed(match &mount.source {
+        Some(source) => {
+            format!(
+                "mount {} ({kind}) at {}: {error}",
+                source.display(),
+                mount.destination.display()
+            )
+        }
+        None => format!("mount {kind} at {}: {error}", mount.destination.display()),
+    })
+}
+
+fn one(root: BorrowedFd<'_>, mount: &Mount, plan: &Plan, shared: Option<OwnedFd>) -> io::Result<()> {
     let options = Options::parse(mount.options.iter().map(String::as_str));
     let kind = mount.kind.as_str();
     let destination = &mount.destination;
@@ -47,7 +78,8 @@ fn one(root: BorrowedFd<'_>, mount: &Mount, plan: &Plan) -> io::Result<()> {
         ));
     }
     if options.bind.is_some() || kind == "bind" {
-        return bind(root, mount, &options);
+        let source = shared.map_or_else(|| source(mount, &options), Ok)?;
+        return bind(root, mount, &options, source);
     }
     match kind {
         "cgroup" if plan.cgroup1.is_empty() => cgroup2(root, destination, &options),
@@ -101,14 +133,30 @@ fn propagate(mount: BorrowedFd<'_>, options: &Options) -> io::Result<()> {
     )
 }
 
-fn bind(root: BorrowedFd<'_>, mount: &Mount, options: &Options) -> io::Result<()> {
+/// The source of a bind, as a mount that is nowhere yet.
+fn source(mount: &Mount, options: &Options) -> io::Result<OwnedFd> {
     let source = mount
         .source
         .as_ref()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a bind mount needs a source"))?;
-
     let here = syscall::open(Path::new("/"), libc::O_PATH)?;
-    let detached = syscall::clone_tree(here.as_fd(), &syscall::c_path(source)?, options.bind.unwrap_or(true))?;
+    let recursive = options.bind.unwrap_or(true);
+    let Some(beneath) = &options.beneath else {
+        return syscall::clone_tree(here.as_fd(), &syscall::c_path(source)?, recursive);
+    };
+    // what lies in the source belongs to containers: no link of theirs leads out of it
+    let whole = syscall::open(source, libc::O_PATH | libc::O_DIRECTORY)?;
+    let inside = syscall::openat2(
+        whole.as_fd(),
+        Path::new(beneath),
+        libc::O_PATH,
+        0,
+        libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS,
+    )?;
+    syscall::clone_tree(inside.as_fd(), c"", recursive)
+}
+
+fn bind(root: BorrowedFd<'_>, mount: &Mount, options: &Options, detached: OwnedFd) -> io::Result<()> {
     let is_directory = syscall::fstat(detached.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
     let onto = resolve::ensure(
         root,

@@ -13,9 +13,14 @@ pub(crate) struct Options {
     pub propagation: Option<(u64, bool)>,
     /// `bind` or `rbind`, and if recursive.
     pub bind: Option<bool>,
+    /// A relative path: what lies there in the source of a bind is bound, not the source. Our own word, [`BENEATH`].
+    pub beneath: Option<String>,
     /// What the file system itself understands.
     pub data: Vec<(String, Option<String>)>,
 }
+
+/// The option that binds something beneath the source, with no link leading out of it.
+pub(crate) const BENEATH: &str = "x-sluice.beneath=";
 
 impl Options {
     pub fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Self {
@@ -32,7 +37,9 @@ impl Options {
             "bind" => self.bind = Some(self.bind.unwrap_or(false)),
             "rbind" => self.bind = Some(true),
             _ => {
-                if let Some(propagation) = propagation(word) {
+                if let Some(path) = word.strip_prefix(BENEATH) {
+                    self.beneath = Some(path.to_owned());
+                } else if let Some(propagation) = propagation(word) {
                     self.propagation = Some(propagation);
                 } else if let Some((attributes, set)) = attribute(word) {
                     apply(&mut self.attributes, attributes, set);

@@ -15,18 +15,20 @@ use crate::{
     wire::null_if_empty,
 };
 
-mod bind;
 mod limits;
+mod mount;
 mod unhandled;
 
-pub(crate) use bind::mode as bind_mode;
+pub(crate) use mount::kind as mount_kind;
 
 /// What a client sends. What stands in `rest` is acted on by nobody, see [`unhandled`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct Wish {
     binds: Vec<String>,
-    mounts: Vec<bind::Mount>,
+    mounts: Vec<mount::Wish>,
+    volumes_from: Vec<String>,
+    volume_driver: String,
     network_mode: String,
     port_bindings: Bindings,
     publish_all_ports: bool,
@@ -89,9 +91,14 @@ impl Wish {
                 "can't create 'AutoRemove' container with restart policy",
             ));
         }
-        let (binds, tmpfs) = bind::all(&self.binds, self.mounts, self.tmpfs)?;
+        let (binds, mounts) = mount::all(&self.binds, self.mounts, &self.tmpfs, &self.volume_driver)?;
+        self.volumes_from
+            .iter()
+            .try_for_each(|name| mount::check_volumes_from(name))?;
         let host_config = HostConfig {
             binds,
+            mounts,
+            volumes_from: self.volumes_from,
             network_mode: network_mode_of(&self.network_mode)?,
             port_bindings: ports::bindings(&self.port_bindings)?,
             publish_all_ports: self.publish_all_ports,
@@ -109,7 +116,7 @@ impl Wish {
             cap_drop: self.cap_drop,
             privileged: self.privileged,
             read_only_rootfs: self.readonly_rootfs,
-            tmpfs,
+            tmpfs: self.tmpfs,
             shm_size: self.shm_size,
             security_opt: self.security_opt,
             sysctls: self.sysctls,
@@ -217,7 +224,8 @@ pub(crate) fn document(config: &HostConfig) -> Value {
     document.extend(rest);
     document.extend(limits::document(config));
     document.extend(members(json!({
-        "Binds": null_if_empty(&config.binds.iter().map(bind::text).collect::<Vec<_>>()),
+        "Binds": null_if_empty(&config.binds.iter().map(mount::text).collect::<Vec<_>>()),
+        "VolumesFrom": null_if_empty(&config.volumes_from),
         "NetworkMode": config.network_mode.to_string(),
         "PortBindings": ports::bindings_document(&config.port_bindings),
         "PublishAllPorts": config.publish_all_ports,
@@ -253,6 +261,9 @@ pub(crate) fn document(config: &HostConfig) -> Value {
     })));
     if config.init {
         document.insert("Init".to_owned(), json!(true));
+    }
+    if !config.mounts.is_empty() {
+        document.insert("Mounts".to_owned(), config.mounts.iter().map(mount::document).collect());
     }
     if !config.tmpfs.is_empty() {
         document.insert("Tmpfs".to_owned(), json!(config.tmpfs));

@@ -1,10 +1,12 @@
 //! A container as `inspect` shows it.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 use sluice_engine::ContainerView;
 use sluice_model::{
     ContainerConfig,
-    container::{ContainerState, Phase},
+    container::{ContainerState, Mount, MountKind, Phase},
     health::{Health, Healthcheck, Probe},
 };
 
@@ -53,23 +55,36 @@ pub(crate) fn command_line(config: &ContainerConfig) -> (&str, Vec<String>) {
     (words.next().map_or("", String::as_str), words.cloned().collect())
 }
 
-/// `Mounts`: binds and memory.
+/// `Mounts`: binds, volumes and memory.
 pub(crate) fn mounts(view: &ContainerView) -> Value {
-    let host_config = &view.container.host_config;
-    let binds = host_config.binds.iter().map(|bind| {
-        json!({
-            "Type": "bind",
-            "Source": bind.source,
-            "Destination": bind.target,
-            "Mode": host_config::bind_mode(bind),
-            "RW": !bind.read_only,
-            "Propagation": if bind.propagation.is_empty() { "rprivate" } else { &bind.propagation },
-        })
+    view.mounts
+        .iter()
+        .map(|(mount, source)| mount_point(mount, source))
+        .collect()
+}
+
+fn mount_point(mount: &Mount, source: &Path) -> Value {
+    let mut document = json!({
+        "Type": host_config::mount_kind(mount.kind),
+        "Source": source.display().to_string(),
+        "Destination": mount.target,
+        "Mode": mount.mode,
+        "RW": !mount.read_only,
+        "Propagation": mount.propagation,
     });
-    let memory = host_config.tmpfs.keys().map(|target| {
-        json!({ "Type": "tmpfs", "Source": "", "Destination": target, "Mode": "", "RW": true, "Propagation": "" })
-    });
-    binds.chain(memory).collect()
+    match mount.kind {
+        MountKind::Volume => {
+            document["Name"] = json!(mount.source);
+            document["Driver"] = json!(sluice_model::volume::LOCAL);
+            // what Docker says of a volume with a name and no options
+            if mount.mode.is_empty() && !mount.anonymous {
+                document["Mode"] = json!("z");
+            }
+        }
+        MountKind::Bind if mount.propagation.is_empty() => document["Propagation"] = json!("rprivate"),
+        MountKind::Bind | MountKind::Tmpfs => {}
+    }
+    document
 }
 
 fn state(state: &ContainerState, known: Option<&Health>) -> Value {

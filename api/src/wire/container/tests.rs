@@ -70,6 +70,12 @@ fn view() -> ContainerView {
             serde_json::from_value(json!({"container": "80/tcp", "host_address": "127.0.0.1", "host_port": 8080}))
                 .unwrap(),
         ],
+        mounts: request
+            .host_config
+            .binds
+            .iter()
+            .map(|bind| (bind.clone(), bind.source.clone().into()))
+            .collect(),
         container: Container {
             id,
             name: "web".to_owned(),
@@ -78,6 +84,7 @@ fn view() -> ContainerView {
             host_config: request.host_config,
             networks: request.networks,
             image_id: format!("sha256:{}", "cd".repeat(32)),
+            mounts: vec![],
             state,
         },
         image_name: "nginx".to_owned(),
@@ -148,12 +155,9 @@ fn what_makes_no_sense_is_refused_in_dockers_words() {
         ),
         (
             json!({"HostConfig": {"Binds": ["/a:/"]}}),
-            "invalid volume specification: '/a:/': invalid specification: destination can't be '/'",
+            "invalid volume specification: '/a:/': invalid mount config for type \"bind\": invalid specification: destination can't be '/'",
         ),
-        (
-            json!({"HostConfig": {"Binds": ["/a:/b:fast"]}}),
-            "invalid volume specification: '/a:/b:fast': invalid mode: fast",
-        ),
+        (json!({"HostConfig": {"Binds": ["/a:/b:fast"]}}), "invalid mode: fast"),
         (
             json!({"HostConfig": {"Binds": ["/a:/b", "/c:/b"]}}),
             "Duplicate mount point: /b",
@@ -175,11 +179,9 @@ fn what_makes_no_sense_is_refused_in_dockers_words() {
 #[test]
 fn what_would_make_another_container_is_refused_and_the_rest_is_warned_of() {
     for host_config in [
-        json!({"VolumesFrom": ["x"]}),
         json!({"DeviceRequests": [{"Driver": "x"}]}),
         json!({"Runtime": "kata"}),
-        json!({"Binds": ["name:/path"]}),
-        json!({"Mounts": [{"Type": "volume", "Source": "x", "Target": "/y"}]}),
+        json!({"Mounts": [{"Type": "image", "Source": "x", "Target": "/y"}]}),
     ] {
         let message = request(json!({"HostConfig": host_config})).unwrap_err();
         assert!(message.contains("is not supported by this version"), "{message}");

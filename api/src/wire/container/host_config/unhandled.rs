@@ -6,10 +6,10 @@ use serde_json::{Map, Value, json};
 use crate::error::{Answer, ApiError};
 
 /// Without these a container would be another one than was asked for.
-const REFUSED: &[&str] = &["DeviceRequests", "Links", "VolumesFrom"];
+const REFUSED: &[&str] = &["DeviceRequests", "Links"];
 
 /// Members that concern the client only, or other systems.
-const OF_NO_CONSEQUENCE: &[&str] = &["ConsoleSize", "ContainerIDFile", "VolumeDriver"];
+const OF_NO_CONSEQUENCE: &[&str] = &["ConsoleSize", "ContainerIDFile"];
 
 /// Values that ask for what we do anyway.
 const AS_WE_DO: &[(&str, &[&str])] = &[

@@ -1,0 +1,14 @@
+//! What a container changed in its file system.
+
+use sluice_image::Change;
+
+use crate::{Engine, EngineError, blocking::blocking};
+
+impl Engine {
+    /// By path.
+    pub async fn container_changes(&self, name: &str) -> Result<Vec<Change>, EngineError> {
+        let held = self.containers.find(name)?;
+        let (images, directory) = (self.images.clone(), self.config.container(&held.id));
+        blocking(move || Ok(images.changes(&directory)?)).await
+    }
+}
