@@ -52,7 +52,7 @@ drop_reasons! {
     16 NoPortLeft           "no_port_left"           "All ports for masqueraded connections to this destination are in use.";
     17 CannotTranslate      "cannot_translate"       "The protocol cannot be translated (NAT), and the packet would need to be.";
     18 FlowTableFull        "flow_table_full"        "The flow table is full: no new connections until others end.";
-    19 FragmentAlone        "fragment_alone"         "A fragment came without the first fragment of its datagram.";
+    19 FragmentAlone        "fragment_alone"         "A fragment came without the first fragment of its datagram, and none came while it waited or there was no room to wait.";
     20 NotAnOpening         "not_an_opening"         "A TCP packet without a known connection that does not open one (no SYN).";
     21 RewriteFailed        "rewrite_failed"         "The kernel refused to change the packet (out of memory, or shorter than its headers say).";
     22 ForwardingDisabled   "forwarding_disabled"    "The packet would leave the host, but forwarding is off (ip-forward=false).";
@@ -64,6 +64,7 @@ drop_reasons! {
     28 ExtensionHeaders     "extension_headers"      "The packet has more or longer IPv6 extension headers than are read (6, or 256 bytes together).";
     29 SourceRouted         "source_routed"          "The packet says itself by which routers it is to go on, which could lead it past the rules.";
     30 FlowLimit            "flow_limit"             "The endpoint holds as many connections as one endpoint may (--flows-per-container).";
+    31 TinyFragment         "tiny_fragment"          "The first fragment of a datagram is too short for the header above IP, or a later one lies over that header.";
 }
 
 /// Which way the packet went when it died.

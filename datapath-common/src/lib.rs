@@ -7,6 +7,7 @@
 pub mod checksum;
 pub mod config;
 pub mod counter;
+pub mod crc32c;
 pub mod drop;
 pub mod endpoint;
 pub mod event;

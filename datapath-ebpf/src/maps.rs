@@ -16,7 +16,7 @@ use sluice_datapath_common::{
     event::{DropEvent, EventPace},
     flow::{Flow, FlowKey},
     for_each_map,
-    fragment::{FragmentKey, FragmentPorts},
+    fragment::{FragmentKey, FragmentPorts, RING, RINGS},
     network::{NETWORK_EXISTS, Network},
     publish::{Publication, PublishKey, RangeKey, reserved_at},
     settings::{Settings, Tally},
@@ -24,7 +24,13 @@ use sluice_datapath_common::{
     uplink::{LocalAddress, Uplink},
 };
 
-use crate::{packet::Facts, stage::admit::Plan};
+use crate::{
+    packet::Facts,
+    stage::{
+        admit::Plan,
+        hold::{Aside, Piece, Ring},
+    },
+};
 
 /// The facts of this host. Set by the loader.
 #[unsafe(no_mangle)]
@@ -83,6 +89,19 @@ pub static FACTS4: btf_maps::PerCpuArray<Facts<Ipv4>, 2> = btf_maps::PerCpuArray
 /// The same for IPv6.
 #[btf_map]
 pub static FACTS6: btf_maps::PerCpuArray<Facts<Ipv6>, 2> = btf_maps::PerCpuArray::new();
+
+/// The rings of fragments that wait for their first one. These three are not in the table of maps either: a copy of a packet is nobody else's
+/// business, and is not missed when the programs are replaced.
+#[btf_map]
+pub static HELD_RINGS: btf_maps::Array<Ring, { RINGS as usize }> = btf_maps::Array::new();
+
+/// The pieces of all rings, one ring after the other.
+#[btf_map]
+pub static HELD: btf_maps::Array<Piece, { (RINGS * RING) as usize }> = btf_maps::Array::new();
+
+/// What one CPU puts aside for the fragment at hand.
+#[btf_map]
+pub static ASIDE: btf_maps::PerCpuArray<Aside, 1> = btf_maps::PerCpuArray::new();
 
 /// What lies on a CPU's desk, from the last packet or from never: all zero. The parts of the path (`outline`) hand it on from one to the next.
 pub struct Desk<F: Family> {

@@ -7,13 +7,15 @@
 //! what lies in `FACTS` and on the desk (`maps`).
 
 use aya_ebpf::bindings::__sk_buff;
-use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv6};
+use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv6, crc32c::change_of_first_word};
 
 use crate::{
     packet::{self, Facts, Frame},
     stage::{
         admit::{self, Number},
-        error, flow, masquerade,
+        error, flow, fragment,
+        hold::{self, Sender},
+        masquerade,
     },
     verdict,
 };
@@ -26,6 +28,8 @@ pub trait Outline: Family {
     fn read_quoted(frame: Frame, above: u32, scope: u32, facts: &mut Facts<Self>) -> u32;
     /// See [`error::follow_by_facts`].
     fn follow_error(frame: Frame, facts: &mut Facts<Self>, quoted: &mut Facts<Self>, of_host: u32) -> verdict::Number;
+    /// See [`fragment::follow_by_facts`].
+    fn follow_fragment(frame: Frame, ring: u32, endpoint: u32, direction: u32) -> u32;
     /// See [`flow::search_current`].
     fn search(frame: Frame) -> Number;
     /// See [`flow::track_current`].
@@ -90,6 +94,7 @@ outline!(Ipv4 {
     read_packet as read_packet4(frame: frame (), scope: number u32, facts: unique Facts<Ipv4>) = packet::read_packet;
     read_quoted as read_quoted4(frame: frame (), above: number u32, scope: number u32, facts: unique Facts<Ipv4>) = packet::read_quoted;
     follow_error as follow_error4(frame: frame (), facts: unique Facts<Ipv4>, quoted: unique Facts<Ipv4>, of_host: number u32) = error::follow_by_facts;
+    follow_fragment as follow_fragment4(frame: frame (), ring: number u32, endpoint: number u32, direction: number u32) = fragment::follow_by_facts;
     search as search4(frame: frame ()) = flow::search_current;
     track as track4() = flow::track_current;
     admit as admit4(frame: frame ()) = admit::admit;
@@ -103,6 +108,7 @@ outline!(Ipv6 {
     read_packet as read_packet6(frame: frame (), scope: number u32, facts: unique Facts<Ipv6>) = packet::read_packet;
     read_quoted as read_quoted6(frame: frame (), above: number u32, scope: number u32, facts: unique Facts<Ipv6>) = packet::read_quoted;
     follow_error as follow_error6(frame: frame (), facts: unique Facts<Ipv6>, quoted: unique Facts<Ipv6>, of_host: number u32) = error::follow_by_facts;
+    follow_fragment as follow_fragment6(frame: frame (), ring: number u32, endpoint: number u32, direction: number u32) = fragment::follow_by_facts;
     search as search6(frame: frame ()) = flow::search_current;
     track as track6() = flow::track_current;
     admit as admit6(frame: frame ()) = admit::admit;
@@ -111,3 +117,36 @@ outline!(Ipv6 {
     choose_port as choose_port6(frame: frame ()) = masquerade::choose_port;
     make_pair as make_pair6() = flow::make_pair;
 });
+
+// What knows no family.
+
+/// See [`hold::put_by_number`].
+#[inline(always)]
+pub fn hold_fragment(frame: Frame, sender: Sender) -> u32 {
+    put_fragment(frame.skb(), sender.ring, sender.endpoint, sender.direction)
+}
+
+/// See [`hold::release_by_number`].
+#[inline(always)]
+pub fn release_fragments(frame: Frame, sender: Sender) -> u32 {
+    let_fragments_go(frame.skb(), sender.ring)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn put_fragment(frame: *mut __sk_buff, ring: u32, endpoint: u32, direction: u32) -> u32 {
+    hold::put_by_number(Frame::of_skb(frame), ring, endpoint, direction)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn let_fragments_go(frame: *mut __sk_buff, ring: u32) -> u32 {
+    hold::release_by_number(Frame::of_skb(frame), ring)
+}
+
+/// See [`change_of_first_word`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn change_of_crc(change: u32, length: u32) -> u32 {
+    change_of_first_word(change, length)
+}

@@ -18,6 +18,11 @@ use crate::{
 pub const TCP: u8 = 6;
 /// IP protocol numbers.
 pub const UDP: u8 = 17;
+/// IP protocol numbers.
+pub const SCTP: u8 = 132;
+/// IP protocol numbers. UDP-Lite (RFC 3828) has UDP's header, but where that has its length it says how much the checksum covers: always the
+/// header and the addresses, so that they are translated as UDP's are.
+pub const UDP_LITE: u8 = 136;
 
 /// Ethernet types, host byte order.
 pub const ETHER_ARP: u16 = 0x0806;
@@ -61,12 +66,16 @@ pub struct Facts<F: Family> {
     pub above: u32,
     /// What the layer above is to us.
     pub layer4: Layer4,
-    /// TCP flags; 0 for all else.
+    /// TCP flags, or the ones that say the same as an SCTP packet's first chunk; 0 for all else.
     pub tcp_flags: u8,
     /// Whether it is a piece of a larger datagram.
     pub fragment: Fragment,
     /// IPv6: the number of that datagram. IPv4's is read when it is needed.
     pub identification: u32,
+    /// How long the layer above is as the IP header has it, bytes. The frame may be longer (padding); that of a quoted packet is shorter.
+    pub length: u32,
+    /// IPv6: where the fragment begins in its datagram, bytes.
+    pub offset: u32,
 }
 
 /// The layer above IP by what we can do with it.
@@ -76,6 +85,8 @@ pub enum Layer4 {
     Tcp,
     /// Ports, checksum at 6.
     Udp,
+    /// Ports, CRC at 8, no pseudo header.
+    Sctp,
     /// An ICMP question or answer with an identifier at 4, which stands for both ports.
     Echo,
     /// An ICMP error, which quotes the packet it is about.
@@ -152,7 +163,7 @@ pub struct ArpHeader {
 pub struct Ipv4Header {
     version_and_length: u8,
     _service: u8,
-    _total_length: u16,
+    total_length: u16,
     identification: u16,
     fragment: u16,
     /// The second half, which holds all that is ever changed.
@@ -194,6 +205,18 @@ struct UdpHeader {
     ports: Ports,
     _length: u16,
     _checksum: u16,
+}
+
+/// RFC 9260, with the beginning of the first chunk.
+#[repr(C, packed(2))]
+#[derive(Clone, Copy)]
+struct SctpHeader {
+    ports: Ports,
+    _tag: u32,
+    _checksum: u32,
+    chunk: u8,
+    _chunk_flags: u8,
+    _chunk_length: u16,
 }
 
 /// RFC 792.
@@ -484,12 +507,23 @@ impl Read for Ipv4 {
         }
         let above = header + length;
         let protocol = ip.rest.hops_and_protocol[1];
-        let fragment = u16::from_be(ip.fragment);
-        let fragment = match (fragment & OFFSET, fragment & MORE) {
+        let above_length = u32::from(u16::from_be(ip.total_length)).saturating_sub(length);
+        let place = u16::from_be(ip.fragment);
+        let fragment = match (place & OFFSET, place & MORE) {
             (0, 0) => Fragment::Whole,
             (0, _) => Fragment::First,
             _ => Fragment::Later,
         };
+        if !quoted
+            && is_tiny(
+                fragment,
+                u32::from(place & OFFSET) * 8,
+                above_length,
+                least_header(protocol),
+            )
+        {
+            return Err(DropReason::TinyFragment);
+        }
         let read = match fragment {
             Fragment::Later => Above {
                 layer4: Layer4::Continuation,
@@ -519,6 +553,8 @@ impl Read for Ipv4 {
             tcp_flags,
             fragment,
             identification: 0,
+            length: above_length,
+            offset: 0,
         };
         Ok(())
     }
@@ -533,6 +569,27 @@ impl Read for Ipv4 {
     fn identification(packet: &Packet<Self>) -> Result<u32, DropReason> {
         let ip: Ipv4Header = packet.frame.read_beyond(packet.header)?;
         Ok(u32::from(ip.identification))
+    }
+}
+
+/// How long the header above is at least, bytes. ICMP's is as long as UDP's.
+#[inline(always)]
+pub fn least_header(protocol: u8) -> u32 {
+    match protocol {
+        TCP => size_of::<TcpHeader>() as u32,
+        SCTP => size_of::<SctpHeader>() as u32,
+        _ => size_of::<UdpHeader>() as u32,
+    }
+}
+
+/// Is it a first fragment without all of the `least` header above, or a later one that lies over it? Either could show us another header than it
+/// shows its receiver (RFC 1858, RFC 3128, RFC 7112).
+#[inline(always)]
+pub fn is_tiny(fragment: Fragment, offset: u32, length: u32, least: u32) -> bool {
+    match fragment {
+        Fragment::Whole => false,
+        Fragment::First => length < least,
+        Fragment::Later => offset < least,
     }
 }
 
@@ -555,10 +612,22 @@ fn read_above<F: Family>(frame: Frame, above: u32, protocol: u8, quoted: bool) -
                 ports: tcp.ports,
             })
         }
-        TCP | UDP => {
-            // Eight bytes: all of UDP's header, and what an ICMP error must quote of TCP's.
+        SCTP if !quoted => {
+            let sctp: SctpHeader = frame.read_beyond(above)?;
+            Ok(Above {
+                layer4: Layer4::Sctp,
+                tcp_flags: flags_of_chunk(sctp.chunk),
+                ports: sctp.ports,
+            })
+        }
+        TCP | UDP | UDP_LITE | SCTP => {
+            // Eight bytes: all of UDP's header, and what an ICMP error must quote of the others'.
             let udp: UdpHeader = frame.read_beyond(above)?;
-            let layer4 = if protocol == TCP { Layer4::Tcp } else { Layer4::Udp };
+            let layer4 = match protocol {
+                TCP => Layer4::Tcp,
+                SCTP => Layer4::Sctp,
+                _ => Layer4::Udp,
+            };
             Ok(Above {
                 layer4,
                 tcp_flags: 0,
@@ -589,14 +658,28 @@ fn read_above<F: Family>(frame: Frame, above: u32, protocol: u8, quoted: bool) -
     }
 }
 
+/// What an SCTP packet's first chunk means for the conversation, in TCP's words (RFC 9260).
+#[inline(always)]
+fn flags_of_chunk(chunk: u8) -> u8 {
+    match chunk {
+        // INIT
+        1 => SYN,
+        // INIT ACK
+        2 => SYN | ACK,
+        // ABORT, SHUTDOWN COMPLETE
+        6 | 14 => RST,
+        _ => 0,
+    }
+}
+
 /// Which ICMP messages bear an identifier, and which quote a packet.
 #[inline(always)]
 fn icmp_kind<F: Family>(kind: u8) -> Layer4 {
     match (F::AF == Ipv4::AF, kind) {
         // echo reply and request, timestamp and its reply (RFC 792); echo request and reply (RFC 4443)
         (true, 0 | 8 | 13 | 14) | (false, 128 | 129) => Layer4::Echo,
-        // unreachable, time exceeded, parameter problem (RFC 792); the same and packet too big (RFC 4443)
-        (true, 3 | 11 | 12) | (false, 1..=4) => Layer4::Error,
+        // unreachable, source quench, time exceeded, parameter problem (RFC 792); the same and packet too big (RFC 4443)
+        (true, 3 | 4 | 11 | 12) | (false, 1..=4) => Layer4::Error,
         (false, 130..=137 | 143) => Layer4::Discovery,
         _ => Layer4::Portless,
     }

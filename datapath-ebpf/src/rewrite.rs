@@ -8,7 +8,7 @@
 pub mod ipv6;
 
 use aya_ebpf::{
-    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::{bpf_l4_csum_replace, bpf_skb_change_type, bpf_skb_store_bytes},
 };
 use sluice_datapath_common::{
@@ -19,13 +19,15 @@ use sluice_datapath_common::{
 
 use crate::{
     family::Layer3,
-    packet::{ArpHeader, ETHERNET, EthernetHeader, Frame, Ipv4Header, Ipv4Rest, Layer4, Mac, Packet},
+    outline,
+    packet::{ArpHeader, ETHERNET, EthernetHeader, Fragment, Frame, Ipv4Header, Ipv4Rest, Layer4, Mac, Packet},
 };
 
 /// Where the checksum lies in the headers above IP, bytes.
 const TCP_CHECKSUM: u32 = 16;
 const UDP_CHECKSUM: u32 = 6;
 const ICMP_CHECKSUM: u32 = 2;
+const SCTP_CHECKSUM: u32 = 8;
 /// Where an ICMP identifier lies.
 const ICMP_IDENTIFIER: u32 = 4;
 
@@ -74,6 +76,7 @@ pub fn translate<F: Write>(packet: &Packet<F>, flow: &Flow<F>, hop: u8) -> Resul
             correct(packet.frame, above + ICMP_CHECKSUM, flow.port_difference, 0)?;
             store(packet.frame, above + ICMP_IDENTIFIER, &flow.source_port)
         }
+        Layer4::Sctp => translate_sctp(packet, flow),
         // Without ports there is nothing to translate but the addresses; later fragments have no header of the layer above.
         Layer4::Error | Layer4::Discovery | Layer4::Portless | Layer4::Continuation => Ok(()),
     }
@@ -94,6 +97,41 @@ fn translate_ports<F: Family>(packet: &Packet<F>, flow: &Flow<F>, checksum: u32,
     }
     correct(packet.frame, checksum, flow.port_difference, flags)?;
     store(packet.frame, packet.above, &[flow.source_port, flow.destination_port])
+}
+
+/// SCTP's checksum knows nothing of addresses. One of zero is not there yet: it waits for the NIC, which sums the ports itself. (One in four
+/// thousand million that is zero by right is then left wrong.)
+#[inline(always)]
+fn translate_sctp<F: Family>(packet: &Packet<F>, flow: &Flow<F>) -> Result<(), DropReason> {
+    let ports = [flow.source_port, flow.destination_port];
+    if ports == [packet.key.source_port, packet.key.destination_port] {
+        return Ok(());
+    }
+    // What a change adds depends on how much follows it, which a fragment does not say.
+    if packet.fragment != Fragment::Whole {
+        return Err(DropReason::CannotTranslate);
+    }
+    if let Some((_, new)) = changed_crc(packet, ports) {
+        store_with(packet.frame, packet.above + SCTP_CHECKSUM, &new, BPF_F_RECOMPUTE_CSUM)?;
+    }
+    store_with(packet.frame, packet.above, &ports, BPF_F_RECOMPUTE_CSUM)
+}
+
+/// The CRC of an SCTP packet as it is and as it is after a change of its ports, in packet order. None: it is not there.
+#[inline(always)]
+fn changed_crc<F: Family>(packet: &Packet<F>, ports: [u16; 2]) -> Option<([u16; 2], [u16; 2])> {
+    if packet.length < SCTP_CHECKSUM + size_of::<u32>() as u32 {
+        return None;
+    }
+    let old = packet
+        .frame
+        .read_beyond::<[u16; 2]>(packet.above + SCTP_CHECKSUM)
+        .ok()
+        .filter(|crc| *crc != [0; 2])?;
+    let word = |halves: [u16; 2]| u32::from(halves[0]) | u32::from(halves[1]) << 16;
+    let change = word([packet.key.source_port, packet.key.destination_port]) ^ word(ports);
+    let new = word(old) ^ outline::change_of_crc(change, packet.length);
+    Some((old, [new as u16, (new >> 16) as u16]))
 }
 
 /// Translates an ICMP error by the packet it quotes. `flow` is what a packet of the opposite direction would take, the quoted one reversed.
@@ -137,6 +175,7 @@ fn translate_quoted_layer4<F: Layer3>(quoted: &Packet<F>, flow: &Flow<F>) -> Res
         Layer4::Udp => (UDP_CHECKSUM, add(addresses, flow.port_difference)),
         Layer4::Echo if F::ICMP_HAS_PSEUDO_HEADER => (ICMP_CHECKSUM, add(addresses, flow.port_difference)),
         Layer4::Echo => (ICMP_CHECKSUM, flow.port_difference),
+        Layer4::Sctp => return translate_quoted_sctp(quoted, flow),
         Layer4::Error | Layer4::Discovery | Layer4::Portless | Layer4::Continuation => return Ok(0),
     };
     let mut change = flow.port_difference;
@@ -156,6 +195,25 @@ fn translate_quoted_layer4<F: Layer3>(quoted: &Packet<F>, flow: &Flow<F>) -> Res
         Layer4::Echo => store(quoted.frame, quoted.above + ICMP_IDENTIFIER, &flow.source_port)?,
         _ => store(quoted.frame, quoted.above, &[flow.destination_port, flow.source_port])?,
     }
+    Ok(change)
+}
+
+#[inline(always)]
+fn translate_quoted_sctp<F: Layer3>(quoted: &Packet<F>, flow: &Flow<F>) -> Result<u32, DropReason> {
+    let ports = [flow.destination_port, flow.source_port];
+    let mut change = flow.port_difference;
+    if change != 0
+        && quoted.fragment == Fragment::Whole
+        && let Some((old, new)) = changed_crc(quoted, ports)
+    {
+        store(quoted.frame, quoted.above + SCTP_CHECKSUM, &new)?;
+        let halves = add(
+            difference(u32::from(old[0]), u32::from(new[0])),
+            difference(u32::from(old[1]), u32::from(new[1])),
+        );
+        change = add(change, halves);
+    }
+    store(quoted.frame, quoted.above, &ports)?;
     Ok(change)
 }
 
@@ -209,13 +267,13 @@ fn correct(frame: Frame, offset: u32, difference: u32, flags: u32) -> Result<(),
     }
 }
 
-/// Writes `value` at `offset`.
+/// Writes `value` at `offset`, where a checksum makes up for the change: what a NIC has summed (CHECKSUM_COMPLETE) does not notice.
 #[inline(always)]
 fn store<T>(frame: Frame, offset: u32, value: &T) -> Result<(), DropReason> {
     store_with(frame, offset, value, 0)
 }
 
-/// The same with the kernel's flags.
+/// The same with the kernel's flags: `BPF_F_RECOMPUTE_CSUM` where no Internet checksum makes up for the change.
 #[inline(always)]
 fn store_with<T>(frame: Frame, offset: u32, value: &T, flags: u32) -> Result<(), DropReason> {
     // SAFETY: the frame is the program's context; the kernel checks the bounds and reads `size_of::<T>()` bytes of `value`, which has no padding.

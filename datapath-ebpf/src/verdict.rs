@@ -21,6 +21,8 @@ pub enum Verdict {
     Sent(i32),
     /// It was heard, and nobody has anything to say to it: the right end of an ARP announcement or probe. Not a drop.
     Heard,
+    /// A copy of it waits for the first fragment of its datagram. If none comes that is a drop, and counted then.
+    Held,
 }
 
 /// A verdict as a number: a function out of line can return nothing else. Reasons are below [`NUMBERS_OF_VERDICTS`].
@@ -29,6 +31,7 @@ pub type Number = u32;
 const NUMBERS_OF_VERDICTS: Number = 0x100;
 const STACK: Number = 0x100;
 const HEARD: Number = 0x101;
+const HELD: Number = 0x102;
 /// And the helper's answer above it.
 const SENT: Number = 0x200;
 
@@ -38,6 +41,7 @@ pub fn number(path: Result<Verdict, DropReason>) -> Number {
     match path {
         Ok(Verdict::Stack) => STACK,
         Ok(Verdict::Heard) => HEARD,
+        Ok(Verdict::Held) => HELD,
         Ok(Verdict::Sent(code)) => SENT + (code as u32 & 0xff),
         Err(reason) => reason as u32,
     }
@@ -49,6 +53,7 @@ pub fn of_number(number: Number) -> Result<Verdict, DropReason> {
     match number {
         STACK => Ok(Verdict::Stack),
         HEARD => Ok(Verdict::Heard),
+        HELD => Ok(Verdict::Held),
         // SAFETY: every number below was made from a reason.
         number if number < NUMBERS_OF_VERDICTS => Err(unsafe { core::mem::transmute::<u8, DropReason>(number as u8) }),
         number => Ok(Verdict::Sent((number - SENT) as i32)),
@@ -62,9 +67,13 @@ pub fn act(frame: Frame, direction: Direction, path: Result<Verdict, DropReason>
         // Not TC_ACT_OK: programs after ours (a user's own) still have their say.
         Ok(Verdict::Stack) => TC_ACT_UNSPEC,
         Ok(Verdict::Sent(code)) => code,
-        Ok(Verdict::Heard) => TC_ACT_SHOT as i32,
+        Ok(Verdict::Heard | Verdict::Held) => TC_ACT_SHOT as i32,
         Err(reason) => {
-            count(frame, direction as u8, reason as u8);
+            let endpoint = match direction {
+                Direction::FromContainer => endpoint_behind(frame.ifindex()),
+                _ => 0,
+            };
+            count(endpoint, direction as u8, reason as u8, frame.len());
             TC_ACT_SHOT as i32
         }
     }
@@ -73,20 +82,15 @@ pub fn act(frame: Frame, direction: Direction, path: Result<Verdict, DropReason>
 /// Counts a drop. Out of line: it stands at the end of every path.
 #[cold]
 #[inline(never)]
-fn count(frame: Frame, direction: u8, reason: u8) {
+pub fn count(endpoint: u32, direction: u8, reason: u8, bytes: u32) {
     const TABLE: Table<DropKey, Counter> = Table::of(&raw const DROPS);
-    let endpoint = if direction == Direction::FromContainer as u8 {
-        endpoint_behind(frame.ifindex())
-    } else {
-        0
-    };
     let key = DropKey {
         endpoint,
         reason,
         direction,
         padding: [0; 2],
     };
-    let bytes = u64::from(frame.len());
+    let bytes = u64::from(bytes);
     if let Some(counter) = TABLE.find(&key) {
         // SAFETY: the slot of this CPU: nobody else writes to it while the program runs.
         unsafe {
@@ -100,7 +104,8 @@ fn count(frame: Frame, direction: u8, reason: u8) {
 }
 
 /// The number of the endpoint whose veth has its host end here, 0 if none.
-#[inline(always)]
+#[cold]
+#[inline(never)]
 fn endpoint_behind(ifindex: u32) -> u32 {
     Table::of(&raw const ATTACHMENTS)
         .get(&ifindex)

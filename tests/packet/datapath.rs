@@ -11,7 +11,7 @@ use sluice_datapath_common::config::Config;
 use sluice_datapath_common::counter::Counter;
 use sluice_datapath_common::drop::{Direction, DropKey, DropReason};
 use sluice_datapath_common::flow::{Flow, FlowKey};
-use sluice_datapath_common::fragment::{FragmentKey, FragmentPorts};
+use sluice_datapath_common::fragment::{FragmentKey, FragmentPorts, RING, RINGS};
 use sluice_datapath_common::publish::reserved_at;
 use sluice_datapath_common::socket::{SocketPeer, SocketPeerKey};
 use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6Address, programs};
@@ -276,10 +276,26 @@ impl Datapath {
             self.set("TALLIES", number, sluice_datapath_common::settings::Tally::default());
         }
         self.set("SETTINGS", 0, sluice_datapath_common::settings::Settings::default());
+        self.clear_held();
         let mut drops: PerCpuHashMap<_, DropKey, Counter> = self.map("DROPS").try_into().unwrap();
         let keys: Vec<_> = drops.keys().collect::<Result<_, _>>().unwrap();
         for key in keys {
             let _ = drops.remove(&key);
+        }
+    }
+
+    /// Fragments that wait. The maps are the programs' own, so their values are just bytes here.
+    pub fn clear_held(&mut self) {
+        let mut rings: Array<_, [u8; 24]> = self.map("HELD_RINGS").try_into().unwrap();
+        let used: Vec<u32> = (0..RINGS)
+            .filter(|ring| rings.get(ring, 0).unwrap() != [0; 24])
+            .collect();
+        for ring in &used {
+            rings.set(*ring, [0; 24], 0).unwrap();
+        }
+        let mut held: Array<_, [u8; 1584]> = self.map("HELD").try_into().unwrap();
+        for piece in used.iter().flat_map(|ring| ring * RING..(ring + 1) * RING) {
+            held.set(piece, [0; 1584], 0).unwrap();
         }
     }
 

@@ -9,6 +9,8 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const GRE: u8 = 47;
+pub const SCTP: u8 = 132;
+pub const UDP_LITE: u8 = 136;
 
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
@@ -79,6 +81,16 @@ impl Packet {
         Self::of(UDP, source, destination)
     }
 
+    /// Its checksum covers the header only.
+    pub fn udp_lite(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Self {
+        Self::of(UDP_LITE, source, destination)
+    }
+
+    /// With one chunk: the TCP flags say which.
+    pub fn sctp(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Self {
+        Self::of(SCTP, source, destination)
+    }
+
     /// An echo request or reply with this identifier.
     pub fn echo(source: Ipv4Addr, destination: Ipv4Addr, kind: u8, identifier: u16) -> Self {
         Self {
@@ -136,6 +148,17 @@ impl Packet {
         self
     }
 
+    /// The chunk that says what the TCP flags say: INIT, INIT ACK, ABORT, SHUTDOWN, or data.
+    fn sctp_chunk(&self) -> u8 {
+        match self.tcp_flags {
+            flags if flags & RST != 0 => 6,
+            SYN => 1,
+            flags if flags & SYN != 0 => 2,
+            flags if flags & FIN != 0 => 7,
+            _ => 0,
+        }
+    }
+
     /// The frame with all its checksums.
     pub fn build(&self) -> Frame {
         let mut above = self.above();
@@ -173,6 +196,18 @@ impl Packet {
                 header.extend(((8 + self.payload.len()) as u16).to_be_bytes());
                 header.extend([0, 0]);
             }
+            UDP_LITE => {
+                header.extend(self.source_port.to_be_bytes());
+                header.extend(self.destination_port.to_be_bytes());
+                header.extend([0, 8, 0, 0]);
+            }
+            SCTP => {
+                header.extend(self.source_port.to_be_bytes());
+                header.extend(self.destination_port.to_be_bytes());
+                header.extend([0, 0, 0, 9, 0, 0, 0, 0]);
+                header.extend([self.sctp_chunk(), 0]);
+                header.extend(((4 + self.payload.len()) as u16).to_be_bytes());
+            }
             ICMP => {
                 header.extend([self.icmp_kind, 0, 0, 0]);
                 header.extend(self.source_port.to_be_bytes());
@@ -181,20 +216,25 @@ impl Packet {
             _ => {}
         }
         header.extend(&self.payload);
+        if self.protocol == SCTP {
+            let sum = crc32c(&header);
+            header[8..12].copy_from_slice(&sum.to_le_bytes());
+            return header;
+        }
         let Some(at) = checksum_at(self.protocol) else {
             return header;
         };
         if self.protocol == UDP && !self.udp_checksum {
             return header;
         }
-        let sum = checksum(
-            &[
-                pseudo(self.protocol, self.source, self.destination, header.len()),
-                header.clone(),
-            ]
-            .concat(),
-        );
-        let sum = if self.protocol == UDP && sum == 0 { 0xffff } else { sum };
+        let covered = covered(self.protocol, &header);
+        let pseudo = pseudo(self.protocol, self.source, self.destination, header.len());
+        let sum = checksum(&[&pseudo[..], covered].concat());
+        let sum = if self.protocol != TCP && self.protocol != ICMP && sum == 0 {
+            0xffff
+        } else {
+            sum
+        };
         header[at..at + 2].copy_from_slice(&sum.to_be_bytes());
         header
     }
@@ -215,6 +255,14 @@ impl Frame {
     /// Somebody asks who has an address.
     pub fn who_has(asker: (Mac, Ipv4Addr), address: Ipv4Addr) -> Self {
         Self::arp(asker.0, 1, asker, ([0; 6], address))
+    }
+
+    /// Says another length in the IP header, whose checksum stays right; the frame stays as long as it is.
+    pub fn set_ip_length(&mut self, length: u16) {
+        self.0[16..18].copy_from_slice(&length.to_be_bytes());
+        self.0[24..26].fill(0);
+        let sum = checksum(&self.0[14..self.above()]);
+        self.0[24..26].copy_from_slice(&sum.to_be_bytes());
     }
 
     pub fn receiver_mac(&self) -> Mac {
@@ -275,13 +323,19 @@ impl Frame {
             return Ok(());
         }
         let (above, protocol) = (self.above(), self.0[23]);
+        if protocol == SCTP {
+            return match crc32c(&self.0[above..]) == u32::from_le_bytes(self.bytes(above + 8)) {
+                true => Ok(()),
+                false => Err("the CRC of SCTP is wrong".into()),
+            };
+        }
         let Some(at) = checksum_at(protocol) else { return Ok(()) };
         let segment = &self.0[above..];
         if protocol == UDP && segment[at..at + 2] == [0, 0] {
             return Ok(());
         }
         let pseudo = pseudo(protocol, self.source(), self.destination(), segment.len());
-        match checksum(&[&pseudo[..], segment].concat()) {
+        match checksum(&[&pseudo[..], covered(protocol, segment)].concat()) {
             0 => Ok(()),
             _ => Err(format!("the checksum of protocol {protocol} is wrong")),
         }
@@ -319,10 +373,30 @@ fn pseudo(protocol: u8, source: Ipv4Addr, destination: Ipv4Addr, length: usize) 
     header
 }
 
+/// What the checksum covers: of UDP-Lite as much as it says (RFC 3828), of all others everything.
+fn covered(protocol: u8, segment: &[u8]) -> &[u8] {
+    match (protocol, u16::from_be_bytes([segment[4], segment[5]])) {
+        (UDP_LITE, length) if length != 0 => &segment[..usize::from(length).min(segment.len())],
+        _ => segment,
+    }
+}
+
+/// RFC 9260, appendix A, bit by bit. Its own place counts as zero.
+fn crc32c(packet: &[u8]) -> u32 {
+    let mut crc = !0u32;
+    for (at, byte) in packet.iter().enumerate() {
+        crc ^= if (8..12).contains(&at) { 0 } else { u32::from(*byte) };
+        for _ in 0..8 {
+            crc = crc >> 1 ^ if crc & 1 != 0 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    !crc
+}
+
 fn checksum_at(protocol: u8) -> Option<usize> {
     match protocol {
         TCP => Some(16),
-        UDP => Some(6),
+        UDP | UDP_LITE => Some(6),
         ICMP => Some(2),
         _ => None,
     }

@@ -12,6 +12,7 @@
 
 mod datapath;
 mod frame;
+mod listener;
 mod reference;
 mod scene;
 

@@ -2,7 +2,10 @@
 
 use sluice_datapath_common::{DropReason, Ipv6, Ipv6Address};
 
-use super::{Above, Facts, Fragment, Frame, Layer4, Packet, Ports, Read, TCP, UDP, number, outcome, read_above};
+use super::{
+    Above, Facts, Fragment, Frame, Layer4, Packet, Ports, Read, TCP, UDP, is_tiny, least_header, number, outcome,
+    read_above,
+};
 use crate::key::{End, flow_key};
 
 /// ICMPv6 as an IP protocol number.
@@ -18,7 +21,7 @@ const DESTINATION_OPTIONS: u8 = 60;
 #[derive(Clone, Copy)]
 pub struct Ipv6Header {
     version: [u8; 4],
-    _payload_length: u16,
+    payload_length: u16,
     /// What follows the payload's length holds all that is ever changed.
     pub rest: Ipv6Rest,
 }
@@ -88,10 +91,18 @@ impl Read for Ipv6 {
         facts.above = header + size_of::<Ipv6Header>() as u32;
         facts.fragment = Fragment::Whole;
         facts.key.protocol = ip.rest.next_and_hops[0];
+        facts.length = u32::from(u16::from_be(ip.payload_length));
+        facts.offset = 0;
         if !matches!(facts.key.protocol, TCP | UDP | ICMP) {
             outcome(walk(frame, facts))?;
         }
         let protocol = facts.key.protocol;
+        facts.length = facts
+            .length
+            .saturating_sub(facts.above - header - size_of::<Ipv6Header>() as u32);
+        if !quoted && is_tiny(facts.fragment, facts.offset, facts.length, least_header(protocol)) {
+            return Err(DropReason::TinyFragment);
+        }
         let read = match facts.fragment {
             Fragment::Later => Above {
                 layer4: Layer4::Continuation,
@@ -156,6 +167,8 @@ fn walk_inline(frame: Frame, facts: &mut Facts<Ipv6>) -> Result<(), DropReason> 
             const MORE: u16 = 1;
             let place = u16::from_be_bytes(extension.detail);
             facts.identification = extension.identification;
+            // The offset stands above three other bits, in units of eight bytes.
+            facts.offset = u32::from(place & !7);
             facts.fragment = match (place >> 3, place & MORE) {
                 // All of a datagram in one fragment (RFC 6946).
                 (0, 0) => Fragment::Whole,

@@ -8,7 +8,10 @@ use crate::{
     packet::{ETHER_ARP, Frame, Layer4, Mac, Packet},
     stage::{
         admit::{self, Affair},
-        antispoof, arp, deliver, error, flow, fragment, neighbour,
+        antispoof, arp, deliver, error, flow,
+        fragment::{self, Place},
+        hold::Sender,
+        neighbour,
     },
     verdict::Verdict,
 };
@@ -32,7 +35,9 @@ fn carry<F: Layer3>(frame: Frame, sender: &Attachment) -> Result<Verdict, DropRe
         return neighbour::answer_endpoint(frame, packet.above, sender);
     }
     antispoof::check(&packet, sender)?;
-    fragment::follow(&mut packet)?;
+    if fragment::follow(&packet, Sender::endpoint(sender.endpoint))? == Place::Waits {
+        return Ok(Verdict::Held);
+    }
     if packet.layer4 == Layer4::Error {
         return error::follow(&mut packet);
     }

@@ -8,7 +8,10 @@ use crate::{
     packet::{ETHER_ARP, Frame, Layer4, Packet},
     stage::{
         admit::{self, Affair},
-        arp, deliver, error, flow, fragment, neighbour,
+        arp, deliver, error, flow,
+        fragment::{self, Place},
+        hold::Sender,
+        neighbour,
     },
     verdict::Verdict,
 };
@@ -30,7 +33,9 @@ fn carry<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
     if packet.layer4 == Layer4::Discovery {
         return neighbour::answer_host(frame, packet.above);
     }
-    fragment::follow(&mut packet)?;
+    if fragment::follow(&packet, Sender::host())? == Place::Waits {
+        return Ok(Verdict::Held);
+    }
     if packet.layer4 == Layer4::Error {
         return error::follow_or_tell(&mut packet);
     }

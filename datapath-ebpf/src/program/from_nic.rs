@@ -4,10 +4,13 @@ use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv6, flow::SCOPE_WORLD};
 
 use crate::{
     family::Layer3,
+    maps::Prefix,
     packet::{Fragment, Frame, Layer4, Packet},
     stage::{
         admit::{self, Affair},
-        deliver, error, flow, fragment,
+        deliver, error, flow,
+        fragment::{self, Place},
+        hold::Sender,
     },
     verdict::Verdict,
 };
@@ -41,19 +44,49 @@ fn carry<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
             told => told,
         };
     }
-    if packet.fragment == Fragment::Later && fragment::follow(&mut packet).is_err() {
-        return Ok(Verdict::Stack);
+    if packet.fragment == Fragment::Later
+        && let Some(verdict) = follow_first(&packet)
+    {
+        return Ok(verdict);
     }
     let known = match flow::follow(&packet)? {
         Some(known) => known,
         None => match admit::judgement(F::admit_from_world(frame))? {
             Affair::Ours => flow::opened(&packet)?,
-            Affair::Hosts => return Ok(Verdict::Stack),
+            Affair::Hosts => {
+                if packet.fragment == Fragment::First {
+                    fragment::follow(&packet, Sender::to_host())?;
+                }
+                return Ok(Verdict::Stack);
+            }
         },
     };
-    // Only now: the fragments of the host's own datagrams must not push out ours.
+    // Only now, as what waits for it may wait in vain.
     if packet.fragment == Fragment::First {
-        fragment::follow(&mut packet)?;
+        fragment::follow(&packet, sender(&packet, true))?;
     }
     deliver::along(&packet, known)
+}
+
+/// A later fragment goes the way of its first. When that is not known yet the fragment may be the host's own, so the host's stack gets it, and a
+/// copy waits.
+#[inline(always)]
+fn follow_first<F: Layer3>(packet: &Packet<F>) -> Option<Verdict> {
+    let is_local = F::LOCAL.find(&packet.key.destination).is_some();
+    let is_ours = is_local || F::SUBNETS.find(&Prefix::whole(packet.key.destination)).is_some();
+    let sender = if is_ours {
+        sender(packet, is_local)
+    } else {
+        Sender::passing()
+    };
+    match fragment::follow(packet, sender) {
+        Ok(Place::Known) => None,
+        Ok(Place::Waits) if !is_local => Some(Verdict::Held),
+        Ok(Place::Waits | Place::OfHost) | Err(_) => Some(Verdict::Stack),
+    }
+}
+
+#[inline(always)]
+fn sender<F: Layer3>(packet: &Packet<F>, is_shared: bool) -> Sender {
+    Sender::world::<F>(packet.key.source, is_shared)
 }

@@ -16,7 +16,8 @@ use crate::{
         admit::{self, Affair},
         error,
         flow::{self, Entry},
-        fragment,
+        fragment::{self, Place},
+        hold::Sender,
     },
     verdict::Verdict,
 };
@@ -42,7 +43,9 @@ fn guard<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
     if leaves_as_it_is::<F>(home) {
         return Ok(Verdict::Stack);
     }
-    fragment::follow(&mut packet).map_err(|_| DropReason::UnmasqueradedSource)?;
+    if fragment::follow(&packet, Sender::passing()) != Ok(Place::Known) {
+        return Err(DropReason::UnmasqueradedSource);
+    }
     if packet.layer4 == Layer4::Error {
         return error::follow(&mut packet).map_err(|_| DropReason::UnmasqueradedSource);
     }

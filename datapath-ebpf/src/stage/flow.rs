@@ -30,7 +30,7 @@ use crate::{
     family::Layer3,
     key::{End, flow_key},
     maps::{self, Desk},
-    packet::{ACK, FIN, Frame, Packet, RST, SYN, TCP},
+    packet::{ACK, FIN, Frame, Packet, RST, SCTP, SYN, TCP},
 };
 
 /// An entry as it lies in its table.
@@ -85,10 +85,10 @@ pub fn opened<F: Layer3>(packet: &Packet<F>) -> Result<Entry<F>, DropReason> {
 ///
 /// Through a translation only a SYN may: a late packet of an old connection would get a new port, and mean nothing to the other side. Without
 /// one, a TCP packet in mid-connection passes (the tables may be newer than the connection, or the peer may have been restarted): whoever gets it
-/// knows what to say.
+/// knows what to say. The same goes for SCTP, whose INIT is its SYN.
 #[inline(always)]
 pub fn may_open<F: Layer3>(protocol: u8, tcp_flags: u8, plan: &Plan<F>) -> bool {
-    if protocol != TCP {
+    if protocol != TCP && protocol != SCTP {
         return true;
     }
     match plan.flags & (FLOW_MASQUERADES | FLOW_PUBLISHED) != 0 {

@@ -18,7 +18,7 @@ use crate::{
     family::Layer3,
     key::{End, flow_key},
     maps::{self, CONFIG, Desk},
-    packet::{Frame, TCP, UDP},
+    packet::{Frame, SCTP, TCP, UDP, UDP_LITE},
 };
 
 /// How many ports are tried. With nine in ten taken, one conversation in eight hundred finds none.
@@ -50,7 +50,7 @@ fn choose<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &Plan<F>, back: &mut 
         plan.there.scope,
         key.protocol,
     );
-    let has_ports = key.protocol == TCP || key.protocol == UDP || key.protocol == F::ICMP;
+    let has_ports = matches!(key.protocol, TCP | UDP | SCTP | UDP_LITE) || key.protocol == F::ICMP;
     let masquerades = plan.flags & FLOW_MASQUERADES != 0;
     if !has_ports && (plan.source != key.source || plan.destination != key.destination) {
         return Err(DropReason::CannotTranslate);

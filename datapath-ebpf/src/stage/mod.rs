@@ -7,6 +7,7 @@ pub mod deliver;
 pub mod error;
 pub mod flow;
 pub mod fragment;
+pub mod hold;
 pub mod masquerade;
 pub mod neighbour;
 pub mod policy;

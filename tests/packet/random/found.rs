@@ -268,3 +268,46 @@ fn a_full_table_leaves_an_unanswered_flow_as_it_was() {
         .collect();
     replay(&steps);
 }
+
+/// Found with seed 952731614.
+#[test]
+fn later_fragments_follow_their_first_also_when_the_address_has_gone() {
+    replay(&[
+        Starts(6),
+        Publishes {
+            at: Nic,
+            port: 20001,
+            protocol: 6,
+            endpoint: 6,
+            inside: 20002,
+            count: 7,
+        },
+        Says(Speech {
+            hook: FromNic,
+            device: 31,
+            ends: New(Client, 40000, Nic, 20001),
+            protocol: 6,
+            tcp_flags: 2,
+            ..PLAIN
+        }),
+        Owns(Nic, false),
+        Says(Speech {
+            hook: FromNic,
+            device: 31,
+            ends: Of(2, Opener),
+            protocol: 6,
+            identification: 2,
+            more_fragments: true,
+            ..PLAIN
+        }),
+        Says(Speech {
+            hook: FromNic,
+            device: 31,
+            ends: New(Client, 20002, Nic, 20001),
+            protocol: 6,
+            identification: 2,
+            offset: 180,
+            ..PLAIN
+        }),
+    ]);
+}

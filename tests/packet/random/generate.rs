@@ -12,7 +12,7 @@ use super::trial::Trial;
 use crate::reference::Hook;
 use crate::reference::conversation::{Key, Side};
 use crate::reference::path::{HOST, WORLD};
-use crate::reference::wire::{ACK, FIN, ICMP, RST, SYN, TCP, UDP};
+use crate::reference::wire::{ACK, FIN, ICMP, RST, SCTP, SYN, TCP, UDP, UDP_LITE};
 use crate::scene::{HOST_LEG, NIC, SECOND_NIC};
 
 /// Few, so that packets meet: kept when masqueraded, or ephemeral, privileged, published, with a socket of the host.
@@ -20,7 +20,7 @@ const PORTS: [u16; 11] = [
     4000, 4001, 20_000, 40_000, 53, 80, 8080, 8081, SOCKETS[0], SOCKETS[1], SOCKETS[2],
 ];
 /// Protocols with ports, with identifiers, and with neither.
-const PROTOCOLS: [u8; 8] = [TCP, TCP, TCP, UDP, UDP, UDP, ICMP, 47];
+const PROTOCOLS: [u8; 10] = [TCP, TCP, TCP, UDP, UDP, UDP, ICMP, SCTP, UDP_LITE, 47];
 const OUTSIDE: [Place; 6] = [
     Place::Client,
     Place::Server,
@@ -254,7 +254,7 @@ fn error(chance: &mut Chance, trial: &Trial<'_>) -> Speech {
         hook,
         device,
         protocol: ICMP,
-        icmp_kind: chance.one_of(&[3, 11, 12]),
+        icmp_kind: chance.one_of(&[3, 4, 11, 12]),
         quotes: Some(Quote {
             of,
             side,
@@ -290,7 +290,7 @@ fn wild(chance: &mut Chance) -> Speech {
         hook,
         device,
         ends,
-        protocol: chance.one_of(&[TCP, UDP, ICMP, 47, 132, 50, 2]),
+        protocol: chance.one_of(&[TCP, UDP, ICMP, 47, SCTP, UDP_LITE, 33, 50, 2]),
         tcp_flags: chance.below(64) as u8,
         icmp_kind: chance.below(20) as u8,
         ..PLAIN
@@ -308,7 +308,8 @@ fn disturbed(chance: &mut Chance, mut speech: Speech) -> Speech {
         speech.hops = chance.one_of(&[0, 1, 2, 255]);
     }
     if chance.once_in(10) {
-        (speech.offset, speech.more_fragments) = chance.one_of(&[(0, true), (3, true), (3, false), (180, false)]);
+        (speech.offset, speech.more_fragments) =
+            chance.one_of(&[(0, true), (0, true), (1, false), (3, true), (3, false), (180, false)]);
         speech.identification = chance.one_of(&[1, 2]);
     }
     if chance.once_in(15) {

@@ -161,6 +161,7 @@ impl Stage {
         for (key, _) in self.fragments() {
             self.datapath.remove::<_, FragmentPorts>("FRAGMENTS4", key);
         }
+        self.datapath.clear_held();
         self.drops = self.all_drops();
     }
 

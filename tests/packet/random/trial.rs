@@ -11,7 +11,7 @@ use super::stage::{self, CAPACITY, Stage};
 use super::step::{Case, Ends, Question, Quote, Speech, Station, Step};
 use crate::frame::{self, Frame, Packet};
 use crate::reference::conversation::{Key, Side};
-use crate::reference::wire::{self, ICMP, TCP, UDP};
+use crate::reference::wire::{self, ICMP, SCTP, TCP, UDP, UDP_LITE};
 use crate::reference::world::{Family, Mac, Publication, Uplink};
 use crate::reference::{Fate, Hook, Reference};
 use crate::scene::{GATEWAY_MAC, HOST_MAC, LEG_MAC, NIC_MAC, ROUTER_MAC, SECOND_NIC, SECOND_NIC_MAC};
@@ -107,7 +107,7 @@ impl<'a> Trial<'a> {
 
     /// The entries of the packet's own conversation.
     fn compare_touched(&mut self, hook: Hook, device: u32, frame: &[u8]) -> Result<(), String> {
-        let Some(reading) = wire::read(frame, Family::V4, wire::ETHERNET, false) else {
+        let Ok(reading) = wire::read(frame, Family::V4, wire::ETHERNET, false) else {
             return Ok(());
         };
         let scope = match hook {
@@ -360,6 +360,8 @@ fn packet(key: &Key, icmp_kind: u8) -> Option<Packet> {
     Some(match key.protocol {
         TCP => Packet::tcp(from, to, 0),
         UDP => Packet::udp(from, to),
+        SCTP => Packet::sctp(from, to),
+        UDP_LITE => Packet::udp_lite(from, to),
         ICMP => Packet::echo(source, destination, icmp_kind, key.source_port),
         other => Packet::other(other, source, destination),
     })
@@ -419,7 +421,7 @@ impl Census {
             NoMasquerade,
             CannotTranslate,
             FlowTableFull,
-            FragmentAlone,
+            TinyFragment,
             NotAnOpening,
             UnrelatedError,
             UnmasqueradedSource,

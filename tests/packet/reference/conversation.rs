@@ -6,7 +6,7 @@ use sluice_datapath_common::DropReason;
 use sluice_datapath_common::flow::{Action, State};
 
 use super::judge::{Judgement, Leg, Plan};
-use super::wire::{ACK, FIN, ICMP, ICMP6, RST, Reading, SYN, TCP, UDP};
+use super::wire::{ACK, FIN, ICMP, ICMP6, RST, Reading, SCTP, SYN, TCP, UDP, UDP_LITE};
 use super::world::{World, any, family};
 use super::{Chosen, Reference};
 
@@ -275,7 +275,7 @@ impl Reference {
         chosen: &mut Chosen<'_, '_>,
     ) -> Result<Key, DropReason> {
         let is_icmp = key.protocol == super::wire::icmp(family(key.source));
-        let has_ports = [TCP, UDP].contains(&key.protocol) || is_icmp;
+        let has_ports = [TCP, UDP, SCTP, UDP_LITE].contains(&key.protocol) || is_icmp;
         if !has_ports && (plan.source != key.source || plan.destination != key.destination) {
             return Err(DropReason::CannotTranslate);
         }
@@ -336,9 +336,10 @@ impl Reference {
     }
 }
 
-/// May this packet open a conversation? Through a translation only a SYN may. Without one, TCP in mid-connection passes, but a RST opens nothing.
+/// May this packet open a conversation? Through a translation only a SYN may. Without one, TCP in mid-connection passes, but a RST opens nothing. SCTP's INIT is its
+/// SYN.
 pub fn may_open(reading: &Reading, plan: &Plan) -> bool {
-    if reading.protocol != TCP {
+    if ![TCP, SCTP].contains(&reading.protocol) {
         return true;
     }
     match plan.masquerades || plan.published {

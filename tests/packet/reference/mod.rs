@@ -28,8 +28,8 @@ pub struct Reference {
     pub world: World,
     /// What it has learned: who speaks with whom.
     pub conversations: Vec<Conversation>,
-    /// The ports of datagrams whose first fragment has passed, by what all fragments share.
-    pub fragments: BTreeMap<Datagram, (u16, u16)>,
+    /// The ports of datagrams whose first fragment has passed, by what all fragments share. `None`: the datagram is the host's own.
+    pub fragments: BTreeMap<Datagram, Option<(u16, u16)>>,
     /// Packets and bytes that died, by endpoint, reason and direction.
     pub drops: BTreeMap<(u32, u8, u8), (u64, u64)>,
     /// The conversation that the last packet opened: what its opener says, and what is answered.
@@ -64,7 +64,7 @@ pub enum Fate {
     Stays(Vec<u8>),
     /// It goes elsewhere.
     Sent(Vec<u8>),
-    /// It was understood and needs no answer.
+    /// It was understood and needs no answer, or waits for the first fragment of its datagram.
     Heard,
     /// It died.
     Dropped(DropReason),

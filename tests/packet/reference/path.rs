@@ -31,7 +31,7 @@ impl Reference {
             0x86dd => return Err(DropReason::FamilyDisabled),
             _ => return Err(DropReason::UnknownEtherType),
         }
-        let mut reading = read(frame, Family::V4, ETHERNET, false).ok_or(DropReason::Truncated)?;
+        let mut reading = read(frame, Family::V4, ETHERNET, false)?;
         let given = sender.address(family(reading.source));
         if wire::sender(frame) != sender.mac {
             return Err(DropReason::ForgedMac);
@@ -39,7 +39,9 @@ impl Reference {
         if reading.source != given.ok_or(DropReason::FamilyDisabled)? {
             return Err(DropReason::ForgedSource);
         }
-        self.follow_fragment(&mut reading, sender.network)?;
+        if !self.follow_fragment(&mut reading, sender.network) {
+            return Ok(Fate::Heard);
+        }
         if reading.kind == Kind::Error {
             return self.error(frame, &reading, sender.network);
         }
@@ -51,7 +53,7 @@ impl Reference {
                 self.admit(device, frame, &key, &reading, chosen)?
             }
         };
-        Ok(self.deliver(frame, &reading, index, side))
+        self.deliver(frame, &reading, index, side)
     }
 
     /// What the host's stack says to endpoints, by its leg.
@@ -67,8 +69,10 @@ impl Reference {
             0x86dd => return Err(DropReason::FamilyDisabled),
             _ => return Err(DropReason::UnknownEtherType),
         }
-        let mut reading = read(frame, Family::V4, ETHERNET, false).ok_or(DropReason::Truncated)?;
-        self.follow_fragment(&mut reading, HOST)?;
+        let mut reading = read(frame, Family::V4, ETHERNET, false)?;
+        if !self.follow_fragment(&mut reading, HOST) {
+            return Ok(Fate::Heard);
+        }
         if reading.kind == Kind::Error {
             return self.error_of_host(frame, &reading);
         }
@@ -81,7 +85,7 @@ impl Reference {
                 self.admit(device, frame, &key, &reading, chosen)?
             }
         };
-        Ok(self.deliver(frame, &reading, index, side))
+        self.deliver(frame, &reading, index, side)
     }
 
     /// What the world says. What is not ours, or cannot be understood, is the host's.
@@ -96,7 +100,7 @@ impl Reference {
         if !is_for_us || ether_type(frame) != IPV4 {
             return Ok(stays());
         }
-        let Some(mut reading) = read(frame, Family::V4, ETHERNET, false) else {
+        let Ok(mut reading) = read(frame, Family::V4, ETHERNET, false) else {
             return Ok(stays());
         };
         if reading.kind == Kind::Error {
@@ -105,15 +109,20 @@ impl Reference {
                 told => told,
             };
         }
-        // The first fragments of the host's own datagrams are not remembered: they must not push out ours.
-        if reading.piece == Piece::Later && self.follow_fragment(&mut reading, WORLD).is_err() {
-            return Ok(stays());
+        // What has no first one goes to the host, whose it may be; what goes to a network of ours only waits.
+        if reading.piece == Piece::Later && !self.follow_fragment(&mut reading, WORLD) {
+            let is_local = self.world.local.contains_key(&reading.destination);
+            let waits = !is_local && self.world.home(reading.destination).is_some() && !self.is_of_host(&reading);
+            return Ok(if waits { Fate::Heard } else { stays() });
         }
         let key = Key::of(&reading, WORLD);
         let (index, side) = match self.follow(device, &key, reading.tcp_flags, frame.len())? {
             Known::As(index, side) => (index, side),
             Known::Unknown => match self.world.judge(device, &key)? {
-                Judgement::Hosts => return Ok(stays()),
+                Judgement::Hosts => {
+                    self.leave_fragment_to_host(&reading);
+                    return Ok(stays());
+                }
                 // Neither a late packet of a connection of the host nor what a socket of the host expects.
                 Judgement::Ours(plan)
                     if !may_open(&reading, &plan)
@@ -121,6 +130,7 @@ impl Reference {
                             .world
                             .socket_owns(key.protocol, key.destination, key.destination_port, false) =>
                 {
+                    self.leave_fragment_to_host(&reading);
                     return Ok(stays());
                 }
                 Judgement::Ours(mut plan) => {
@@ -132,9 +142,9 @@ impl Reference {
             },
         };
         if reading.piece == Piece::First {
-            self.follow_fragment(&mut reading, WORLD)?;
+            self.follow_fragment(&mut reading, WORLD);
         }
-        Ok(self.deliver(frame, &reading, index, side))
+        self.deliver(frame, &reading, index, side)
     }
 
     /// What leaves by a NIC: no container's address does.
@@ -148,14 +158,16 @@ impl Reference {
         if ether_type(frame) != IPV4 {
             return Ok(stays());
         }
-        let Some(mut reading) = read(frame, Family::V4, ETHERNET, false) else {
+        let Ok(mut reading) = read(frame, Family::V4, ETHERNET, false) else {
             return Ok(stays());
         };
         let Some(home) = self.world.home(reading.source) else {
             return Ok(stays());
         };
         let leaks = |_| DropReason::UnmasqueradedSource;
-        self.follow_fragment(&mut reading, HOST).map_err(leaks)?;
+        if !self.follow_fragment(&mut reading, HOST) {
+            return Err(DropReason::UnmasqueradedSource);
+        }
         if reading.kind == Kind::Error {
             return self.error(frame, &reading, HOST).map_err(leaks);
         }
@@ -171,7 +183,7 @@ impl Reference {
                 Known::Unknown => self.admit(device, frame, &key, &reading, chosen)?,
             },
         };
-        Ok(Fate::Stays(self.translated(frame, &reading, index, side, 0)))
+        Ok(Fate::Stays(self.translated(frame, &reading, index, side, 0)?))
     }
 
     /// A frame that is not for the gateway stays inside the network.
@@ -209,31 +221,39 @@ impl Reference {
         }
     }
 
-    /// Remembers the ports of a first fragment, and gives them to those that follow.
-    fn follow_fragment(&mut self, reading: &mut Reading, scope: u32) -> Result<(), DropReason> {
-        let datagram = Datagram {
-            source: reading.source,
-            destination: reading.destination,
-            identification: reading.identification,
-            scope,
-            protocol: reading.protocol,
-        };
+    /// Remembers the ports of a first fragment, and gives them to those that follow. False: it must wait for the first one, or is the host's.
+    fn follow_fragment(&mut self, reading: &mut Reading, scope: u32) -> bool {
+        let datagram = datagram(reading, scope);
         match reading.piece {
             Piece::Whole => {}
             Piece::First => {
-                self.fragments.insert(datagram, reading.ports);
+                self.fragments.insert(datagram, Some(reading.ports));
             }
-            Piece::Later => reading.ports = *self.fragments.get(&datagram).ok_or(DropReason::FragmentAlone)?,
+            Piece::Later => match self.fragments.get(&datagram) {
+                Some(Some(ports)) => reading.ports = *ports,
+                _ => return false,
+            },
         }
-        Ok(())
+        true
+    }
+
+    /// The first fragment of a datagram that comes by a NIC for the host says that the others are the host's too.
+    fn leave_fragment_to_host(&mut self, reading: &Reading) {
+        if reading.piece == Piece::First {
+            self.fragments.insert(datagram(reading, WORLD), None);
+        }
+    }
+
+    fn is_of_host(&self, reading: &Reading) -> bool {
+        self.fragments.get(&datagram(reading, WORLD)) == Some(&None)
     }
 
     /// Sends the packet the way of its conversation. At its last hop, or too large for the way, it goes to the host as it is, which reports on it.
-    fn deliver(&self, frame: &[u8], reading: &Reading, index: usize, side: Side) -> Fate {
+    fn deliver(&self, frame: &[u8], reading: &Reading, index: usize, side: Side) -> Result<Fate, DropReason> {
         let conversation = &self.conversations[index];
         if !conversation.leaves_by_nic(side) {
-            let translated = self.translated(frame, reading, index, side, 0);
-            return self.hand_over(translated, index, side);
+            let translated = self.translated(frame, reading, index, side, 0)?;
+            return Ok(self.hand_over(translated, index, side));
         }
         let mtu = self
             .world
@@ -242,9 +262,9 @@ impl Reference {
             .map_or(0, |device| device.mtu);
         let is_too_large = conversation.checks_mtu && (frame.len() - ETHERNET) as u32 > mtu;
         if reading.hops <= 1 || is_too_large {
-            return self.report_by_host(frame);
+            return Ok(self.report_by_host(frame));
         }
-        Fate::Sent(self.translated(frame, reading, index, side, 1))
+        Ok(Fate::Sent(self.translated(frame, reading, index, side, 1)?))
     }
 
     /// The host is given what the sender said, as it was said.
@@ -269,8 +289,20 @@ impl Reference {
         }
     }
 
-    fn translated(&self, frame: &[u8], reading: &Reading, index: usize, side: Side, hops: u8) -> Vec<u8> {
+    fn translated(
+        &self,
+        frame: &[u8],
+        reading: &Reading,
+        index: usize,
+        side: Side,
+        hops: u8,
+    ) -> Result<Vec<u8>, DropReason> {
         let leaves = self.conversations[index].leaving(side);
+        // The CRC of SCTP cannot be corrected where it is not said how much it covers.
+        let is_cut_up = reading.kind == Kind::Sctp && reading.piece != Piece::Whole;
+        if is_cut_up && reading.ports != (leaves.source_port, leaves.destination_port) {
+            return Err(DropReason::CannotTranslate);
+        }
         let mut frame = frame.to_vec();
         let to = Change {
             source: leaves.source,
@@ -279,7 +311,7 @@ impl Reference {
             hops,
         };
         change(&mut frame, reading, &to);
-        frame
+        Ok(frame)
     }
 
     /// An ICMP error goes where the packet it quotes came from, translated as that one's answers are. It opens nothing and keeps nothing alive.
@@ -336,5 +368,15 @@ impl Reference {
 }
 
 fn quoted(frame: &[u8], error: &Reading) -> Result<Reading, DropReason> {
-    read(frame, family(error.source), error.above + 8, true).ok_or(DropReason::UnrelatedError)
+    read(frame, family(error.source), error.above + 8, true).map_err(|_| DropReason::UnrelatedError)
+}
+
+fn datagram(reading: &Reading, scope: u32) -> Datagram {
+    Datagram {
+        source: reading.source,
+        destination: reading.destination,
+        identification: reading.identification,
+        scope,
+        protocol: reading.protocol,
+    }
 }

@@ -3,12 +3,16 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
+use sluice_datapath_common::DropReason;
+
 use super::world::{Family, Mac, family, octets};
 
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMP6: u8 = 58;
+pub const SCTP: u8 = 132;
+pub const UDP_LITE: u8 = 136;
 
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
@@ -36,6 +40,8 @@ pub struct Reading {
     pub hops: u8,
     pub piece: Piece,
     pub identification: u32,
+    /// How long the layer above is as the IP header says.
+    pub length: usize,
 }
 
 /// The layer above IP.
@@ -43,6 +49,8 @@ pub struct Reading {
 pub enum Kind {
     Tcp,
     Udp,
+    /// Ports, and a CRC without the addresses.
+    Sctp,
     /// An ICMP question or answer with an identifier.
     Echo,
     /// An ICMP error, which quotes a packet.
@@ -91,15 +99,16 @@ pub fn address(frame: &mut [u8], receiver: Mac, sender: Mac) {
     }
 }
 
-/// Reads the packet whose IP header starts at `header`. `None`: it ends before its headers do. Of a quoted one eight bytes above IP must be there.
-pub fn read(frame: &[u8], family: Family, header: usize, quoted: bool) -> Option<Reading> {
-    match family {
+/// Reads the packet whose IP header starts at `header`, unless it ends before its headers do. Of a quoted one eight bytes above IP must be there.
+pub fn read(frame: &[u8], family: Family, header: usize, quoted: bool) -> Result<Reading, DropReason> {
+    let reading = match family {
         Family::V4 => read4(frame, header, quoted),
         Family::V6 => None,
-    }
+    };
+    reading.unwrap_or(Err(DropReason::Truncated))
 }
 
-fn read4(frame: &[u8], header: usize, quoted: bool) -> Option<Reading> {
+fn read4(frame: &[u8], header: usize, quoted: bool) -> Option<Result<Reading, DropReason>> {
     let ip = frame.get(header..header + 20)?;
     let length = usize::from(ip[0] & 0xf) * 4;
     if ip[0] >> 4 != 4 || length < 20 {
@@ -113,8 +122,23 @@ fn read4(frame: &[u8], header: usize, quoted: bool) -> Option<Reading> {
     };
     let above = header + length;
     let protocol = ip[9];
+    let declared = usize::from(u16::from_be_bytes([ip[2], ip[3]])).saturating_sub(length);
+    // The header above must come in the first fragment, and no other may lie over it (RFC 1858, RFC 3128).
+    let least = match protocol {
+        TCP => 20,
+        SCTP => 16,
+        _ => 8,
+    };
+    let is_tiny = match piece {
+        Piece::Whole => false,
+        Piece::First => declared < least,
+        Piece::Later => usize::from(place & 0x1fff) * 8 < least,
+    };
+    if is_tiny && !quoted {
+        return Some(Err(DropReason::TinyFragment));
+    }
     let (kind, ports, tcp_flags) = read_above(frame, above, Family::V4, protocol, piece, quoted)?;
-    Some(Reading {
+    Some(Ok(Reading {
         header,
         above,
         source: IpAddr::from(<[u8; 4]>::try_from(&ip[12..16]).ok()?),
@@ -126,7 +150,8 @@ fn read4(frame: &[u8], header: usize, quoted: bool) -> Option<Reading> {
         hops: ip[8],
         piece,
         identification: u32::from(u16::from_be_bytes([ip[4], ip[5]])),
-    })
+        length: declared,
+    }))
 }
 
 /// The layer above: its kind, ports and TCP flags.
@@ -149,9 +174,20 @@ fn read_above(
             let flags = if quoted { 0 } else { frame[above + 13] };
             Some((Kind::Tcp, (word(0), word(2)), flags))
         }
-        UDP => {
+        UDP | UDP_LITE => {
             has(8)?;
             Some((Kind::Udp, (word(0), word(2)), 0))
+        }
+        SCTP => {
+            has(if quoted { 8 } else { 16 })?;
+            let flags = match frame.get(above + 12) {
+                // INIT, INIT ACK, ABORT, SHUTDOWN COMPLETE
+                Some(1) if !quoted => SYN,
+                Some(2) if !quoted => SYN | ACK,
+                Some(6 | 14) if !quoted => RST,
+                _ => 0,
+            };
+            Some((Kind::Sctp, (word(0), word(2)), flags))
         }
         protocol if protocol == icmp(family) => {
             has(8)?;
@@ -175,25 +211,28 @@ pub fn icmp(family: Family) -> u8 {
 fn icmp_kind(family: Family, kind: u8) -> Kind {
     match (family, kind) {
         (Family::V4, 0 | 8 | 13 | 14) | (Family::V6, 128 | 129) => Kind::Echo,
-        (Family::V4, 3 | 11 | 12) | (Family::V6, 1..=4) => Kind::Error,
+        (Family::V4, 3 | 4 | 11 | 12) | (Family::V6, 1..=4) => Kind::Error,
         _ => Kind::Portless,
     }
 }
 
 /// Changes a packet. Every checksum stays as right, or as wrong, as it was.
 pub fn change(frame: &mut [u8], reading: &Reading, change: &Change) {
-    let seals = seals(frame, reading);
+    let (crc, seals) = (Crc::of(frame, reading), seals(frame, reading));
     write(frame, reading, change);
+    crc.iter().for_each(|crc| crc.renew(frame));
     seals.iter().for_each(|seal| seal.renew(frame));
 }
 
 /// Changes an ICMP error and the packet in it.
 pub fn change_error(frame: &mut [u8], outer: &Reading, change: &Change, quoted: &Reading, inner: &Change) {
     // From the inside out: the message's checksum covers those of the packet in it.
+    let crc = Crc::of(frame, quoted);
     let mut seals = seals(frame, quoted);
     seals.extend(self::seals(frame, outer));
     write(frame, quoted, inner);
     write(frame, outer, change);
+    crc.iter().for_each(|crc| crc.renew(frame));
     seals.iter().for_each(|seal| seal.renew(frame));
 }
 
@@ -210,7 +249,7 @@ fn write(frame: &mut [u8], reading: &Reading, change: &Change) {
         return;
     };
     match reading.kind {
-        Kind::Tcp | Kind::Udp => {
+        Kind::Tcp | Kind::Udp | Kind::Sctp => {
             frame[reading.above..reading.above + 2].copy_from_slice(&source.to_be_bytes());
             frame[reading.above + 2..reading.above + 4].copy_from_slice(&destination.to_be_bytes());
         }
@@ -301,5 +340,48 @@ impl Seal {
             new => new,
         };
         frame[self.at..self.at + 2].copy_from_slice(&(new as u16).to_be_bytes());
+    }
+}
+
+/// The CRC32c of an SCTP packet (RFC 9260), and how far it was from right. One of zero is not there yet.
+struct Crc {
+    above: usize,
+    length: usize,
+    remainder: u32,
+}
+
+impl Crc {
+    fn of(frame: &[u8], reading: &Reading) -> Option<Self> {
+        let (above, length) = (reading.above, reading.length);
+        let is_whole = reading.kind == Kind::Sctp && reading.piece == Piece::Whole && length >= 12;
+        let found = frame.get(above + 8..above + 12).filter(|found| *found != [0; 4])?;
+        let found = u32::from_le_bytes(found.try_into().ok()?);
+        is_whole.then(|| Self {
+            above,
+            length,
+            remainder: found ^ Self::sum(frame, above, length),
+        })
+    }
+
+    /// Over what the IP header says is there; what was cut off counts as zeros.
+    fn sum(frame: &[u8], above: usize, length: usize) -> u32 {
+        let mut crc = !0u32;
+        for at in 0..length {
+            let byte = match at {
+                8..12 => 0,
+                _ => frame.get(above + at).copied().unwrap_or(0),
+            };
+            crc ^= u32::from(byte);
+            for _ in 0..8 {
+                crc = crc >> 1 ^ if crc & 1 != 0 { 0x82f6_3b78 } else { 0 };
+            }
+        }
+        !crc
+    }
+
+    /// Writes the checksum that is as far from right as it was.
+    fn renew(&self, frame: &mut [u8]) {
+        let sum = self.remainder ^ Self::sum(frame, self.above, self.length);
+        frame[self.above + 8..self.above + 12].copy_from_slice(&sum.to_le_bytes());
     }
 }

@@ -1,0 +1,54 @@
+//! What really comes in by a device of the scene: the programs can send a copy of a packet, and a test run does that.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
+
+use crate::frame::Frame;
+
+/// Hears the IPv4 frames that come in by a device of the scene.
+pub struct Listener(OwnedFd);
+
+impl Listener {
+    pub fn on(device: &str) -> Self {
+        let socket = socket::socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
+            SockProtocol::EthIp,
+        )
+        .unwrap();
+        // SAFETY: all zero is an address of no device.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = (libc::ETH_P_IP as u16).to_be();
+        address.sll_ifindex = nix::net::if_::if_nametoindex(device).unwrap() as i32;
+        // SAFETY: the address is one, of the size that is said.
+        let bound = unsafe {
+            libc::bind(
+                socket.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of_val(&address) as u32,
+            )
+        };
+        assert_eq!(bound, 0);
+        Self(socket)
+    }
+
+    /// The next frames; and there are no more than these.
+    pub fn frames(&self, count: usize) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        let mut buffer = vec![0; 65_536];
+        let patience = Instant::now() + Duration::from_secs(if count == 0 { 0 } else { 10 });
+        loop {
+            match socket::recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(length) => frames.push(Frame(buffer[..length].to_vec())),
+                Err(_) if frames.len() < count && Instant::now() < patience => {
+                    std::thread::sleep(Duration::from_millis(2))
+                }
+                Err(_) => return frames,
+            }
+        }
+    }
+}
