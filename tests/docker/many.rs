@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Daemon, HOST, Lab, eventually, patience, start};
 
+/// Pitfall B20.
 #[test]
 fn fifty_containers_started_at_once_all_work() {
     let lab = Lab::new();

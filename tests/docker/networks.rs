@@ -321,6 +321,7 @@ fn a_container_shares_the_network_of_another() {
     assert!(words.contains("conflicting options"), "{words}");
 }
 
+/// Pitfall B26.
 #[test]
 fn a_hundred_networks_find_a_subnet_each() {
     let lab = Lab::new();

@@ -40,6 +40,7 @@ fn on_failure_starts_again_so_often_and_no_more() {
         .fails(125, "--restart and --rm");
 }
 
+/// Pitfall B28.
 #[test]
 fn what_waits_for_its_restart_is_shown_so_and_can_be_stopped_but_not_entered() {
     let lab = Lab::new();

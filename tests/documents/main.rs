@@ -1,5 +1,9 @@
 //! Pages of `docs/` that are written by a machine: the test fails when one differs, and writes it when `UPDATE_DOCS` is set.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed, and says where")]
+
+mod pitfalls;
+
 use std::fs;
 use std::path::PathBuf;
 

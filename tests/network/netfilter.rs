@@ -27,6 +27,7 @@ fn traffic_on_all_paths(lab: &Lab, docker: &Docker) {
     docker.ok(&format!("exec other ping -c 1 -W 2 {LAN}"));
 }
 
+/// Pitfalls B4, B13, B14.
 #[test]
 fn netfilter_and_bridges_are_the_same_before_and_after_and_no_proxy_runs() {
     let lab = Lab::new();
@@ -49,6 +50,7 @@ fn netfilter_and_bridges_are_the_same_before_and_after_and_no_proxy_runs() {
     assert!(!listening.contains(":1F90"), "no socket holds port 8080: {listening}");
 }
 
+/// Pitfalls B22, B58.
 #[test]
 fn the_flows_of_containers_have_no_conntrack_entry_even_when_the_host_tracks_connections() {
     let lab = Lab::new();
@@ -67,6 +69,7 @@ fn the_flows_of_containers_have_no_conntrack_entry_even_when_the_host_tracks_con
     assert!(!tracked.contains("172.17."), "{tracked}");
 }
 
+/// Pitfalls B5, B6, B35.
 #[test]
 fn flushing_the_ruleset_under_traffic_loses_nothing() {
     let lab = Lab::new();

@@ -121,6 +121,7 @@ fn containers_without_a_network_have_only_loopback_and_those_of_the_host_have_it
     assert_eq!(docker.ok("run --rm busybox ls /sys/class/net"), "eth0\nlo");
 }
 
+/// Pitfall B16.
 #[test]
 fn a_young_container_loses_no_packet() {
     let lab = Lab::new();

@@ -6,6 +6,7 @@ use lab::{HOST, Host, LAN, Lab, SECOND, patience, start};
 
 use crate::traffic::fetch;
 
+/// Pitfall B10.
 #[test]
 fn a_page_is_fetched_from_everywhere_and_the_log_shows_the_true_client_of_the_lan() {
     let lab = Lab::new();
@@ -69,6 +70,7 @@ fn a_page_is_fetched_from_everywhere_and_the_log_shows_the_true_client_of_the_la
     );
 }
 
+/// Pitfall B1.
 #[test]
 fn a_port_published_at_one_address_is_closed_at_the_others() {
     let lab = Lab::new();
@@ -100,6 +102,7 @@ fn a_port_is_chosen_when_none_is_named_and_all_exposed_ones_are_published_on_req
     }
 }
 
+/// Pitfall B17.
 #[test]
 fn datagrams_reach_a_published_port_and_the_answer_comes_from_where_it_was_sent_to() {
     let lab = Lab::new();
@@ -137,6 +140,7 @@ fn datagrams_reach_a_published_port_and_the_answer_comes_from_where_it_was_sent_
     }
 }
 
+/// Pitfall B3.
 #[test]
 fn an_unpublished_port_is_closed_to_the_lan_and_open_to_the_host() {
     let lab = Lab::new();
@@ -152,6 +156,7 @@ fn an_unpublished_port_is_closed_to_the_lan_and_open_to_the_host() {
     assert!(drops.contains("unpublished"), "{drops}");
 }
 
+/// Pitfall B18.
 #[test]
 fn a_stopped_container_gives_its_port_back() {
     let lab = Lab::new();
@@ -169,6 +174,7 @@ fn a_stopped_container_gives_its_port_back() {
     assert_eq!(fetch(&lab.lan, &format!("http://{HOST}:8080/")), Ok("hello".into()));
 }
 
+/// Pitfall B19.
 #[test]
 fn a_port_that_a_program_of_the_host_holds_is_refused_and_a_published_one_is_refused_to_programs() {
     let lab = Lab::new();

@@ -6,6 +6,7 @@ use lab::{Daemon, HOST, Lab, eventually, start};
 
 use crate::traffic::ask;
 
+/// Pitfall B27.
 #[test]
 fn a_daemon_killed_during_a_transfer_harms_it_not() {
     let lab = Lab::new();
@@ -42,6 +43,7 @@ fn a_daemon_killed_during_a_transfer_harms_it_not() {
     assert_eq!(arrived.split_whitespace().next(), sum.split_whitespace().next());
 }
 
+/// Pitfall B27.
 #[test]
 fn of_a_thousand_new_connections_none_fails_while_the_daemon_is_killed_and_comes_back() {
     let lab = Lab::new();
@@ -99,6 +101,7 @@ fn pins(lab: &Lab) -> Vec<String> {
         .collect()
 }
 
+/// Pitfall B55.
 #[test]
 fn a_killed_daemon_that_comes_back_finds_everything_as_it_was_and_goes_on() {
     let lab = Lab::new();

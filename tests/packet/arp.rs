@@ -26,9 +26,10 @@ fn the_gateway_is_at_the_gateways_mac() {
     scene.assert_no_drops();
 }
 
+/// Pitfall B29.
 #[test]
 fn a_neighbour_is_at_its_own_mac() {
-    let mut scene = scene::set();
+    let scene = scene::set();
     let question = Frame::who_has((WEB.mac, WEB.address), SHOP.address);
     let outcome = scene.run(FROM_CONTAINER, WEB.ifindex, &question);
     assert_eq!(outcome.verdict, Verdict::Sent);
@@ -84,7 +85,7 @@ fn a_claim_to_the_gateways_address_is_forged() {
 
 #[test]
 fn the_host_finds_an_endpoint_at_its_own_mac() {
-    let mut scene = scene::set();
+    let scene = scene::set();
     let question = Frame::who_has((HOST_MAC, GATEWAY), WEB.address);
     let outcome = scene.run(FROM_HOST, HOST_LEG, &question);
     assert_eq!(outcome.verdict, Verdict::Sent);

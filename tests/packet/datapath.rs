@@ -111,7 +111,7 @@ impl Datapath {
     }
 
     /// Gives the frame to a program as if it were on the device.
-    pub fn run(&mut self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
+    pub fn run(&self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
         let mut out = vec![0; frame.0.len() + 64];
         let (code, length, _) = self.run_often(program, ifindex, frame, &mut out, 1);
         out.truncate(length);
@@ -128,19 +128,12 @@ impl Datapath {
     }
 
     /// Nanoseconds that the program takes, on average, when it sees the frame over and over. It sees what it has made of it from the second time on.
-    pub fn time(&mut self, program: &str, ifindex: u32, frame: &Frame, rounds: u32) -> u32 {
+    pub fn time(&self, program: &str, ifindex: u32, frame: &Frame, rounds: u32) -> u32 {
         let mut out = vec![0; frame.0.len() + 64];
         self.run_often(program, ifindex, frame, &mut out, rounds).2
     }
 
-    fn run_often(
-        &mut self,
-        program: &str,
-        ifindex: u32,
-        frame: &Frame,
-        out: &mut [u8],
-        repeat: u32,
-    ) -> (i32, usize, u32) {
+    fn run_often(&self, program: &str, ifindex: u32, frame: &Frame, out: &mut [u8], repeat: u32) -> (i32, usize, u32) {
         /// Where `ifindex` lies in `__sk_buff`.
         const IFINDEX: usize = 40;
         let mut context = [0; 192];
@@ -152,8 +145,8 @@ impl Datapath {
             repeat,
             ..Default::default()
         };
-        let result = self
-            .classifier(program)
+        let classifier: &SchedClassifier = self.ebpf.program(program).unwrap().try_into().unwrap();
+        let result = classifier
             .test_run(options)
             .unwrap_or_else(|error| panic!("run {program}: {error:?}"));
         (

@@ -15,6 +15,7 @@ fn quoted(error: &Frame) -> Frame {
     quoted
 }
 
+/// Pitfall B48.
 #[test]
 fn an_error_about_a_masqueraded_packet_finds_its_sender() {
     let mut scene = scene::set();
@@ -85,6 +86,7 @@ fn a_clients_error_about_an_answer_reaches_the_endpoint() {
     assert_eq!((quoted.destination(), quoted.destination_port()), (CLIENT, 5000));
 }
 
+/// Pitfall B48.
 #[test]
 fn an_endpoints_error_about_a_published_port_speaks_of_that_port() {
     let mut scene = scene::set();

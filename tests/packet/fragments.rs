@@ -14,6 +14,7 @@ use crate::scene::{
     WEB,
 };
 
+/// Pitfall B49.
 #[test]
 fn later_fragments_take_the_flow_of_the_first() {
     let mut scene = scene::set();
@@ -226,6 +227,7 @@ fn the_hosts_fragments_wait_too() {
     scene.assert_no_drops();
 }
 
+/// Pitfall B49.
 #[test]
 fn fragments_to_a_published_port_arrive_and_others_are_the_hosts() {
     let mut scene = scene::set();

@@ -33,7 +33,7 @@ fn the_host_reaches_an_endpoint_and_is_answered() {
 
 #[test]
 fn a_frame_of_the_host_that_is_not_for_the_endpoints_mac_is_readdressed() {
-    let mut scene = scene::set();
+    let scene = scene::set();
     let packet = Packet::udp((GATEWAY, 4000), (WEB.address, 53)).macs(HOST_MAC, HOST_MAC);
     let frame = scene.run("from_host", HOST_LEG, &packet.build()).sent();
     assert_eq!((frame.receiver_mac(), frame.sender_mac()), (WEB.mac, GATEWAY_MAC));

@@ -154,6 +154,7 @@ fn the_flows_of_an_endpoint_that_is_gone_are_gone() {
     assert_eq!(scene.counts(), (0, 0));
 }
 
+/// Pitfall B29.
 #[test]
 fn an_endpoint_that_comes_back_at_its_address_is_met_anew() {
     let mut scene = scene::set();
@@ -168,6 +169,7 @@ fn an_endpoint_that_comes_back_at_its_address_is_met_anew() {
     assert_eq!((flow.destination_generation, flow.packets), (2, 1));
 }
 
+/// Pitfall B15.
 #[test]
 fn udp_of_a_restarted_container_is_not_stuck_to_its_old_port() {
     let mut scene = scene::set();

@@ -21,6 +21,7 @@ fn assert_state(scene: &mut Scene, state: State) {
     assert_eq!((forward.state, reply.state), (state as u8, state as u8));
 }
 
+/// Pitfall B47.
 #[test]
 fn a_connection_is_closed_when_both_sides_have_said_so() {
     let mut scene = scene::set();
@@ -38,6 +39,7 @@ fn a_connection_is_closed_when_both_sides_have_said_so() {
     assert_state(&mut scene, State::Closed);
 }
 
+/// Pitfall B47.
 #[test]
 fn a_reset_closes_at_once() {
     let mut scene = scene::set();
@@ -47,6 +49,7 @@ fn a_reset_closes_at_once() {
     assert_state(&mut scene, State::Closed);
 }
 
+/// Pitfall B47.
 #[test]
 fn a_refused_connection_never_reaches_the_table_that_never_evicts() {
     let mut scene = scene::set();
@@ -56,6 +59,7 @@ fn a_refused_connection_never_reaches_the_table_that_never_evicts() {
     assert_state(&mut scene, State::Closed);
 }
 
+/// Pitfall B46.
 #[test]
 fn a_closed_connection_is_opened_again_by_a_syn() {
     let mut scene = scene::set();
@@ -89,6 +93,7 @@ fn one_sided_datagrams_stay_where_the_oldest_give_way() {
     );
 }
 
+/// Pitfall B41.
 #[test]
 fn a_flood_of_syns_pushes_out_no_established_connection() {
     let mut scene = scene::set();
@@ -106,6 +111,7 @@ fn a_flood_of_syns_pushes_out_no_established_connection() {
     assert_state(&mut scene, State::Established);
 }
 
+/// Pitfall B22.
 #[test]
 fn a_full_table_refuses_new_connections_by_name_and_keeps_the_old() {
     let mut scene = scene::set();
@@ -132,6 +138,7 @@ fn a_full_table_refuses_new_connections_by_name_and_keeps_the_old() {
         .sent();
 }
 
+/// Pitfall B40.
 #[test]
 fn a_lone_half_of_an_unanswered_flow_is_forgotten_and_opened_anew() {
     let mut scene = scene::set();

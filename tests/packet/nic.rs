@@ -9,6 +9,7 @@ use crate::datapath::Verdict;
 use crate::frame::{ACK, ECHO_REQUEST, Frame, GRE, Packet, SYN, TCP, UDP};
 use crate::scene::{self, CLIENT, NIC, NIC_ADDRESS, SERVER, WEB};
 
+/// Pitfall B70.
 #[test]
 fn the_hosts_own_traffic_passes_both_ways_as_it_is() {
     let mut scene = scene::set();
@@ -34,6 +35,7 @@ fn the_hosts_own_traffic_passes_both_ways_as_it_is() {
     scene.assert_no_drops();
 }
 
+/// Pitfall B70.
 #[test]
 fn what_the_nics_programs_cannot_read_goes_to_the_host() {
     let mut scene = scene::set();
@@ -54,6 +56,7 @@ fn what_the_nics_programs_cannot_read_goes_to_the_host() {
     scene.assert_no_drops();
 }
 
+/// Pitfall B3.
 #[test]
 fn a_containers_own_address_cannot_be_reached_from_outside() {
     let mut scene = scene::set();
@@ -98,6 +101,7 @@ fn what_the_stack_forwards_of_a_known_flow_keeps_its_binding() {
     );
 }
 
+/// Pitfall B45.
 #[test]
 fn a_containers_address_that_cannot_be_translated_does_not_leave() {
     let mut scene = scene::set();

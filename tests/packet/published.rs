@@ -8,7 +8,7 @@ use sluice_datapath_common::network::{NETWORK_EXISTS, NETWORK_MASQUERADES};
 use sluice_datapath_common::{Ipv4Address, programs};
 
 use crate::datapath::Verdict;
-use crate::frame::{ACK, FIN, Packet, SYN, TCP, UDP};
+use crate::frame::{ACK, FIN, Packet, RST, SYN, TCP, UDP};
 use crate::scene::{
     self, CLIENT, GATEWAY, GATEWAY_MAC, LONE, NIC, NIC_ADDRESS, NIC_MAC, ROUTER_MAC, SECOND_ADDRESS, SECOND_NIC,
     SERVER, SHOP, WEB,
@@ -86,6 +86,7 @@ fn the_exact_address_goes_before_all_addresses() {
     assert_eq!((frame.destination(), frame.destination_port()), (SHOP.address, 81));
 }
 
+/// Pitfall B2.
 #[test]
 fn a_port_published_at_another_address_is_not_published_here() {
     let mut scene = scene::set();
@@ -260,4 +261,57 @@ fn what_a_promiscuous_nic_overhears_is_left_alone() {
         Verdict::Stack
     );
     assert_eq!(scene.counts(), (0, 0));
+}
+
+/// Pitfall B3.
+#[test]
+fn a_port_published_at_loopback_is_not_there_for_the_lan() {
+    let mut scene = scene::set();
+    scene.publish(Ipv4Addr::LOCALHOST, 8080, TCP, WEB, 80);
+    for to in [NIC_ADDRESS, Ipv4Addr::LOCALHOST] {
+        let packet = Packet::tcp((CLIENT, 5000), (to, 8080), SYN);
+        assert_eq!(
+            scene.world_says(&packet).stays(),
+            packet.macs(ROUTER_MAC, NIC_MAC).build()
+        );
+    }
+    assert_eq!(scene.counts(), (0, 0));
+}
+
+/// Pitfall B15.
+#[test]
+fn a_datagram_that_comes_before_the_container_pins_nothing() {
+    let mut scene = scene::set();
+    scene.publish(Ipv4Addr::UNSPECIFIED, 53, UDP, WEB, 53);
+    scene.stop(WEB);
+    let question = Packet::udp((CLIENT, 5000), (NIC_ADDRESS, 53));
+    let outcome = scene.world_says(&question);
+    scene.assert_dropped(&outcome, DropReason::NoSuchEndpoint, Direction::FromNic, 0);
+    assert_eq!(scene.counts(), (0, 0));
+    scene.start(WEB);
+    assert_eq!(scene.world_says(&question).sent().destination(), WEB.address);
+}
+
+/// Pitfall B45. Nor does the next connection of the container skip its translation because of it.
+#[test]
+fn a_late_packet_of_a_forgotten_connection_opens_nothing_the_wrong_way_round() {
+    let mut scene = scene::set();
+    for flags in [ACK, FIN | ACK, SYN | ACK, RST] {
+        // The answer of a server to a container's connection that nobody remembers, at the port that it had.
+        scene
+            .world_says(&Packet::tcp((SERVER, 80), (NIC_ADDRESS, 20_000), flags))
+            .stays();
+        // The client of a published port, and the container's answer to it.
+        scene.publish(Ipv4Addr::UNSPECIFIED, 8080, TCP, WEB, 80);
+        scene
+            .world_says(&Packet::tcp((CLIENT, 5000), (NIC_ADDRESS, 8080), flags))
+            .stays();
+        let outcome = scene.says(WEB, &Packet::tcp((WEB.address, 80), (CLIENT, 5000), flags));
+        assert_eq!(outcome.verdict, Verdict::Dropped);
+    }
+    assert_eq!(scene.counts(), (0, 0));
+    let frame = scene
+        .says(WEB, &Packet::tcp((WEB.address, 20_000), (SERVER, 80), SYN))
+        .sent();
+    assert_eq!(frame.source(), NIC_ADDRESS);
 }

@@ -516,11 +516,13 @@ fn streams_flow_on_every_path(offload: bool) {
     rig.assert_clean();
 }
 
+/// Pitfall B52.
 #[test]
 fn streams_flow_on_every_path_with_super_packets() {
     streams_flow_on_every_path(true);
 }
 
+/// Pitfall B52.
 #[test]
 fn streams_flow_on_every_path_with_finished_checksums() {
     streams_flow_on_every_path(false);
@@ -605,6 +607,7 @@ fn a_socket_of_ipv6_reaches_ipv4_by_a_mapped_address_and_by_loopback() {
     rig.assert_clean();
 }
 
+/// Pitfall B19.
 #[test]
 fn a_published_port_cannot_be_bound_by_a_process_of_the_host() {
     let rig = Rig::make(true);

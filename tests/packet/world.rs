@@ -52,6 +52,7 @@ fn in_the_lan_the_next_hop_is_the_neighbour_itself() {
     assert_eq!(flow.next_hop, Ipv4Address::from(CLIENT));
 }
 
+/// Pitfall B44.
 #[test]
 fn an_ephemeral_port_is_exchanged_for_one_that_the_host_never_takes() {
     let mut scene = scene::set();
@@ -84,6 +85,7 @@ fn two_endpoints_with_the_same_port_do_not_share_it() {
     assert_eq!((back.destination(), back.destination_port()), (SHOP.address, KEPT));
 }
 
+/// Pitfall B42.
 #[test]
 fn towards_different_servers_both_keep_their_port() {
     let mut scene = scene::set();
@@ -96,6 +98,7 @@ fn towards_different_servers_both_keep_their_port() {
     assert_eq!((first.source_port(), second.source_port()), (KEPT, KEPT));
 }
 
+/// Pitfall B43.
 #[test]
 fn a_published_port_is_not_given_away() {
     let mut scene = scene::set();
@@ -106,6 +109,7 @@ fn a_published_port_is_not_given_away() {
     assert_ne!(frame.source_port(), KEPT);
 }
 
+/// Pitfall B44.
 #[test]
 fn a_port_with_a_socket_of_the_host_is_not_given_away() {
     let mut scene = scene::set();
@@ -118,6 +122,7 @@ fn a_port_with_a_socket_of_the_host_is_not_given_away() {
     assert_eq!(other.source_port(), KEPT, "of the other protocol it is free");
 }
 
+/// Pitfall B42.
 #[test]
 fn when_no_port_is_left_the_packet_is_dropped_by_name() {
     let mut scene = scene::set();
@@ -177,6 +182,7 @@ fn udp_without_a_checksum_stays_without() {
     assert_eq!(frame.source(), NIC_ADDRESS);
 }
 
+/// Pitfall B50.
 #[test]
 fn a_protocol_without_ports_cannot_be_masqueraded() {
     let mut scene = scene::set();
@@ -252,6 +258,7 @@ fn a_packet_at_its_last_hop_is_given_to_the_host_to_report() {
     );
 }
 
+/// Pitfall B25.
 #[test]
 fn a_packet_too_long_for_the_nic_is_given_to_the_host_to_report() {
     let mut scene = scene::set();
@@ -283,4 +290,48 @@ fn a_binding_outlives_a_change_of_the_uplinks_address_as_long_as_the_host_has_it
     scene.move_epoch();
     let frame = scene.says(WEB, &Packet::udp((WEB.address, KEPT), (SERVER, 53))).sent();
     assert_eq!(frame.source(), new);
+}
+
+/// Pitfall B43.
+#[test]
+fn a_port_published_later_takes_no_answer_away_from_a_masqueraded_connection() {
+    let mut scene = scene::set();
+    scene
+        .says(WEB, &Packet::tcp((WEB.address, KEPT), (SERVER, 80), SYN))
+        .sent();
+    scene.publish(Ipv4Addr::UNSPECIFIED, KEPT, TCP, SHOP, 80);
+    scene.move_epoch();
+    let frame = scene
+        .world_says(&Packet::tcp((SERVER, 80), (NIC_ADDRESS, KEPT), SYN | ACK))
+        .sent();
+    assert_eq!((frame.destination(), frame.destination_port()), (WEB.address, KEPT));
+}
+
+/// Pitfall B23. A resolver asks for A and AAAA from one socket, at once, on two CPUs: both questions are sent, and by the same port.
+#[test]
+fn of_two_first_packets_at_once_none_is_lost() {
+    /// Few enough for none to be pushed out.
+    const PAIRS: u16 = 100;
+    let scene = scene::set();
+    let namespace = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+    let together = std::sync::Barrier::new(2);
+    let ask = |question: u8| {
+        nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let ports = (0..PAIRS).map(|pair| {
+            let packet = Packet::udp((WEB.address, 40_000), (SERVER, 1000 + pair)).payload(&[question; 20]);
+            let frame = packet.macs(WEB.mac, GATEWAY_MAC).build();
+            together.wait();
+            let outcomes = [(); 2].map(|()| scene.run("from_container", WEB.ifindex, &frame));
+            outcomes.map(|outcome| outcome.sent().source_port())
+        });
+        ports.collect::<Vec<[u16; 2]>>()
+    };
+    let (a, aaaa) = std::thread::scope(|threads| {
+        let a = threads.spawn(|| ask(1));
+        let aaaa = threads.spawn(|| ask(28));
+        (a.join().unwrap(), aaaa.join().unwrap())
+    });
+    for (a, aaaa) in a.iter().zip(&aaaa) {
+        assert_eq!(a, aaaa, "the loser of the race takes the winner's port");
+    }
 }

@@ -124,6 +124,7 @@ fn an_endpoint_is_answered_and_reached_while_the_host_ends_cannot_send() {
     });
 }
 
+/// Pitfall B71.
 #[test]
 fn a_restart_with_nothing_changed_writes_nothing() {
     on_a_host(async |host| {
@@ -143,6 +144,7 @@ fn a_restart_with_nothing_changed_writes_nothing() {
     });
 }
 
+/// Pitfalls B54, B56.
 #[test]
 fn a_restart_loses_no_packet_even_when_programs_are_replaced() {
     on_a_host(async |host| {
@@ -205,6 +207,7 @@ fn a_veth_that_lives_on_gets_its_link_and_no_packet_is_lost_meanwhile() {
     });
 }
 
+/// Pitfall B21.
 #[test]
 fn a_restart_takes_over_what_is_there_in_a_moment() {
     on_a_host(async |host| {
@@ -314,6 +317,7 @@ fn a_route_that_comes_moves_the_epoch() {
     });
 }
 
+/// Pitfall B57.
 #[test]
 fn a_pinned_table_of_another_size_is_made_anew_and_filled_before_programs_use_it() {
     on_a_host(async |host| {
@@ -332,6 +336,7 @@ fn a_pinned_table_of_another_size_is_made_anew_and_filled_before_programs_use_it
     });
 }
 
+/// Pitfall B54.
 #[test]
 fn below_linux_6_6_clsact_does_the_same_and_is_replaced_in_place() {
     on_a_host(async |host| {
@@ -422,6 +427,7 @@ fn an_endpoint_that_cannot_be_made_is_told_and_the_others_are_made() {
     });
 }
 
+/// Pitfall B72.
 #[test]
 fn what_somebody_removed_is_made_again() {
     on_a_host(async |host| {

@@ -22,6 +22,7 @@ fn replay(steps: &[Step]) {
     }
 }
 
+/// Pitfall B25.
 /// The network's MTU is larger than the NIC's: too long an answer is given to the host to report, as a question would be.
 #[test]
 fn an_answer_of_a_published_port_is_measured_before_it_leaves() {
@@ -56,6 +57,7 @@ fn an_answer_of_a_published_port_is_measured_before_it_leaves() {
     ]);
 }
 
+/// Pitfall B25.
 /// The same when the way out has changed since the conversation was opened.
 #[test]
 fn a_new_judgement_also_says_whether_packets_are_measured() {
@@ -87,6 +89,7 @@ fn a_new_judgement_also_says_whether_packets_are_measured() {
     ]);
 }
 
+/// Pitfall B48.
 /// Seed 4. It left with a time to live of 0, or of 255.
 #[test]
 fn an_icmp_error_at_its_last_hop_does_not_leave() {
@@ -112,6 +115,7 @@ fn an_icmp_error_at_its_last_hop_does_not_leave() {
     ]);
 }
 
+/// Pitfall B40.
 /// Seed 7. The answer was judged as if its conversation were whole, and dropped; but it may be the host's by now.
 #[test]
 fn a_lone_half_is_forgotten_before_anything_is_judged() {
@@ -149,6 +153,7 @@ fn what_an_endpoint_says_to_itself_is_not_carried() {
     })]);
 }
 
+/// Pitfall B8.
 /// By its own gateway's address a container of an internal network reached the ports of all others; and anybody theirs.
 #[test]
 fn a_published_port_leads_neither_out_of_an_internal_network_nor_into_one() {
@@ -217,6 +222,7 @@ fn what_the_host_forwards_is_not_masqueraded_by_a_nic_without_an_address() {
     ]);
 }
 
+/// Pitfall B9.
 /// Seed 5267. Question and answer looked the same: an endpoint asked by its gateway's address for a port of its own, from that very port.
 #[test]
 fn an_endpoint_reaches_its_own_published_port_from_that_very_port() {
