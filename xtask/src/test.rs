@@ -20,8 +20,8 @@ use tally::Tally;
 pub struct Test {
     /// Only tests with this in their name, or all of the test program of this name (packet, network, docker …); no lint then.
     filter: Option<String>,
-    /// Only what is also tested under other kernels, under this one, in a virtual machine: 6.1, 6.12 … (without it, all tests here and these
-    /// under 6.1).
+    /// Only what is also tested under other kernels, under this one, in a virtual machine: 6.1, 6.12 …, or the newest
+    /// that apt knows: newest. (Without it, all tests here and these under 6.1.)
     #[arg(long, value_name = "VERSION")]
     kernel: Option<String>,
 }

@@ -33,7 +33,7 @@ const BOOTS: u32 = 3;
 /// Run a command as root under another kernel, in a virtual machine that sees this file tree.
 #[derive(Args)]
 pub struct Run {
-    /// The beginning of the kernel's version, e.g. 6.1 or 6.12.
+    /// The beginning of the kernel's version, e.g. 6.1 or 6.12; or `newest`.
     #[arg(long, default_value = "6.1")]
     kernel: String,
     /// MiB.

@@ -18,6 +18,9 @@ const PROGRAMS: [(&str, &[&str]); 2] = [
     ("packet", &["wire::", "speed::"]),
 ];
 
+/// Random packets: a million are for a real processor.
+const PACKETS: u32 = 20_000;
+
 /// Emulation is ten to twenty times slower.
 const LIMIT: Duration = Duration::from_secs(900);
 
@@ -37,6 +40,7 @@ pub fn run(version: &str, binaries: &[Binary], filter: Option<&str>, tally: &mut
         let skips = left_out.iter().flat_map(|test| ["--skip", test]);
         let shim = repository::target().join("shim/sluice-shim");
         let mut command: Vec<OsString> = vec!["env".into(), format!("SLUICE_SHIM={}", shim.display()).into()];
+        command.push(format!("SLUICE_PACKETS={PACKETS}").into());
         command.push(binary.path.clone().into());
         command.extend(skips.map(OsString::from));
         command.extend(filter.filter(|filter| *filter != name).map(OsString::from));

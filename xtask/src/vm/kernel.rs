@@ -19,8 +19,15 @@ pub struct Kernel {
 
 impl Kernel {
     /// The newest Debian kernel whose version begins with `version` (`6.1`, `6.12`: those of the machine's own apt sources), from the cache if it
-    /// is there.
+    /// is there. `newest` is the newest of all that apt knows.
     pub fn fetch(version: &str) -> Outcome<Self> {
+        let newest;
+        let version = if version == "newest" {
+            newest = newest_version()?;
+            &newest
+        } else {
+            version
+        };
         let directory = cache().join(version);
         if !directory.join("release").exists() {
             download(version, &directory)?;
@@ -106,6 +113,23 @@ fn newest(version: &str) -> Outcome<String> {
     newest_known(version)
 }
 
+/// The first two numbers of the newest kernel that apt knows.
+fn newest_version() -> Outcome<String> {
+    let names = step::output(Command::new("apt-cache").args(["pkgnames", "linux-image-"]))?;
+    let newest = names.lines().filter_map(version_of).max();
+    newest
+        .map(|(major, minor)| format!("{major}.{minor}"))
+        .ok_or_else(|| Failure::new("apt knows no kernel (apt-get update)"))
+}
+
+/// The first two numbers of a package's version, if it is the plain flavour.
+fn version_of(name: &str) -> Option<(u64, u64)> {
+    let [major, minor, ..] = numbers(name)[..] else {
+        return None;
+    };
+    is_image(name, &format!("{major}.{minor}")).then_some((major, minor))
+}
+
 fn newest_known(version: &str) -> Outcome<String> {
     let names = step::output(Command::new("apt-cache").args(["pkgnames", &format!("linux-image-{version}")]))?;
     let mut fitting: Vec<&str> = names.lines().filter(|name| is_image(name, version)).collect();
@@ -153,6 +177,9 @@ mod tests {
         assert!(!is_image("linux-image-6.12.117+deb12-amd64", "6.1"));
         assert!(!is_image("linux-image-6.1.0-56-cloud-amd64", "6.1"));
         assert!(!is_image("linux-image-6.1.0-56-amd64-unsigned", "6.1"));
+        assert_eq!(version_of("linux-image-6.12.117+deb12-amd64"), Some((6, 12)));
+        assert_eq!(version_of("linux-image-amd64"), None);
+        assert_eq!(version_of("linux-image-7.0.1-cloud-amd64"), None);
         assert!(numbers("linux-image-6.1.0-9-amd64") < numbers("linux-image-6.1.0-56-amd64"));
     }
 }
