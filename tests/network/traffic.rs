@@ -29,6 +29,21 @@ pub fn ask(address: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
+/// A server in the host that tells who comes first, and who gives up when nobody does.
+pub fn who_comes(host: &Host, address: &str) -> JoinHandle<SocketAddr> {
+    let listener = host.inside(|| TcpListener::bind(address).unwrap());
+    listener.set_nonblocking(true).unwrap();
+    let address = address.to_owned();
+    std::thread::spawn(move || {
+        let mut peer = None;
+        lab::eventually(&format!("somebody comes to {address}"), 20, || {
+            peer = listener.accept().ok().map(|(_, peer)| peer);
+            peer.is_some()
+        });
+        peer.unwrap()
+    })
+}
+
 /// A server in the host that takes one connection, says nothing, and tells who came and what they sent.
 pub fn accept_one(host: &Host, address: &str) -> JoinHandle<(SocketAddr, Vec<u8>)> {
     let listener = host.inside(|| TcpListener::bind(address).unwrap());
