@@ -16,6 +16,7 @@ pub(crate) mod image;
 mod info;
 mod names;
 pub(crate) mod network;
+mod notice;
 mod sizes;
 mod undo;
 mod usage;
@@ -75,6 +76,7 @@ pub struct Engine {
     volumes: volume::register::Volumes,
     sizes: sizes::Sizes,
     events: events::Events,
+    notices: Arc<notice::Notices>,
     /// The last commit that took places in networks away.
     released: AtomicU64,
     /// What goes on in the background: a watcher per running container, restarts to come.
@@ -110,6 +112,7 @@ impl Engine {
             volumes: Default::default(),
             sizes: Default::default(),
             events: Default::default(),
+            notices: Arc::default(),
             released: AtomicU64::new(0),
             tasks: Mutex::default(),
         });

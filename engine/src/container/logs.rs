@@ -1,22 +1,27 @@
-//! Reads a container's log (Docker's json-file format), and follows it.
+//! Reads a container's log, all the files of it, and follows it.
 
-use std::{io::SeekFrom, path::Path, time::Duration};
+mod files;
+mod line;
+
+use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::Deserialize;
 use sluice_runtime::Stream;
 use tokio::{
-    fs::File,
-    io::{AsyncReadExt, AsyncSeekExt},
+    io::AsyncReadExt,
     sync::{mpsc, watch},
 };
 
 use crate::{
     Engine, EngineError,
+    blocking::blocking,
     container::{directory, held::Life},
     error,
+    notice::{Notice, Notices},
 };
+use files::{Next, Part};
+use line::{Shown, show};
 
 /// Lines of a log or of a stream, as they come.
 pub type Output = mpsc::Receiver<Result<(Stream, Bytes), EngineError>>;
@@ -36,12 +41,12 @@ pub struct LogOptions {
     pub until: Option<Timestamp>,
     /// A time before each line.
     pub timestamps: bool,
+    /// The attributes of the log before each line.
+    pub details: bool,
     /// Only so many lines from the end.
     pub tail: Option<usize>,
 }
 
-/// How often a followed log is looked at.
-const LOOK: Duration = Duration::from_millis(50);
 /// How much is read at a time, bytes.
 const CHUNK: usize = 64 * 1024;
 
@@ -62,9 +67,9 @@ impl Engine {
         }
         let path = directory::log(&self.config.container(&held.id), &container);
         let (sender, receiver) = mpsc::channel(64);
-        let life = held.life();
+        let (life, notices) = (held.life(), self.notices.clone());
         self.in_background(async move {
-            if let Err(error) = read(&path, &options, life, &sender).await {
+            if let Err(error) = read(&path, &options, life, &notices, &sender).await {
                 let _ = sender.send(Err(error)).await;
             }
         });
@@ -80,54 +85,142 @@ enum Done {
     Enough,
 }
 
-async fn read(path: &Path, options: &LogOptions, life: watch::Receiver<Life>, to: &To) -> Result<(), EngineError> {
-    // a container that was never started has no log yet
-    let Some(mut file) = open(path, options, &life, to).await? else {
-        return Ok(());
+async fn read(
+    path: &Path,
+    options: &LogOptions,
+    mut life: watch::Receiver<Life>,
+    notices: &Arc<Notices>,
+    to: &To,
+) -> Result<(), EngineError> {
+    // who follows hears of changes from before the first look
+    let mut notice = match path.parent().filter(|_| options.follow) {
+        Some(directory) => Some(
+            notices
+                .of(directory)
+                .map_err(|why| error::io("watch", directory, &why))?,
+        ),
+        None => None,
     };
-    let trouble = |why: &std::io::Error| error::io("read", path, why);
-    if let Some(lines) = options.tail {
-        let start = start_of_tail(&mut file, lines).await.map_err(|why| trouble(&why))?;
-        file.seek(SeekFrom::Start(start)).await.map_err(|why| trouble(&why))?;
-    }
+    let mut parts = open(path, options).await?.into_iter();
     let mut rest = Vec::new();
-    let mut chunk = vec![0; CHUNK];
+    let mut current = parts.next();
     loop {
+        if let Some(notice) = &mut notice {
+            notice.mark();
+        }
         // asked before the file is: what was written before the end is still read after it
-        let running = life.borrow().running;
-        let read = file.read(&mut chunk).await.map_err(|why| trouble(&why))?;
-        if read > 0 {
-            rest.extend_from_slice(&chunk[..read]);
-            if let Some(Done::Enough) = pass_on(&mut rest, options, to).await {
+        let running = life.borrow_and_update().running;
+        if let Some(part) = current.take() {
+            let (part, done) = read_to_end(part, &mut rest, options, path, to).await?;
+            if let Some(Done::Enough) = done {
                 return Ok(());
             }
-            continue;
+            current = Some(part);
+            if let Some(older) = parts.next() {
+                rest.clear();
+                current = Some(older);
+                continue;
+            }
         }
-        let past = options.until.is_some_and(|until| Timestamp::now() > until);
-        if !options.follow || !running || past || to.is_closed() {
+        if !options.follow || to.is_closed() {
             return Ok(());
         }
-        tokio::time::sleep(LOOK).await;
+        if let Some(next) = next(path, current.as_ref()).await? {
+            // what was written between our last read and the rotation
+            if let Some(part) = current.take()
+                && let (_, Some(Done::Enough)) = read_to_end(part, &mut rest, options, path, to).await?
+            {
+                return Ok(());
+            }
+            // a line is never cut by a rotation: what is left of one is damaged
+            rest.clear();
+            current = Some(next);
+            continue;
+        }
+        if !running || !wait(options, &mut life, notice.as_mut(), to).await {
+            return Ok(());
+        }
     }
 }
 
-/// The log; waits for it when it is to be followed and the container is about to start.
-async fn open(
-    path: &Path,
+/// The parts to be read, each at its beginning or where the tail begins.
+async fn open(path: &Path, options: &LogOptions) -> Result<Vec<Part>, EngineError> {
+    let (path, tail) = (path.to_owned(), options.tail);
+    blocking(move || {
+        let failed = |why: std::io::Error| error::io("read", &path, &why);
+        let mut parts = files::open_all(&path).map_err(failed)?;
+        if let Some(mut lines) = tail {
+            for part in parts.iter_mut().rev() {
+                lines -= part.seek_tail(lines).map_err(failed)?;
+            }
+        }
+        Ok(parts)
+    })
+    .await
+}
+
+async fn next(path: &Path, part: Option<&Part>) -> Result<Option<Part>, EngineError> {
+    let failed = |why: std::io::Error| error::io("read", path, &why);
+    // a look at a small directory; only packed files, which are rare here, take longer
+    let next = match part {
+        Some(part) => match files::after(path, part).map_err(failed)? {
+            Next::Nothing => None,
+            Next::Part(part) => Some(part),
+        },
+        None => files::open_all(path).map_err(failed)?.into_iter().next(),
+    };
+    Ok(next)
+}
+
+/// Waits until there may be more; false: there will be no more.
+async fn wait(options: &LogOptions, life: &mut watch::Receiver<Life>, notice: Option<&mut Notice>, to: &To) -> bool {
+    let changed = async {
+        match notice {
+            Some(notice) => notice.changed().await,
+            None => std::future::pending().await,
+        }
+    };
+    let past = async {
+        match options.until {
+            Some(until) => {
+                let left = until.duration_since(Timestamp::now());
+                tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = changed => true,
+        changed = life.changed() => changed.is_ok(),
+        () = past => false,
+        () = to.closed() => false,
+    }
+}
+
+/// Reads what there is of a part now.
+async fn read_to_end(
+    part: Part,
+    rest: &mut Vec<u8>,
     options: &LogOptions,
-    life: &watch::Receiver<Life>,
+    path: &Path,
     to: &To,
-) -> Result<Option<File>, EngineError> {
+) -> Result<(Part, Option<Done>), EngineError> {
+    let Part { file, .. } = &part;
+    let file = file.try_clone().map_err(|why| error::io("read", path, &why))?;
+    let mut file = tokio::fs::File::from_std(file);
+    let mut chunk = vec![0; CHUNK];
     loop {
-        match File::open(path).await {
-            Ok(file) => return Ok(Some(file)),
-            Err(why) if why.kind() == std::io::ErrorKind::NotFound => {}
-            Err(why) => return Err(error::io("open", path, &why)),
+        let read = file
+            .read(&mut chunk)
+            .await
+            .map_err(|why| error::io("read", path, &why))?;
+        if read == 0 {
+            return Ok((part, None));
         }
-        if !options.follow || !life.borrow().running || to.is_closed() {
-            return Ok(None);
+        rest.extend_from_slice(&chunk[..read]);
+        if let Some(done) = pass_on(rest, options, to).await {
+            return Ok((part, Some(done)));
         }
-        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -151,80 +244,6 @@ async fn pass_on(rest: &mut Vec<u8>, options: &LogOptions, to: &To) -> Option<Do
     None
 }
 
-#[derive(Deserialize)]
-struct Line<'a> {
-    log: std::borrow::Cow<'a, str>,
-    #[serde(default)]
-    stream: std::borrow::Cow<'a, str>,
-    time: std::borrow::Cow<'a, str>,
-}
-
-#[derive(PartialEq, Eq, Debug)]
-enum Shown {
-    Line(Stream, Bytes),
-    No,
-    TooLate,
-}
-
-/// What is shown of a line. One that can't be read (a crash of the host may leave such) is passed over.
-fn show(line: &[u8], options: &LogOptions) -> Shown {
-    let Ok(line) = serde_json::from_slice::<Line<'_>>(line) else {
-        return Shown::No;
-    };
-    let stream = if line.stream == "stderr" {
-        Stream::Stderr
-    } else {
-        Stream::Stdout
-    };
-    let time = line.time.parse::<Timestamp>().ok();
-    if let Some(time) = time {
-        if options.since.is_some_and(|since| time < since) {
-            return Shown::No;
-        }
-        if options.until.is_some_and(|until| time > until) {
-            return Shown::TooLate;
-        }
-    }
-    if !(match stream {
-        Stream::Stdout => options.stdout,
-        Stream::Stderr => options.stderr,
-    }) {
-        return Shown::No;
-    }
-    let text = match (options.timestamps, time) {
-        (true, Some(time)) => format!("{time:.9} {}", line.log),
-        _ => line.log.into_owned(),
-    };
-    Shown::Line(stream, Bytes::from(text))
-}
-
-/// Where the last `lines` lines begin.
-async fn start_of_tail(file: &mut File, lines: usize) -> std::io::Result<u64> {
-    let end = file.seek(SeekFrom::End(0)).await?;
-    if lines == 0 {
-        return Ok(end);
-    }
-    let mut chunk = vec![0; CHUNK];
-    let (mut position, mut found) = (end, 0);
-    while position > 0 {
-        let length = usize::try_from(position).unwrap_or(CHUNK).min(CHUNK);
-        position -= length as u64;
-        file.seek(SeekFrom::Start(position)).await?;
-        file.read_exact(&mut chunk[..length]).await?;
-        for at in (0..length).rev() {
-            let place = position + at as u64;
-            // the newline at the very end closes the last line, it does not begin another
-            if chunk[at] == b'\n' && place + 1 < end {
-                found += 1;
-                if found == lines {
-                    return Ok(place + 1);
-                }
-            }
-        }
-    }
-    Ok(0)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -237,7 +256,9 @@ mod tests {
 
     impl Log {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("sluice-engine-log-{}-{name}", std::process::id()));
+            let directory = std::env::temp_dir().join(format!("sluice-engine-log-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(&directory).unwrap();
+            let path = directory.join("log");
             std::fs::write(&path, "").unwrap();
             Self { path }
         }
@@ -251,6 +272,31 @@ mod tests {
                 .unwrap();
         }
 
+        /// What the shim does: `.1` becomes `.2`, the log `.1`, and a new one is begun.
+        fn rotate(&self) {
+            let numbered = |number: u32, more: &str| self.path.with_extension(format!("{number}{more}"));
+            for number in (1..60).rev() {
+                for more in ["", ".gz"] {
+                    let _ = std::fs::rename(numbered(number, more), numbered(number + 1, more));
+                }
+            }
+            std::fs::rename(&self.path, numbered(1, "")).unwrap();
+            std::fs::write(&self.path, "").unwrap();
+        }
+
+        /// Packs a rotated file as the shim does, its inode in the header.
+        fn pack(&self, number: u32) {
+            use std::os::unix::fs::MetadataExt;
+            let plain = self.path.with_extension(number.to_string());
+            let inode = plain.metadata().unwrap().ino();
+            let packed = std::fs::File::create(plain.with_extension(format!("{number}.gz"))).unwrap();
+            let header = flate2::GzBuilder::new().extra(inode.to_le_bytes());
+            let mut writer = header.write(packed, flate2::Compression::fast());
+            writer.write_all(&std::fs::read(&plain).unwrap()).unwrap();
+            writer.finish().unwrap();
+            std::fs::remove_file(plain).unwrap();
+        }
+
         fn line(&self, text: &str, stream: &str, second: u32) {
             self.write(&format!(
                 "{{\"log\":\"{text}\\n\",\"stream\":\"{stream}\",\"time\":\"2026-01-01T00:00:{second:02}.5Z\"}}\n"
@@ -260,7 +306,7 @@ mod tests {
 
     impl Drop for Log {
         fn drop(&mut self) {
-            let _ = std::fs::remove_file(&self.path);
+            let _ = std::fs::remove_dir_all(self.path.parent().unwrap());
         }
     }
 
@@ -275,7 +321,7 @@ mod tests {
     async fn all(log: &Log, options: LogOptions) -> Vec<String> {
         let (sender, mut receiver) = mpsc::channel(1024);
         let life = watch::channel(Life::default()).1;
-        read(&log.path, &options, life, &sender).await.unwrap();
+        read(&log.path, &options, life, &Arc::default(), &sender).await.unwrap();
         drop(sender);
         let mut lines = Vec::new();
         while let Some(line) = receiver.recv().await {
@@ -411,10 +457,10 @@ mod tests {
         let (sender, mut receiver) = mpsc::channel(16);
         let path = log.path.clone();
         let options = LogOptions { follow: true, ..both() };
-        let reader = tokio::spawn(async move { read(&path, &options, life, &sender).await });
+        let reader = tokio::spawn(async move { read(&path, &options, life, &Arc::default(), &sender).await });
         assert_eq!(&receiver.recv().await.unwrap().unwrap().1[..], b"1\n");
         log.write("{\"log\":\"2\\n\",\"stream\":\"std");
-        tokio::time::sleep(2 * LOOK).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         log.write("out\",\"time\":\"2026-01-01T00:00:02Z\"}\n");
         assert_eq!(&receiver.recv().await.unwrap().unwrap().1[..], b"2\n");
         log.line("3", "stdout", 3);
@@ -422,5 +468,61 @@ mod tests {
         assert_eq!(&receiver.recv().await.unwrap().unwrap().1[..], b"3\n");
         assert!(receiver.recv().await.is_none());
         reader.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn rotated_files_are_read_as_one_log_packed_or_not() {
+        let log = Log::new("rotated");
+        for second in 1..=9 {
+            log.line(&second.to_string(), "stdout", second);
+            if second % 2 == 0 {
+                log.rotate();
+            }
+        }
+        log.pack(3);
+        log.pack(4);
+        assert_eq!(all(&log, both()).await.concat(), "1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+        for (tail, text) in [(0, ""), (1, "9\n"), (4, "6\n7\n8\n9\n"), (6, "4\n5\n6\n7\n8\n9\n")] {
+            let options = LogOptions {
+                tail: Some(tail),
+                ..both()
+            };
+            assert_eq!(all(&log, options).await.concat(), text, "the last {tail}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_follower_misses_nothing_and_sees_nothing_twice_however_often_the_log_is_rotated() {
+        let log = Log::new("chase");
+        let (changes, life) = watch::channel(Life {
+            running: true,
+            ..Default::default()
+        });
+        let (sender, mut receiver) = mpsc::channel(1);
+        let path = log.path.clone();
+        let options = LogOptions { follow: true, ..both() };
+        let reader = tokio::spawn(async move { read(&path, &options, life, &Arc::default(), &sender).await });
+        let mut seen = Vec::new();
+        for round in 0..40 {
+            for line in 0..5 {
+                log.line(&(round * 5 + line).to_string(), "stdout", 1);
+            }
+            // it lags behind by up to a file, which may be packed meanwhile
+            let lag = if round % 3 == 0 { 5 } else { 0 };
+            while seen.len() < (round as usize + 1) * 5 - lag {
+                seen.push(receiver.recv().await.unwrap().unwrap().1);
+            }
+            log.rotate();
+            if round % 4 == 1 {
+                log.pack(1);
+            }
+        }
+        changes.send_modify(|life| life.running = false);
+        while let Some(line) = receiver.recv().await {
+            seen.push(line.unwrap().1);
+        }
+        reader.await.unwrap().unwrap();
+        let expected: Vec<Bytes> = (0..200).map(|line| Bytes::from(format!("{line}\n"))).collect();
+        assert_eq!(seen, expected);
     }
 }

@@ -28,6 +28,7 @@ pub(crate) async fn logs(state: State, Name(name): Name, version: Version, query
         since: query.time("since")?,
         until: query.time("until")?,
         timestamps: query.flag("timestamps"),
+        details: query.flag("details"),
         // `all`, and whatever else is no number.
         tail: query.text("tail").and_then(|tail| tail.parse().ok()),
     };
