@@ -33,6 +33,11 @@ impl Query {
             .is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "no" | "false" | "none"))
     }
 
+    /// As above; when nothing is said, `default`.
+    pub(crate) fn flag_or(&self, name: &str, default: bool) -> bool {
+        self.text(name).map_or(default, |_| self.flag(name))
+    }
+
     /// A whole number.
     pub(crate) fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };

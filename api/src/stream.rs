@@ -5,12 +5,15 @@
 
 use axum::{
     body::Body,
-    extract::Request,
+    extract::{
+        Request,
+        ws::{Message, WebSocketUpgrade},
+    },
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream};
+use futures_util::{SinkExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use hyper_util::rt::TokioIo;
 use sluice_engine::{EngineError, Output};
 use sluice_runtime::{Attachment, Stream};
@@ -19,7 +22,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{serve::Peer, version::Version};
+use crate::{detach::Keys, serve::Peer, version::Version};
 
 /// Since this version the type of a multiplexed stream says that it is one.
 const NAMES_MULTIPLEXED: Version = Version(42);
@@ -51,6 +54,14 @@ pub(crate) struct Conversation {
     pub(crate) past: Option<Output>,
     pub(crate) wanted: Wanted,
     pub(crate) framing: Framing,
+    /// With a terminal: the keys a client leaves with, and what is done then.
+    pub(crate) leave: Option<Leave>,
+}
+
+/// How a client leaves a terminal.
+pub(crate) struct Leave {
+    pub(crate) keys: Keys,
+    pub(crate) tell: Box<dyn FnOnce() + Send>,
 }
 
 // === impl Framing ===
@@ -182,6 +193,53 @@ impl Conversation {
         response
     }
 
+    /// Begins it on a WebSocket: each message is a piece of a stream, as it is.
+    pub(crate) fn begin_socket(mut self, upgrade: WebSocketUpgrade) -> Response {
+        self.framing = Framing::Raw;
+        upgrade.on_upgrade(async move |socket| {
+            let (mut to_client, mut from_client) = socket.split();
+            let (near, far) = tokio::io::duplex(64 << 10);
+            let (reader, writer) = tokio::io::split(near);
+            let (mut output, mut input) = tokio::io::split(far);
+            let hearing = async {
+                let mut buffer = BytesMut::new();
+                loop {
+                    buffer.reserve(16 << 10);
+                    match output.read_buf(&mut buffer).await {
+                        Ok(count) if count > 0 => {}
+                        _ => break,
+                    }
+                    if to_client.send(Message::Binary(buffer.split().freeze())).await.is_err() {
+                        return;
+                    }
+                }
+                // A client that is gone already needs no good-bye.
+                let _ = to_client.close().await;
+            };
+            let (hang_up, hung_up) = tokio::sync::oneshot::channel::<()>();
+            let saying = async move {
+                let _hang_up = hang_up;
+                while let Some(Ok(message)) = from_client.next().await {
+                    let piece = match message {
+                        Message::Text(text) => Bytes::from(text),
+                        Message::Binary(bytes) => bytes,
+                        Message::Close(_) => return,
+                        _ => continue,
+                    };
+                    if input.write_all(&piece).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            let held = self.hold(reader, writer, async {
+                let _ = hung_up.await;
+            });
+            tokio::join!(held, hearing, async {
+                saying.await;
+            });
+        })
+    }
+
     /// Both directions until the process has said all, or the client is gone.
     async fn hold(
         self,
@@ -194,6 +252,7 @@ impl Conversation {
             past,
             wanted,
             framing,
+            leave,
         } = self;
         let (stdin, output, past) = match process {
             None => (None, None, past),
@@ -213,7 +272,15 @@ impl Conversation {
         };
         let saying = async {
             match stdin {
-                Some(stdin) if wanted.stdin => say(reader, stdin).await,
+                Some(stdin) if wanted.stdin => match leave {
+                    None => say(reader, stdin).await,
+                    Some(leave) => {
+                        if type_in(reader, stdin, leave.keys).await {
+                            (leave.tell)();
+                            return;
+                        }
+                    }
+                },
                 // Kept, not closed: another client may be the one who speaks.
                 other => {
                     let _kept = other;
@@ -271,6 +338,41 @@ async fn say(mut reader: impl AsyncRead + Unpin, mut stdin: Box<dyn AsyncWrite +
         tracing::debug!(%error, "stdin of a process or its client is gone");
     }
     let _ = stdin.shutdown().await;
+}
+
+/// The end of what is typed is not the end of a terminal: others may type too. True: the client has left by its keys.
+async fn type_in(
+    mut reader: impl AsyncRead + Unpin,
+    mut stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    keys: Keys,
+) -> bool {
+    let mut watch = keys.watch();
+    let (mut typed, mut input) = (vec![0; 4 << 10], Vec::new());
+    let left = loop {
+        let count = match reader.read(&mut typed).await {
+            Ok(0) | Err(_) => break false,
+            Ok(count) => count,
+        };
+        input.clear();
+        let left = watch.take(&typed[..count], &mut input);
+        let written = async {
+            stdin.write_all(&input).await?;
+            stdin.flush().await
+        };
+        if let Err(error) = written.await {
+            tracing::debug!(%error, "the terminal of a process is gone");
+            break false;
+        }
+        if left {
+            break true;
+        }
+    };
+    if !left {
+        // Kept, not closed, until the process ends or the client is gone.
+        let _kept = stdin;
+        std::future::pending::<()>().await;
+    }
+    left
 }
 
 /// A request's body as something to read from.

@@ -41,9 +41,11 @@ impl Event {
 impl EventFilter {
     /// Is this event wanted? (The times are the bus's business.)
     pub(crate) fn wants(&self, event: &Event) -> bool {
-        self.filters
-            .iter()
-            .all(|(key, values)| values.is_empty() || values.iter().any(|value| holds(event, key, value)))
+        self.filters.iter().all(|(key, values)| {
+            // of labels all are wanted, as in Docker
+            let of_labels = key == "label" && values.iter().all(|value| holds(event, key, value));
+            values.is_empty() || of_labels || (key != "label" && values.iter().any(|value| holds(event, key, value)))
+        })
     }
 }
 
@@ -69,10 +71,11 @@ fn holds(event: &Event, key: &str, value: &str) -> bool {
     }
 }
 
+/// By the beginning of its id or name, as Docker finds it.
 fn is_named(event: &Event, value: &str) -> bool {
-    event.id == value
-        || (!value.is_empty() && event.id.starts_with(value))
-        || event.attribute("name") == Some(value.trim_start_matches('/'))
+    let value = value.trim_start_matches('/');
+    !value.is_empty()
+        && (event.id.starts_with(value) || event.attribute("name").is_some_and(|name| name.starts_with(value)))
 }
 
 /// `nginx` finds `nginx:latest` and every other tag, as in Docker.
@@ -120,10 +123,10 @@ mod tests {
 
     #[test]
     fn containers_are_found_by_name_and_id_and_images_with_and_without_tag() {
-        for wanted in ["web", "/web", "abcdef", "abc"] {
+        for wanted in ["web", "/web", "we", "abcdef", "abc"] {
             assert!(filter(&[("container", &[wanted])]).wants(&event()), "{wanted}");
         }
-        assert!(!filter(&[("container", &["we"])]).wants(&event()));
+        assert!(!filter(&[("container", &["eb"])]).wants(&event()));
         assert!(filter(&[("image", &["nginx"])]).wants(&event()));
         assert!(!filter(&[("image", &["ngin"])]).wants(&event()));
     }
@@ -133,5 +136,6 @@ mod tests {
         assert!(filter(&[("label", &["tier"])]).wants(&event()));
         assert!(filter(&[("label", &["tier=front"])]).wants(&event()));
         assert!(!filter(&[("label", &["tier=back"])]).wants(&event()));
+        assert!(!filter(&[("label", &["tier", "zone"])]).wants(&event()), "all of them");
     }
 }

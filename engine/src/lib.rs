@@ -47,6 +47,8 @@ pub use container::{
     inspect::ContainerView,
     list::ListFilter,
     logs::{LogOptions, Output},
+    prune::{PruneFilter, PrunedContainers},
+    stats::{Direction, Often, Traffic, Usage, UsageView},
     wait::WaitCondition,
 };
 pub use error::{EngineError, Kind};
@@ -77,6 +79,8 @@ pub struct Engine {
     sizes: sizes::Sizes,
     events: events::Events,
     notices: Arc<notice::Notices>,
+    /// Held while containers are pruned.
+    pruning: tokio::sync::Mutex<()>,
     /// The last commit that took places in networks away.
     released: AtomicU64,
     /// What goes on in the background: a watcher per running container, restarts to come.
@@ -113,6 +117,7 @@ impl Engine {
             sizes: Default::default(),
             events: Default::default(),
             notices: Arc::default(),
+            pruning: Default::default(),
             released: AtomicU64::new(0),
             tasks: Mutex::default(),
         });

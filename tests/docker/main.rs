@@ -1,6 +1,7 @@
 //! The engine as people meet it, by the stock docker CLI.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod attach;
 mod bad_input;
 mod exec;
 mod files;
@@ -9,6 +10,7 @@ mod hostile_archives;
 mod images;
 mod leftovers;
 mod lifecycle;
+mod looking;
 mod many;
 mod networks;
 mod restarts;

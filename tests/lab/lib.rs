@@ -16,6 +16,7 @@ mod patience;
 mod ran;
 mod ready;
 mod snapshot;
+mod terminal;
 
 pub use daemon::{Daemon, Engine};
 pub use docker::Docker;
@@ -27,6 +28,7 @@ pub use patience::{eventually, patience};
 pub use ran::Ran;
 pub use ready::start;
 pub use snapshot::Snapshot;
+pub use terminal::Terminal;
 
 /// Says that the test cannot run here and why; `cargo xtask test` counts it as skipped, not as passed.
 pub fn skipped(why: &str) {

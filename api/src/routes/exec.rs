@@ -11,11 +11,12 @@ use sluice_model::container::Phase;
 
 use crate::{
     body,
+    detach::Keys,
     error::Answer,
     name::Name,
     query::Query,
     routes::{State, container::life::size},
-    stream::{Conversation, Framing, Process, Wanted},
+    stream::{Conversation, Framing, Leave, Process, Wanted},
     version::Version,
     wire::exec::{self, Create, Start},
 };
@@ -40,6 +41,9 @@ pub(crate) async fn start(state: State, Name(id): Name, version: Version, mut re
         state.start_exec(&id).await?;
         return Ok(StatusCode::OK.into_response());
     }
+    let keys = Keys::parse(&asked.detach_keys)?;
+    let engine = state.0.clone();
+    let session = id.clone();
     let wanted = Wanted {
         stdin: asked.attach_stdin,
         stdout: asked.attach_stdout,
@@ -56,18 +60,23 @@ pub(crate) async fn start(state: State, Name(id): Name, version: Version, mut re
             == Phase::Running;
     let process: Process = if startable {
         // Started when the client listens. What goes wrong then is told on the stream, and its exit code (126, 127) is the session's.
-        Box::pin(async move { state.start_exec(&id).await })
+        Box::pin(async move { state.start_exec(&session).await })
     } else {
         // The engine says why not.
         let process = state.start_exec(&id).await?;
         Box::pin(async { Ok(process) })
     };
     let framing = Framing::of_terminal(asked.tty);
+    let leave = asked.tty.then(|| Leave {
+        keys,
+        tell: Box::new(move || engine.exec_client_detached(&id)),
+    });
     Ok(Conversation {
         process: Some(process),
         past: None,
         wanted,
         framing,
+        leave,
     }
     .begin(request, version))
 }

@@ -6,6 +6,7 @@ pub(crate) mod host_config;
 pub(crate) mod inspect;
 pub(crate) mod networks;
 pub(crate) mod ports;
+pub(crate) mod stats;
 pub(crate) mod summary;
 
 #[cfg(test)]

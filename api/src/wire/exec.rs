@@ -20,6 +20,7 @@ pub(crate) struct Create {
     privileged: bool,
     user: String,
     working_dir: String,
+    detach_keys: String,
 }
 
 /// What `POST /exec/{id}/start` brings.
@@ -49,6 +50,7 @@ impl Create {
             attach_stdout: self.attach_stdout,
             attach_stderr: self.attach_stderr,
             privileged: self.privileged,
+            detach_keys: self.detach_keys,
         })
     }
 }

@@ -61,7 +61,7 @@ pub(crate) fn info_document(info: &Info) -> Value {
         "Driver": "overlay2",
         "DriverStatus": [["Native Overlay Diff", "true"]],
         "DockerRootDir": info.data_root.display().to_string(),
-        "Plugins": { "Volume": [], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "none"] },
+        "Plugins": { "Volume": [], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "local", "none"] },
         "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": info.cgroup_version.to_string(),

@@ -58,7 +58,17 @@ impl Engine {
         if !held.look(|container| container.state.is_alive()) {
             return Err(EngineError::conflict(format!("Container {} is not running", held.id)));
         }
-        Ok(self.runtime.resize(held.id.as_str(), None, rows, columns).await?)
+        self.runtime.resize(held.id.as_str(), None, rows, columns).await?;
+        let size = [("height", rows.to_string()), ("width", columns.to_string())];
+        self.tell(&held, "resize", &size);
+        Ok(())
+    }
+
+    /// A client has left by its detach keys.
+    pub fn client_detached(&self, name: &str) {
+        if let Ok(held) = self.containers.find(name) {
+            self.tell(&held, "detach", &[]);
+        }
     }
 
     /// Joins those who attached early to the process, which waits to be started.

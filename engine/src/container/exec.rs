@@ -44,6 +44,8 @@ pub struct CreateExec {
     pub attach_stderr: bool,
     /// All rights.
     pub privileged: bool,
+    /// The keys that a client leaves a terminal with, unless it says others; empty: ctrl-p ctrl-q.
+    pub detach_keys: String,
 }
 
 /// An exec session, for those who look.
@@ -61,7 +63,12 @@ pub struct ExecView {
     pub exit_code: Option<i32>,
     /// The host's pid; 0: none.
     pub pid: u32,
+    /// When it ended.
+    pub ended: Option<std::time::Instant>,
 }
+
+/// How long an ended session is remembered for those who ask late, as in Docker.
+const REMEMBERED: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// Sessions, in memory: a restarted daemon has none, as Docker's.
 #[derive(Default)]
@@ -135,8 +142,12 @@ impl Engine {
             running: false,
             exit_code: None,
             pid: 0,
+            ended: None,
         };
-        self.execs.lock().insert(id.clone(), view);
+        let mut all = self.execs.lock();
+        all.retain(|_, view| view.ended.is_none_or(|ended| ended.elapsed() < REMEMBERED));
+        all.insert(id.clone(), view);
+        drop(all);
         Ok(id)
     }
 
@@ -165,9 +176,10 @@ impl Engine {
                 } else {
                     128
                 };
-                engine
-                    .execs
-                    .change(&view.id, |view| (view.running, view.exit_code) = (false, Some(code)));
+                engine.execs.change(&view.id, |view| {
+                    (view.running, view.exit_code) = (false, Some(code));
+                    view.ended = Some(std::time::Instant::now());
+                });
             }
             result
         })
@@ -227,6 +239,7 @@ impl Engine {
                     });
                 engine.execs.change(&id, |view| {
                     (view.running, view.exit_code, view.pid) = (false, Some(code), 0);
+                    view.ended = Some(std::time::Instant::now());
                 });
                 engine.tell(
                     &held,
@@ -256,6 +269,15 @@ impl Engine {
     pub async fn resize_exec(&self, exec: &str, rows: u16, columns: u16) -> Result<(), EngineError> {
         let view = self.execs.get(exec)?;
         Ok(self.runtime.resize(&view.container, Some(exec), rows, columns).await?)
+    }
+
+    /// A client has left the session by its detach keys.
+    pub fn exec_client_detached(&self, exec: &str) {
+        if let Ok(view) = self.execs.get(exec)
+            && let Ok(held) = self.containers.find(&view.container)
+        {
+            self.tell(&held, "exec_detach", &[("execID", exec.to_owned())]);
+        }
     }
 
     /// An exec session.

@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
+use sluice_engine::PruneFilter;
 
 use crate::{
     body::Json,
@@ -9,7 +10,8 @@ use crate::{
     name::Name,
     query::Query,
     routes::State,
-    wire::container::create::Create,
+    time,
+    wire::{container::create::Create, null_if_empty},
 };
 
 /// `POST /containers/create?name=`
@@ -26,6 +28,27 @@ pub(crate) async fn create(
         StatusCode::CREATED,
         axum::Json(json!({ "Id": created.id, "Warnings": warnings })),
     ))
+}
+
+/// `POST /containers/prune?filters=`: `until`, `label`, `label!`.
+pub(crate) async fn prune(state: State, query: Query) -> Answer<axum::Json<Value>> {
+    let filters = query.filters()?;
+    filters.only(&["until", "label", "label!"])?;
+    let until = match filters.values("until").as_slice() {
+        [] => None,
+        [until] => time::moment(until).map_err(ApiError::invalid)?,
+        _ => return Err(ApiError::invalid("more than one until filter specified")),
+    };
+    let filter = PruneFilter {
+        until,
+        labels: filters.values("label"),
+        without_labels: filters.values("label!"),
+    };
+    let pruned = state.prune_containers(filter).await?;
+    Ok(axum::Json(json!({
+        "ContainersDeleted": null_if_empty(&pruned.containers),
+        "SpaceReclaimed": pruned.reclaimed,
+    })))
 }
 
 /// `DELETE /containers/{id}?force=&v=`

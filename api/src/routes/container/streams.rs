@@ -2,21 +2,26 @@
 
 use axum::{
     body::Body,
-    extract::Request,
+    extract::{
+        Request,
+        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
     http::header,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use serde_json::json;
-use sluice_engine::{LogOptions, WaitCondition};
+use sluice_engine::{LogOptions, Often, WaitCondition};
 
 use crate::{
+    detach::Keys,
     error::{Answer, ApiError},
     name::Name,
     query::Query,
     routes::State,
-    stream::{self, Conversation, Framing, Process, Wanted},
+    stream::{self, Conversation, Framing, Leave, Process, Wanted},
     version::Version,
+    wire,
 };
 
 /// `GET /containers/{id}/logs?follow=&stdout=&stderr=&since=&until=&timestamps=&tail=`
@@ -40,7 +45,21 @@ pub(crate) async fn logs(state: State, Name(name): Name, version: Version, query
     Ok(stream::log(output, Framing::of_terminal(tty), version))
 }
 
-/// `POST /containers/{id}/attach?stream=&stdin=&stdout=&stderr=&logs=`
+/// `GET /containers/{id}/stats?stream=&one-shot=`
+pub(crate) async fn stats(state: State, Name(name): Name, query: Query) -> Answer<Response> {
+    let often = match (query.flag_or("stream", true), query.flag("one-shot")) {
+        (true, true) => {
+            return Err(ApiError::invalid("cannot have stream=true and one-shot=true"));
+        }
+        (true, false) => Often::EverySecond,
+        (false, true) => Often::Once,
+        (false, false) => Often::Compared,
+    };
+    let views = state.stats(&name, often).await?;
+    Ok(stream::lines(views, |view| wire::container::stats::line(&view)))
+}
+
+/// `POST /containers/{id}/attach?stream=&stdin=&stdout=&stderr=&logs=&detachKeys=`
 pub(crate) async fn attach(
     state: State,
     Name(name): Name,
@@ -48,11 +67,27 @@ pub(crate) async fn attach(
     query: Query,
     request: Request,
 ) -> Answer<Response> {
+    Ok(conversation(&state, name, &query).await?.begin(request, version))
+}
+
+/// `GET /containers/{id}/attach/ws`: the same by WebSocket.
+pub(crate) async fn attach_socket(
+    state: State,
+    Name(name): Name,
+    query: Query,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Answer<Response> {
+    let upgrade = upgrade.map_err(|why| ApiError::invalid(format!("a WebSocket is wanted here: {why}")))?;
+    Ok(conversation(&state, name, &query).await?.begin_socket(upgrade))
+}
+
+async fn conversation(state: &State, name: String, query: &Query) -> Answer<Conversation> {
     let wanted = Wanted {
         stdin: query.flag("stdin"),
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
     };
+    let keys = Keys::parse(query.text("detachKeys").unwrap_or_default())?;
     let config = state.inspect_container(&name, false).await?.container.config;
     let process: Option<Process> = if query.flag("stream") {
         let process = state.attach_container(&name).await?;
@@ -70,14 +105,17 @@ pub(crate) async fn attach(
     } else {
         None
     };
-    let framing = Framing::of_terminal(config.tty);
+    let engine = state.0.clone();
     Ok(Conversation {
         process,
         past,
         wanted,
-        framing,
-    }
-    .begin(request, version))
+        framing: Framing::of_terminal(config.tty),
+        leave: config.tty.then(|| Leave {
+            keys,
+            tell: Box::new(move || engine.client_detached(&name)),
+        }),
+    })
 }
 
 /// `POST /containers/{id}/wait?condition=`. The headers go out at once, so that a client knows that we wait before it starts the container; the
