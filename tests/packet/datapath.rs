@@ -10,11 +10,13 @@ use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use sluice_datapath_common::config::Config;
 use sluice_datapath_common::counter::Counter;
 use sluice_datapath_common::drop::{Direction, DropKey, DropReason};
+use sluice_datapath_common::endpoint::{Endpoint, EndpointKey};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::{FragmentKey, FragmentPorts, RING, RINGS};
-use sluice_datapath_common::publish::reserved_at;
+use sluice_datapath_common::publish::{Publication, PublishKey, reserved_at};
 use sluice_datapath_common::socket::{SocketPeer, SocketPeerKey};
-use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6Address, programs};
+use sluice_datapath_common::uplink::{LocalAddress, Uplink};
+use sluice_datapath_common::{Family, Ipv4, Ipv4Address, Ipv6, Ipv6Address, programs};
 
 use crate::frame::Frame;
 
@@ -43,8 +45,15 @@ pub struct Datapath {
 /// Where `cargo xtask build` puts the object.
 const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/sluice-datapath.o");
 
-/// The tables are small here: most tests leave a handful of entries, and one fills `FLOWS4`.
-const SIZES: [(&str, u32); 3] = [("FLOWS4", 64), ("OPENING4", 512), ("PUBLISHED4", 64)];
+/// The tables are small here: most tests leave a handful of entries, and one fills `FLOWS4` or its twin.
+const SIZES: [(&str, u32); 6] = [
+    ("FLOWS4", 64),
+    ("FLOWS6", 64),
+    ("OPENING4", 512),
+    ("OPENING6", 512),
+    ("PUBLISHED4", 64),
+    ("PUBLISHED6", 64),
+];
 
 impl Datapath {
     /// Loads every program with what it knows of the host.
@@ -251,15 +260,9 @@ impl Datapath {
 
     /// Empties every table that a test or a program may have written to.
     pub fn clear(&mut self) {
-        self.clear_hash::<FlowKey<Ipv4>, Flow<Ipv4>>("FLOWS4");
-        self.clear_hash::<FlowKey<Ipv4>, Flow<Ipv4>>("OPENING4");
-        self.clear_hash::<FragmentKey<Ipv4>, FragmentPorts>("FRAGMENTS4");
-        self.clear_hash::<SocketPeerKey<Ipv4>, SocketPeer<Ipv4>>("PEERS4");
+        self.clear_family::<Ipv4>("4");
+        self.clear_family::<Ipv6>("6");
         self.clear_hash::<u32, sluice_datapath_common::endpoint::Attachment>("ATTACHMENTS");
-        self.clear_hash::<sluice_datapath_common::endpoint::EndpointKey<Ipv4>, sluice_datapath_common::endpoint::Endpoint>("ENDPOINTS4");
-        self.clear_hash::<Ipv4Address, sluice_datapath_common::uplink::LocalAddress>("LOCAL4");
-        self.clear_hash::<u32, sluice_datapath_common::uplink::Uplink<Ipv4>>("UPLINKS4");
-        self.clear_hash::<sluice_datapath_common::publish::PublishKey<Ipv4>, sluice_datapath_common::publish::Publication<Ipv4>>("PUBLISHED4");
         for slot in 0..sluice_datapath_common::publish::RESERVED_WORDS {
             if self.slot::<u64>("RESERVED", slot) != 0 {
                 self.set("RESERVED", slot, 0u64);
@@ -290,6 +293,29 @@ impl Datapath {
         for piece in used.iter().flat_map(|ring| ring * RING..(ring + 1) * RING) {
             held.set(piece, [0; 1584], 0).unwrap();
         }
+    }
+
+    fn clear_family<F: Family<Address: Pod>>(&mut self, family: &str)
+    where
+        FlowKey<F>: Pod,
+        Flow<F>: Pod,
+        FragmentKey<F>: Pod,
+        SocketPeerKey<F>: Pod,
+        SocketPeer<F>: Pod,
+        EndpointKey<F>: Pod,
+        Uplink<F>: Pod,
+        PublishKey<F>: Pod,
+        Publication<F>: Pod,
+    {
+        let name = |table: &str| format!("{table}{family}");
+        self.clear_hash::<FlowKey<F>, Flow<F>>(&name("FLOWS"));
+        self.clear_hash::<FlowKey<F>, Flow<F>>(&name("OPENING"));
+        self.clear_hash::<FragmentKey<F>, FragmentPorts>(&name("FRAGMENTS"));
+        self.clear_hash::<SocketPeerKey<F>, SocketPeer<F>>(&name("PEERS"));
+        self.clear_hash::<EndpointKey<F>, Endpoint>(&name("ENDPOINTS"));
+        self.clear_hash::<F::Address, LocalAddress>(&name("LOCAL"));
+        self.clear_hash::<u32, Uplink<F>>(&name("UPLINKS"));
+        self.clear_hash::<PublishKey<F>, Publication<F>>(&name("PUBLISHED"));
     }
 
     fn clear_hash<K: Pod, V: Pod>(&mut self, map: &str) {

@@ -34,20 +34,6 @@ fn a_veth_of_no_endpoint_gets_nothing_through() {
 }
 
 #[test]
-fn ipv6_is_dropped_while_the_network_has_none() {
-    let mut scene = scene::set();
-    let mut frame = [&GATEWAY_MAC[..], &WEB.mac[..], &[0x86, 0xdd][..]].concat();
-    frame.extend([0x60; 60]);
-    let outcome = scene.run(FROM_CONTAINER, WEB.ifindex, &Frame(frame));
-    scene.assert_dropped(
-        &outcome,
-        DropReason::FamilyDisabled,
-        Direction::FromContainer,
-        WEB.number,
-    );
-}
-
-#[test]
 fn an_unknown_ether_type_is_dropped() {
     let mut scene = scene::set();
     let mut frame = [&GATEWAY_MAC[..], &WEB.mac[..], &[0x88, 0xcc][..]].concat();

@@ -15,9 +15,11 @@ mod frame;
 mod listener;
 mod reference;
 mod scene;
+mod twin;
 
 mod arp;
 mod errors;
+mod families;
 mod fragments;
 mod hairpin;
 mod host;

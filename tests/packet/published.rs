@@ -125,7 +125,7 @@ fn only_a_syn_opens_a_published_connection() {
 #[test]
 fn a_socket_of_the_host_keeps_what_is_its_own() {
     let mut scene = scene::set();
-    let _socket = std::net::UdpSocket::bind((NIC_ADDRESS, 8080)).unwrap();
+    let _socket = scene::bind_udp(NIC_ADDRESS, 8080);
     scene.publish(ANY, 8080, UDP, WEB, 80);
     scene
         .world_says(&Packet::udp((CLIENT, 5000), (NIC_ADDRESS, 8080)))

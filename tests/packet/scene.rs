@@ -8,7 +8,7 @@
 //! ```
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::ops::{Deref, DerefMut};
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard};
@@ -25,6 +25,7 @@ use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6Address, programs};
 
 use crate::datapath::{Datapath, Outcome, Verdict};
 use crate::frame::{Frame, Mac, Packet};
+use crate::twin;
 
 /// An endpoint of the scene.
 #[derive(Clone, Copy, Debug)]
@@ -327,6 +328,12 @@ impl Outcome {
     }
 }
 
+/// A socket of the host, of both families.
+pub fn bind_udp(address: Ipv4Addr, port: u16) -> [UdpSocket; 2] {
+    [IpAddr::from(address), IpAddr::from(twin::of(address))]
+        .map(|address| UdpSocket::bind((address, port)).unwrap_or_else(|error| panic!("bind {address}: {error}")))
+}
+
 /// The key of a flow.
 pub fn key(scope: u32, protocol: u8, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> FlowKey<Ipv4> {
     FlowKey {
@@ -390,9 +397,19 @@ pub fn furnish() -> File {
         pair("vms0", VM_BRIDGE, VM_BRIDGE_MAC);
         lines += "link add sluice0-dp index 22 address 02:42:00:00:00:03 type veth peer name sluice0 index 21\n";
         lines += "link set sluice0 address 02:42:00:00:00:02\nlink set sluice0 up\nlink set sluice0-dp up\n";
-        lines += "addr add 10.9.0.1/24 dev sluice0\naddr add 10.8.0.1/24 dev sluice0\n";
-        lines += "addr add 192.0.2.1/24 dev nic0\naddr add 198.51.100.1/24 dev nic1\naddr add 172.30.0.1/24 dev vms0\n";
-        lines += "route add default via 192.0.2.254\nroute add unreachable 100.64.0.0/10\n";
+        for (address, device) in [
+            (GATEWAY, "sluice0"),
+            (OTHER_GATEWAY, "sluice0"),
+            (NIC_ADDRESS, "nic0"),
+            (SECOND_ADDRESS, "nic1"),
+            (Ipv4Addr::new(172, 30, 0, 1), "vms0"),
+        ] {
+            let twin = twin::of(address);
+            lines += &format!("addr add {address}/24 dev {device}\naddr add {twin}/120 dev {device} nodad\n");
+        }
+        let (router, nowhere) = (twin::of(ROUTER), twin::of(Ipv4Addr::new(100, 64, 0, 0)));
+        lines += &format!("route add default via {ROUTER}\nroute add default via {router}\n");
+        lines += &format!("route add unreachable 100.64.0.0/10\nroute add unreachable {nowhere}/106\n");
         for line in lines.lines() {
             let ip = Command::new("ip").args(line.split(' ')).output().expect("run ip");
             assert!(
@@ -402,7 +419,10 @@ pub fn furnish() -> File {
             );
         }
         // /proc/sys/net shows the network namespace of whoever looks.
-        std::fs::write("/proc/sys/net/ipv4/conf/sluice0/forwarding", "1").expect("let sluice0 forward");
+        for family in ["ipv4", "ipv6"] {
+            let path = format!("/proc/sys/net/{family}/conf/sluice0/forwarding");
+            std::fs::write(path, "1").expect("let sluice0 forward");
+        }
         File::open("/proc/thread-self/ns/net").expect("open the namespace")
     });
     made.join().expect("furnish the scene")

@@ -113,7 +113,7 @@ fn a_published_port_is_not_given_away() {
 #[test]
 fn a_port_with_a_socket_of_the_host_is_not_given_away() {
     let mut scene = scene::set();
-    let _socket = std::net::UdpSocket::bind((NIC_ADDRESS, KEPT)).unwrap();
+    let _socket = scene::bind_udp(NIC_ADDRESS, KEPT);
     let frame = scene.says(WEB, &Packet::udp((WEB.address, KEPT), (SERVER, 53))).sent();
     assert_ne!(frame.source_port(), KEPT);
     let other = scene

@@ -1,0 +1,244 @@
+//! The programs and their tables as the tests of IPv4 know them, with IPv6 behind.
+
+use std::any::Any;
+use std::ops::{Deref, DerefMut};
+
+use aya::Pod;
+use sluice_datapath_common::config::Config;
+use sluice_datapath_common::endpoint::{Attachment, EndpointKey};
+use sluice_datapath_common::flow::{Flow, FlowKey};
+use sluice_datapath_common::network::{
+    NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_ROUTED, NETWORK_ROUTED6, Network,
+};
+use sluice_datapath_common::publish::{Publication, PublishKey};
+use sluice_datapath_common::uplink::Uplink;
+use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6, Ipv6Address};
+
+use crate::frame::Frame;
+pub use crate::programs::{Outcome, Verdict};
+use crate::{programs, translate, twin};
+
+pub struct Datapath(programs::Datapath);
+
+impl Datapath {
+    pub fn load(config: &Config) -> Self {
+        Self(programs::Datapath::load(config))
+    }
+
+    pub fn run(&mut self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
+        let sent = Frame(translate::to_six(&frame.0));
+        let outcome = self.0.run(program, ifindex, &sent);
+        let frame = match outcome.frame == sent {
+            true => frame.clone(),
+            false => Frame(translate::to_four(&outcome.frame.0, &frame.0)),
+        };
+        Outcome { frame, ..outcome }
+    }
+
+    /// The same for a frame that is of IPv6 already.
+    pub fn run_six(&mut self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
+        self.0.run(program, ifindex, frame)
+    }
+
+    pub fn insert<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) {
+        match map {
+            "ENDPOINTS4" => self.0.insert("ENDPOINTS6", endpoint_key(cast(key)), value),
+            "LOCAL4" => self.0.insert("LOCAL6", address(cast(key)), value),
+            "UPLINKS4" => self.0.insert("UPLINKS6", key, uplink(cast(value))),
+            "PUBLISHED4" => self
+                .0
+                .insert("PUBLISHED6", publish_key(cast(key)), publication(cast(value))),
+            "ATTACHMENTS" => self.0.insert(map, key, attachment(cast(value))),
+            _ => self.0.insert(map, key, value),
+        }
+    }
+
+    pub fn remove<K: Pod, V: Pod>(&mut self, map: &str, key: K) {
+        match map {
+            "ENDPOINTS4" => self.0.remove::<_, V>("ENDPOINTS6", endpoint_key(cast(key))),
+            "LOCAL4" => self.0.remove::<_, V>("LOCAL6", address(cast(key))),
+            "UPLINKS4" => self.0.remove::<_, Uplink<Ipv6>>("UPLINKS6", key),
+            "PUBLISHED4" => self
+                .0
+                .remove::<_, Publication<Ipv6>>("PUBLISHED6", publish_key(cast(key))),
+            "FLOWS4" => self.0.remove::<_, Flow<Ipv6>>("FLOWS6", flow_key(cast(key))),
+            "OPENING4" => self.0.remove::<_, Flow<Ipv6>>("OPENING6", flow_key(cast(key))),
+            _ => self.0.remove::<K, V>(map, key),
+        }
+    }
+
+    pub fn set<V: Pod>(&mut self, map: &str, index: u32, value: V) {
+        match map {
+            "NETWORKS" => self.0.set(map, index, network(cast(value))),
+            _ => self.0.set(map, index, value),
+        }
+    }
+
+    pub fn reserve(&mut self, port: u16, protocol: u8) {
+        self.0.reserve_for(libc::AF_INET6 as u8, port, protocol);
+    }
+
+    pub fn insert_subnet(&mut self, prefix: Ipv4Address, bits: u32, network: u32) {
+        self.0
+            .insert_subnet6(address(prefix), twin::PREFIX_BITS + bits, network);
+    }
+
+    pub fn flows(&mut self, map: &str) -> Vec<(FlowKey<Ipv4>, Flow<Ipv4>)> {
+        let twin = map.replace('4', "6");
+        let flows: Vec<(FlowKey<Ipv6>, Flow<Ipv6>)> = self.0.entries(&twin);
+        flows
+            .into_iter()
+            .map(|(key, flow)| (key_of(&key), flow_of(&flow)))
+            .collect()
+    }
+}
+
+/// A value of a type that the caller knows, though the compiler does not.
+fn cast<T: Any, U: Any + Copy>(value: T) -> U {
+    *(&value as &dyn Any)
+        .downcast_ref::<U>()
+        .unwrap_or_else(|| panic!("{} is no {}", std::any::type_name::<T>(), std::any::type_name::<U>()))
+}
+
+fn address(address: Ipv4Address) -> Ipv6Address {
+    twin::of(address.into()).into()
+}
+
+fn address_of(address: Ipv6Address) -> Ipv4Address {
+    translate::untwin(address.into()).into()
+}
+
+/// 58 for 1, and back.
+fn protocol(protocol: u8) -> u8 {
+    match protocol {
+        1 => 58,
+        58 => 1,
+        other => other,
+    }
+}
+
+fn endpoint_key(key: EndpointKey<Ipv4>) -> EndpointKey<Ipv6> {
+    EndpointKey {
+        network: key.network,
+        address: address(key.address),
+    }
+}
+
+fn uplink(uplink: Uplink<Ipv4>) -> Uplink<Ipv6> {
+    Uplink {
+        address: address(uplink.address),
+        mtu: uplink.mtu,
+    }
+}
+
+fn publish_key(key: PublishKey<Ipv4>) -> PublishKey<Ipv6> {
+    PublishKey {
+        address: address(key.address),
+        port: key.port,
+        protocol: protocol(key.protocol),
+        padding: 0,
+    }
+}
+
+fn publication(publication: Publication<Ipv4>) -> Publication<Ipv6> {
+    Publication {
+        network: publication.network,
+        endpoint: publication.endpoint,
+        address: address(publication.address),
+        port: publication.port,
+        first: publication.first,
+    }
+}
+
+fn attachment(attachment: Attachment) -> Attachment {
+    Attachment {
+        address4: Ipv4Address::default(),
+        address6: address(attachment.address4),
+        ..attachment
+    }
+}
+
+fn network(network: Network) -> Network {
+    let mut flags = network.flags & !(NETWORK_MASQUERADES | NETWORK_ROUTED);
+    for (flag, twin) in [
+        (NETWORK_MASQUERADES, NETWORK_MASQUERADES6),
+        (NETWORK_ROUTED, NETWORK_ROUTED6),
+    ] {
+        flags |= if network.flags & flag != 0 { twin } else { 0 };
+    }
+    Network {
+        flags,
+        gateway4: Ipv4Address::default(),
+        gateway6: address(network.gateway4),
+        ..network
+    }
+}
+
+fn flow_key(key: FlowKey<Ipv4>) -> FlowKey<Ipv6> {
+    FlowKey {
+        source: address(key.source),
+        destination: address(key.destination),
+        source_port: key.source_port,
+        destination_port: key.destination_port,
+        scope: key.scope,
+        protocol: protocol(key.protocol),
+        padding: [0; 3],
+    }
+}
+
+fn key_of(key: &FlowKey<Ipv6>) -> FlowKey<Ipv4> {
+    FlowKey {
+        source: address_of(key.source),
+        destination: address_of(key.destination),
+        source_port: key.source_port,
+        destination_port: key.destination_port,
+        scope: key.scope,
+        protocol: protocol(key.protocol),
+        padding: [0; 3],
+    }
+}
+
+fn flow_of(flow: &Flow<Ipv6>) -> Flow<Ipv4> {
+    Flow {
+        packets: flow.packets,
+        // An IPv4 header is shorter.
+        bytes: flow.bytes - 20 * flow.packets,
+        last_seen: flow.last_seen,
+        opened: flow.opened,
+        source: address_of(flow.source),
+        destination: address_of(flow.destination),
+        next_hop: address_of(flow.next_hop),
+        source_port: flow.source_port,
+        destination_port: flow.destination_port,
+        address_difference: flow.address_difference,
+        port_difference: flow.port_difference,
+        ifindex: flow.ifindex,
+        epoch: flow.epoch,
+        source_endpoint: flow.source_endpoint,
+        source_generation: flow.source_generation,
+        destination_endpoint: flow.destination_endpoint,
+        destination_generation: flow.destination_generation,
+        reverse_scope: flow.reverse_scope,
+        destination_mac: flow.destination_mac,
+        source_mac: flow.source_mac,
+        action: flow.action,
+        flags: flow.flags,
+        state: flow.state,
+        padding: 0,
+        filler: [],
+    }
+}
+
+impl Deref for Datapath {
+    type Target = programs::Datapath;
+
+    fn deref(&self) -> &programs::Datapath {
+        &self.0
+    }
+}
+
+impl DerefMut for Datapath {
+    fn deref_mut(&mut self) -> &mut programs::Datapath {
+        &mut self.0
+    }
+}
