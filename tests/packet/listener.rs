@@ -7,11 +7,17 @@ use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, So
 
 use crate::frame::Frame;
 
-/// Hears the IPv4 frames that come in by a device of the scene.
+/// Hears the frames of one Ethernet type that come in by a device of the scene.
 pub struct Listener(OwnedFd);
 
 impl Listener {
+    /// Hears IPv4.
     pub fn on(device: &str) -> Self {
+        Self::of(device, libc::ETH_P_IP as u16)
+    }
+
+    /// Hears this type.
+    pub fn of(device: &str, ether_type: u16) -> Self {
         let socket = socket::socket(
             AddressFamily::Packet,
             SockType::Raw,
@@ -22,7 +28,7 @@ impl Listener {
         // SAFETY: all zero is an address of no device.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = (libc::ETH_P_IP as u16).to_be();
+        address.sll_protocol = ether_type.to_be();
         address.sll_ifindex = nix::net::if_::if_nametoindex(device).unwrap() as i32;
         // SAFETY: the address is one, of the size that is said.
         let bound = unsafe {
@@ -38,12 +44,17 @@ impl Listener {
 
     /// The next frames; and there are no more than these.
     pub fn frames(&self, count: usize) -> Vec<Frame> {
+        self.frames_of(count, |_| true)
+    }
+
+    /// The same of those that matter.
+    pub fn frames_of(&self, count: usize, matters: impl Fn(&Frame) -> bool) -> Vec<Frame> {
         let mut frames = Vec::new();
         let mut buffer = vec![0; 65_536];
         let patience = Instant::now() + Duration::from_secs(if count == 0 { 0 } else { 10 });
         loop {
             match socket::recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(length) => frames.push(Frame(buffer[..length].to_vec())),
+                Ok(length) => frames.extend(Some(Frame(buffer[..length].to_vec())).filter(&matters)),
                 Err(_) if frames.len() < count && Instant::now() < patience => {
                     std::thread::sleep(Duration::from_millis(2))
                 }

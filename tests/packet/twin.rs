@@ -4,8 +4,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Where the twins of ordinary addresses are. Each of the twelve bytes is another, so that none can be forgotten.
 const PREFIX: [u8; 12] = [0xfd, 0x51, 0x1c, 0xe0, 0x5a, 0xfe, 0x00, 0x01, 0xbe, 0xef, 0xca, 0x02];
-/// Longer than an IPv4 prefix by so many bits.
-pub const PREFIX_BITS: u32 = 96;
 
 /// The twin of an IPv4 address.
 pub fn of(address: Ipv4Addr) -> Ipv6Addr {

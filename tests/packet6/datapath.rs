@@ -7,6 +7,7 @@ use aya::Pod;
 use sluice_datapath_common::config::Config;
 use sluice_datapath_common::endpoint::{Attachment, EndpointKey};
 use sluice_datapath_common::flow::{Flow, FlowKey};
+use sluice_datapath_common::fragment::FragmentKey;
 use sluice_datapath_common::network::{
     NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_ROUTED, NETWORK_ROUTED6, Network,
 };
@@ -18,6 +19,9 @@ use crate::frame::Frame;
 pub use crate::programs::{Outcome, Verdict};
 use crate::{programs, translate, twin};
 
+/// The prefix of a twin is longer by so many bits.
+const PREFIX_BITS: u32 = 96;
+
 pub struct Datapath(programs::Datapath);
 
 impl Datapath {
@@ -25,7 +29,7 @@ impl Datapath {
         Self(programs::Datapath::load(config))
     }
 
-    pub fn run(&mut self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
+    pub fn run(&self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
         let sent = Frame(translate::to_six(&frame.0));
         let outcome = self.0.run(program, ifindex, &sent);
         let frame = match outcome.frame == sent {
@@ -36,7 +40,7 @@ impl Datapath {
     }
 
     /// The same for a frame that is of IPv6 already.
-    pub fn run_six(&mut self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
+    pub fn run_six(&self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
         self.0.run(program, ifindex, frame)
     }
 
@@ -48,6 +52,7 @@ impl Datapath {
             "PUBLISHED4" => self
                 .0
                 .insert("PUBLISHED6", publish_key(cast(key)), publication(cast(value))),
+            "FRAGMENTS4" => self.0.insert("FRAGMENTS6", fragment_key(cast(key)), value),
             "ATTACHMENTS" => self.0.insert(map, key, attachment(cast(value))),
             _ => self.0.insert(map, key, value),
         }
@@ -79,8 +84,20 @@ impl Datapath {
     }
 
     pub fn insert_subnet(&mut self, prefix: Ipv4Address, bits: u32, network: u32) {
-        self.0
-            .insert_subnet6(address(prefix), twin::PREFIX_BITS + bits, network);
+        self.0.insert_subnet6(address(prefix), PREFIX_BITS + bits, network);
+    }
+
+    pub fn entries<K: Pod, V: Pod>(&mut self, map: &str) -> Vec<(K, V)> {
+        match map {
+            "FRAGMENTS4" => {
+                let entries = self.0.entries::<FragmentKey<Ipv6>, V>("FRAGMENTS6");
+                entries
+                    .into_iter()
+                    .map(|(key, value)| (cast(fragment_key_of(key)), value))
+                    .collect()
+            }
+            _ => self.0.entries(map),
+        }
     }
 
     pub fn flows(&mut self, map: &str) -> Vec<(FlowKey<Ipv4>, Flow<Ipv4>)> {
@@ -121,6 +138,29 @@ fn endpoint_key(key: EndpointKey<Ipv4>) -> EndpointKey<Ipv6> {
     EndpointKey {
         network: key.network,
         address: address(key.address),
+    }
+}
+
+/// The 16 bits of IPv4 are the last of IPv6's 32, all as they lie in the packet.
+fn fragment_key(key: FragmentKey<Ipv4>) -> FragmentKey<Ipv6> {
+    FragmentKey {
+        source: address(key.source),
+        destination: address(key.destination),
+        identification: key.identification << 16,
+        scope: key.scope,
+        protocol: protocol(key.protocol),
+        padding: [0; 3],
+    }
+}
+
+fn fragment_key_of(key: FragmentKey<Ipv6>) -> FragmentKey<Ipv4> {
+    FragmentKey {
+        source: address_of(key.source),
+        destination: address_of(key.destination),
+        identification: key.identification >> 16,
+        scope: key.scope,
+        protocol: protocol(key.protocol),
+        padding: [0; 3],
     }
 }
 

@@ -268,7 +268,7 @@ fn a_link_local_address_is_good_for_nothing_else() {
 fn the_host_finds_an_endpoint_at_its_own_mac() {
     let (host, target) = (twin::of(GATEWAY), web());
     let question = solicitation(HOST_MAC, host, group(target), target, Some((SENDERS, HOST_MAC)));
-    let mut scene = scene::set();
+    let scene = scene::set();
     let outcome = scene.run_six(FROM_HOST, HOST_LEG, &question);
     assert_eq!(outcome.verdict, Verdict::Sent);
     assert_eq!(

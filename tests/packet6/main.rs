@@ -17,6 +17,7 @@
 mod chains;
 mod datapath;
 mod discovery;
+mod listener;
 mod six;
 mod translate;
 
@@ -29,11 +30,15 @@ mod frame;
 mod scene;
 #[path = "../packet/twin.rs"]
 mod twin;
+#[path = "../packet/listener.rs"]
+mod wiretap;
 
 #[path = "../packet/errors.rs"]
 mod errors;
 #[path = "../packet/fragments.rs"]
 mod fragments;
+#[path = "../packet/hairpin.rs"]
+mod hairpin;
 #[path = "../packet/host.rs"]
 mod host;
 #[path = "../packet/impostors.rs"]
@@ -46,6 +51,8 @@ mod life;
 mod neighbours;
 #[path = "../packet/nic.rs"]
 mod nic;
+#[path = "../packet/policy.rs"]
+mod policy;
 #[path = "../packet/published.rs"]
 mod published;
 #[path = "../packet/world.rs"]
