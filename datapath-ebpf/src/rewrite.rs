@@ -77,6 +77,10 @@ pub fn translate<F: Write>(packet: &Packet<F>, flow: &Flow<F>, hop: u8) -> Resul
             store(packet.frame, above + ICMP_IDENTIFIER, &flow.source_port)
         }
         Layer4::Sctp => translate_sctp(packet, flow),
+        // ICMPv6 of other kinds has a sum all the same.
+        Layer4::Portless if F::ICMP_HAS_PSEUDO_HEADER && packet.key.protocol == F::ICMP => {
+            correct(packet.frame, above + ICMP_CHECKSUM, addresses, BPF_F_PSEUDO_HDR)
+        }
         // Without ports there is nothing to translate but the addresses; later fragments have no header of the layer above.
         Layer4::Error | Layer4::Discovery | Layer4::Portless | Layer4::Continuation => Ok(()),
     }

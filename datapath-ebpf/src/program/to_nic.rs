@@ -37,6 +37,10 @@ fn guard<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
     let Ok(mut packet) = Packet::<F>::read(frame, SCOPE_HOST) else {
         return Ok(Verdict::Stack);
     };
+    // The host's own neighbours: of endpoints' none comes so far.
+    if packet.layer4 == Layer4::Discovery {
+        return Ok(Verdict::Stack);
+    }
     let Some(home) = F::SUBNETS.get(&Prefix::whole(packet.key.source)) else {
         return Ok(Verdict::Stack);
     };
