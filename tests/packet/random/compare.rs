@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use sluice_datapath_common::Ipv4;
 use sluice_datapath_common::flow::{
     FLOW_CHECKS_MTU, FLOW_FIN_SENT, FLOW_IS_REPLY, FLOW_MASQUERADES, FLOW_PUBLISHED, FLOW_REWRITES_DESTINATION,
-    FLOW_REWRITES_SOURCE, Flow,
+    FLOW_REWRITES_SOURCE,
 };
-use sluice_datapath_common::fragment::FRAGMENT_OF_HOST;
 
-use super::stage::{Stage, ip};
+use super::stage::Stage;
+use super::tables::Entry;
 use crate::frame::Frame;
 use crate::reference::conversation::{Conversation, Key, Side};
-use crate::reference::{Datagram, Fate, Reference};
+use crate::reference::{Fate, Reference};
 
 /// What a packet has become.
 pub fn fates(expected: &Fate, outcome: &crate::datapath::Outcome) -> Result<(), String> {
@@ -50,7 +49,7 @@ pub fn conversation(stage: &mut Stage, reference: &Reference, conversation: &Con
 /// No entry is under this key, unless of the dead.
 pub fn nothing(stage: &mut Stage, reference: &Reference, key: &Key) -> Result<(), String> {
     match stage.flow(key) {
-        Some((_, flow)) if is_alive(reference, &flow) => {
+        Some(flow) if is_alive(reference, &flow) => {
             Err(format!("there should be no flow under {key:?}, but there is {flow:?}"))
         }
         _ => Ok(()),
@@ -59,9 +58,9 @@ pub fn nothing(stage: &mut Stage, reference: &Reference, key: &Key) -> Result<()
 
 /// Every table that programs write to.
 pub fn everything(stage: &mut Stage, reference: &Reference) -> Result<(), String> {
-    let mut flows: BTreeMap<Key, (bool, Flow<Ipv4>)> = BTreeMap::new();
-    for (key, answered, flow) in stage.flows() {
-        if flows.insert(key, (answered, flow)).is_some() {
+    let mut flows: BTreeMap<Key, Entry> = BTreeMap::new();
+    for (key, flow) in stage.flows() {
+        if flows.insert(key, flow).is_some() {
             return Err(format!("two tables have an entry under {key:?}"));
         }
     }
@@ -71,22 +70,10 @@ pub fn everything(stage: &mut Stage, reference: &Reference) -> Result<(), String
             check_entry(reference, conversation, side, found)?;
         }
     }
-    if let Some((key, (_, flow))) = flows.iter().find(|(_, (_, flow))| is_alive(reference, flow)) {
+    if let Some((key, flow)) = flows.iter().find(|(_, flow)| is_alive(reference, flow)) {
         return Err(format!("nobody should speak as {key:?}, but there is {flow:?}"));
     }
-    let fragments = stage.fragments().into_iter().map(|(key, ports)| {
-        let datagram = Datagram {
-            source: ip(key.source),
-            destination: ip(key.destination),
-            identification: u32::from(u16::from_be(key.identification as u16)),
-            scope: key.scope,
-            protocol: key.protocol,
-        };
-        let is_of_host = ports.flags & FRAGMENT_OF_HOST != 0;
-        let ports = (u16::from_be(ports.source_port), u16::from_be(ports.destination_port));
-        (datagram, (!is_of_host).then_some(ports))
-    });
-    differ("fragments", &fragments.collect(), &reference.fragments)?;
+    differ("fragments", &stage.fragments(), &reference.fragments)?;
     differ(
         "drops by endpoint, reason and direction",
         &stage.drops(),
@@ -120,10 +107,10 @@ fn check_entry(
     reference: &Reference,
     conversation: &Conversation,
     side: Side,
-    found: Option<(bool, Flow<Ipv4>)>,
+    found: Option<Entry>,
 ) -> Result<(), String> {
     let key = conversation.key(side);
-    let Some((answered, flow)) = found else {
+    let Some(flow) = found else {
         return match conversation.is_alive(&reference.world) {
             true => Err(format!("{key:?} has no entry")),
             false => Ok(()),
@@ -144,15 +131,15 @@ fn check_entry(
         conversation.leg(side.other()),
     );
     same! {
-        "answered": answered, conversation.answered;
+        "answered": flow.answered, conversation.answered;
         "packets and bytes": (flow.packets, flow.bytes), conversation.counts[side as usize];
-        "source": (ip(flow.source), u16::from_be(flow.source_port)), (leaves.source, leaves.source_port);
-        "destination": (ip(flow.destination), u16::from_be(flow.destination_port)), (leaves.destination, leaves.destination_port);
-        "next hop": ip(flow.next_hop), leg.next_hop;
+        "source": flow.source, (leaves.source, leaves.source_port);
+        "destination": flow.destination, (leaves.destination, leaves.destination_port);
+        "next hop": flow.next_hop, leg.next_hop;
         "device": flow.ifindex, leg.device;
         "epoch": flow.epoch, conversation.epoch;
-        "source endpoint": (flow.source_endpoint, flow.source_generation), (other.endpoint, other.generation);
-        "destination endpoint": (flow.destination_endpoint, flow.destination_generation), (leg.endpoint, leg.generation);
+        "source endpoint": flow.source_endpoint, (other.endpoint, other.generation);
+        "destination endpoint": flow.destination_endpoint, (leg.endpoint, leg.generation);
         "reverse scope": flow.reverse_scope, conversation.key(side.other()).scope;
         "destination MAC": flow.destination_mac, leg.to_mac;
         "source MAC": flow.source_mac, leg.from_mac;
@@ -167,9 +154,10 @@ fn check_entry(
     }
 }
 
-fn is_alive(reference: &Reference, flow: &Flow<Ipv4>) -> bool {
-    flow.source_generation == reference.world.generation(flow.source_endpoint)
-        && flow.destination_generation == reference.world.generation(flow.destination_endpoint)
+fn is_alive(reference: &Reference, flow: &Entry) -> bool {
+    [flow.source_endpoint, flow.destination_endpoint]
+        .iter()
+        .all(|(number, generation)| *generation == reference.world.generation(*number))
 }
 
 fn flags(conversation: &Conversation, side: Side) -> u8 {

@@ -6,10 +6,11 @@ use super::place::Place::*;
 use super::stage::Stage;
 use super::step::Ends::*;
 use super::step::Step::*;
-use super::step::{Case, PLAIN, Quote, Speech, Step};
+use super::step::{Case, PLAIN, Question, Quote, Speech, Step};
 use super::trial::Trial;
 use crate::reference::Hook::*;
 use crate::reference::conversation::Side::*;
+use crate::reference::world::Family::*;
 
 /// Tries a case; it fails where programs and reference differ.
 #[track_caller]
@@ -316,4 +317,31 @@ fn later_fragments_follow_their_first_also_when_the_address_has_gone() {
             ..PLAIN
         }),
     ]);
+}
+
+/// Seed 2. A neighbour advertisement of the host was given another source, and kept the checksum of the old one.
+#[test]
+fn what_the_host_tells_its_neighbours_leaves_as_it_is() {
+    replay(&[Asks(Question {
+        hook: ToNic,
+        device: 31,
+        family: V6,
+        operation: 3,
+        claims: None,
+        claims_mac: false,
+        target: Server,
+        cut: None,
+    })]);
+}
+
+/// A message without an identifier was masqueraded and kept the checksum of its old address.
+#[test]
+fn every_message_of_icmpv6_has_the_checksum_of_its_addresses() {
+    replay(&[Says(Speech {
+        family: V6,
+        ends: New(Web, 0, Client, 0),
+        protocol: 1,
+        icmp_kind: 17,
+        ..PLAIN
+    })]);
 }

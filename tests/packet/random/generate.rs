@@ -13,6 +13,7 @@ use crate::reference::Hook;
 use crate::reference::conversation::{Key, Side};
 use crate::reference::path::{HOST, WORLD};
 use crate::reference::wire::{ACK, FIN, ICMP, RST, SCTP, SYN, TCP, UDP, UDP_LITE};
+use crate::reference::world::Family;
 use crate::scene::{HOST_LEG, NIC, SECOND_NIC};
 
 /// Few, so that packets meet: kept when masqueraded, or ephemeral, privileged, published, with a socket of the host.
@@ -68,7 +69,7 @@ pub fn step(chance: &mut Chance, trial: &Trial<'_>) -> Step {
 fn change(chance: &mut Chance, trial: &Trial<'_>) -> Step {
     let protocol = chance.one_of(&[TCP, UDP]);
     let port = chance.one_of(&PORTS);
-    match chance.below(20) {
+    match chance.below(21) {
         0..5 => Step::Epoch,
         5..8 => Step::Rules {
             network: chance.one_of(&NETWORKS).0,
@@ -109,9 +110,8 @@ fn change(chance: &mut Chance, trial: &Trial<'_>) -> Step {
             let Some((at, port, protocol)) = pick(chance, &published) else {
                 return Step::Epoch;
             };
-            let at = Place::ALL.into_iter().find(|place| place.address(PLAIN.family) == at);
             Step::Unpublishes {
-                at: at.unwrap_or(Place::Nobody),
+                at: place_of(at).unwrap_or(Place::Nobody),
                 port,
                 protocol,
             }
@@ -123,6 +123,10 @@ fn change(chance: &mut Chance, trial: &Trial<'_>) -> Step {
         },
         17 => Step::NoUplink {
             device: chance.one_of(&[NIC, SECOND_NIC, SECOND_NIC]),
+        },
+        18 => Step::Routed {
+            network: chance.one_of(&NETWORKS).0,
+            routed6: chance.percent(60),
         },
         _ => Step::Owns(chance.one_of(&[Place::NewNic, Place::Nic]), chance.percent(70)),
     }
@@ -176,6 +180,7 @@ fn opened(chance: &mut Chance, trial: &Trial<'_>) -> Speech {
     let mut speech = Speech {
         hook,
         device,
+        family: family(chance),
         ends: Ends::New(from, port, to, other),
         protocol,
         tcp_flags: chance.one_of(&[SYN, SYN, SYN, SYN, SYN, ACK, SYN | ACK, RST, FIN | ACK, SYN | FIN]),
@@ -189,10 +194,7 @@ fn opened(chance: &mut Chance, trial: &Trial<'_>) -> Speech {
         && let Some((address, port, protocol)) = pick(chance, &published)
         && let Ends::New(from, source_port, _, _) = speech.ends
     {
-        let at = Place::ALL
-            .into_iter()
-            .find(|place| place.address(PLAIN.family) == address);
-        let at = at
+        let at = place_of(address)
             .filter(|place| *place != Place::Nobody)
             .unwrap_or(chance.one_of(&OF_HOST));
         speech.ends = Ends::New(from, source_port, at, port);
@@ -289,6 +291,7 @@ fn wild(chance: &mut Chance) -> Speech {
     Speech {
         hook,
         device,
+        family: family(chance),
         ends,
         protocol: chance.one_of(&[TCP, UDP, ICMP, 47, SCTP, UDP_LITE, 33, 50, 2]),
         tcp_flags: chance.below(64) as u8,
@@ -355,10 +358,11 @@ fn question(chance: &mut Chance) -> Question {
     Question {
         hook,
         device,
-        operation: chance.one_of(&[1, 1, 1, 2, 3]),
+        family: family(chance),
+        operation: chance.one_of(&[1, 1, 1, 1, 2, 3, 4]),
         claims: chance
             .once_in(6)
-            .then(|| chance.one_of(&[Place::Nobody, Place::Shop, Place::WebGateway])),
+            .then(|| chance.one_of(&[Place::Nobody, Place::Vacant, Place::Shop, Place::WebGateway])),
         claims_mac: chance.once_in(12),
         target: chance.one_of(&Place::ALL),
         cut: chance.once_in(12).then(|| 15 + chance.below(40) as u16),
@@ -392,11 +396,20 @@ fn arrival(chance: &mut Chance, trial: &Trial<'_>, key: &Key) -> (Hook, u32) {
     }
 }
 
+fn place_of(address: IpAddr) -> Option<Place> {
+    let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+    Place::ALL.into_iter().find(|place| place.address(family) == address)
+}
+
+fn family(chance: &mut Chance) -> Family {
+    chance.one_of(&[Family::V4, Family::V4, Family::V4, Family::V6, Family::V6])
+}
+
 /// The device behind which the address is, or was.
 fn device_of(network: u32, address: IpAddr) -> u32 {
     TENANTS
         .iter()
-        .find(|tenant| tenant.network == network && tenant.place.address(PLAIN.family) == address)
+        .find(|tenant| tenant.network == network && place_of(address) == Some(tenant.place))
         .map_or(11, |tenant| tenant.device)
 }
 

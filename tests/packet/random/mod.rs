@@ -8,9 +8,12 @@ mod compare;
 mod generate;
 mod place;
 mod shrink;
+mod six;
 mod stage;
 mod step;
+mod tables;
 mod trial;
+mod world;
 
 mod found;
 

@@ -1,8 +1,11 @@
-//! Who and where: addresses by name, in either family.
+//! Who and where: addresses by name, in either family: each IPv4 address has its twin.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::reference::world::{Family, Mac};
+use crate::twin;
+
+pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// An address of the stage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,7 +72,7 @@ impl Place {
     pub fn address(self, family: Family) -> IpAddr {
         match family {
             Family::V4 => IpAddr::from(self.octets4()),
-            Family::V6 => IpAddr::from(self.words6()),
+            Family::V6 => IpAddr::V6(twin::of(Ipv4Addr::from(self.octets4()))),
         }
     }
 
@@ -98,36 +101,6 @@ impl Place {
             Broadcast => [255; 4],
             Nobody => [0; 4],
             Reserved => [240, 0, 0, 1],
-        }
-    }
-
-    fn words6(self) -> [u16; 8] {
-        let in_network = |network: u16, host: u16| [0xfd00, network, 0, 0, 0, 0, 0, host];
-        let outside = |network: u16, host: u16| [0x2001, 0xdb8, network, 0, 0, 0, 0, host];
-        match self {
-            Web => in_network(9, 2),
-            Shop => in_network(9, 3),
-            Lone => in_network(8, 2),
-            Mill => in_network(7, 2),
-            Barn => in_network(7, 3),
-            WebGateway => in_network(9, 1),
-            LoneGateway => in_network(8, 1),
-            MillGateway => in_network(7, 1),
-            Nic => outside(1, 1),
-            SecondNic => outside(2, 1),
-            NewNic => outside(1, 9),
-            VmBridge => outside(3, 1),
-            Vm => outside(3, 9),
-            Client => outside(1, 0x50),
-            SecondClient => outside(2, 0x50),
-            Server => outside(7, 7),
-            Unrouted => outside(0xdead, 1),
-            Vacant => in_network(9, 0x77),
-            Loopback => [0, 0, 0, 0, 0, 0, 0, 1],
-            Group => [0xff02, 0, 0, 0, 0, 0, 0, 0xfb],
-            Broadcast => [0xff02, 0, 0, 0, 0, 0, 0, 1],
-            Nobody => [0; 8],
-            Reserved => [0; 8],
         }
     }
 }

@@ -17,7 +17,7 @@ pub struct Case {
 pub enum Step {
     /// A packet comes by.
     Says(Speech),
-    /// An ARP packet comes by.
+    /// Somebody asks by ARP, or in IPv6 as a neighbour.
     Asks(Question),
     /// A network gets other rules.
     Rules {
@@ -27,10 +27,15 @@ pub enum Step {
         internal: bool,
         mtu: u32,
     },
+    /// A network's IPv6 addresses are the world's business from now on, or no more.
+    Routed {
+        network: u32,
+        routed6: bool,
+    },
     /// The endpoint with this number begins a life, or ends it.
     Starts(u32),
     Stops(u32),
-    /// A port is published at an address of the host (or at any, which is `Nobody`) for an endpoint.
+    /// A port is published at an address of the host (or at any, which is `Nobody`) for an endpoint, in both families.
     Publishes {
         at: Place,
         port: u16,
@@ -45,7 +50,7 @@ pub enum Step {
         port: u16,
         protocol: u8,
     },
-    /// A NIC lends another address, or none, or is none of ours any more.
+    /// A NIC lends another address, or none, or is none of ours any more; in both families, as all that speaks of places.
     Uplink {
         device: u32,
         lends: Option<Place>,
@@ -133,6 +138,8 @@ pub struct Quote {
 pub struct Question {
     pub hook: Hook,
     pub device: u32,
+    pub family: Family,
+    /// Of ARP: 1 asks, 2 answers. Of neighbour discovery the same, 3 and 4 are what only routers say.
     pub operation: u16,
     /// Who asks, if not who should.
     pub claims: Option<Place>,

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
 use sluice_datapath_common::DropReason;
 
 use super::compare;
-use super::place::{Place, TENANTS};
-use super::stage::{self, CAPACITY, Stage};
+use super::place::{FAMILIES, Place, TENANTS};
+use super::six;
+use super::stage::{CAPACITY, Stage};
 use super::step::{Case, Ends, Question, Quote, Speech, Station, Step};
+use super::world;
 use crate::frame::{self, Frame, Packet};
 use crate::reference::conversation::{Key, Side};
-use crate::reference::wire::{self, ICMP, SCTP, TCP, UDP, UDP_LITE};
-use crate::reference::world::{Family, Mac, Publication, Uplink};
-use crate::reference::{Fate, Hook, Reference};
+use crate::reference::wire::{self, ICMP, ICMP6, SCTP, TCP, UDP, UDP_LITE};
+use crate::reference::world::{Family, Mac, Publication, Uplink, World, link_local};
+use crate::reference::{self, Fate, Hook, Reference};
 use crate::scene::{GATEWAY_MAC, HOST_MAC, LEG_MAC, NIC_MAC, ROUTER_MAC, SECOND_NIC, SECOND_NIC_MAC};
 
 /// A test run takes no frame without a whole IP header.
@@ -33,7 +36,7 @@ pub struct Trial<'a> {
 impl<'a> Trial<'a> {
     pub fn begin(stage: &'a mut Stage) -> Self {
         stage.clear();
-        let reference = Reference::new(stage::world(), CAPACITY);
+        let reference = Reference::new(world::world(), CAPACITY);
         stage.write(&reference.world);
         Self {
             stage,
@@ -92,10 +95,7 @@ impl<'a> Trial<'a> {
         self.packets += 1;
         let outcome = self.stage.run(hook, device, frame);
         let stage = &mut *self.stage;
-        let mut witness = |opening: &Key| {
-            let (_, flow) = stage.flow(opening)?;
-            Some(u16::from_be(flow.source_port))
-        };
+        let mut witness = |opening: &Key| Some(stage.flow(opening)?.source.1);
         let fate = self.reference.hear(hook, device, frame, &mut witness)?;
         *self.fates.entry(name(hook, &fate)).or_default() += 1;
         compare::fates(&fate, &outcome)?;
@@ -107,7 +107,12 @@ impl<'a> Trial<'a> {
 
     /// The entries of the packet's own conversation.
     fn compare_touched(&mut self, hook: Hook, device: u32, frame: &[u8]) -> Result<(), String> {
-        let Ok(reading) = wire::read(frame, Family::V4, wire::ETHERNET, false) else {
+        let family = if wire::ether_type(frame) == 0x86dd {
+            Family::V6
+        } else {
+            Family::V4
+        };
+        let Ok(reading) = wire::read(frame, family, wire::ETHERNET, false) else {
             return Ok(());
         };
         let scope = match hook {
@@ -151,7 +156,6 @@ impl<'a> Trial<'a> {
 
     fn change_world(&mut self, step: &Step) {
         let world = &mut self.reference.world;
-        let at = |place: Place| place.address(Family::V4);
         match *step {
             Step::Rules {
                 network,
@@ -164,60 +168,17 @@ impl<'a> Trial<'a> {
                     (rules.icc, rules.masquerades, rules.internal, rules.mtu) = (icc, masquerades, internal, mtu);
                 }
             }
-            Step::Starts(number) => stage::move_in(world, &TENANTS[number as usize - 1]),
-            Step::Stops(number) => stage::move_out(world, &TENANTS[number as usize - 1]),
-            Step::Publishes {
-                at: address,
-                port,
-                protocol,
-                endpoint,
-                inside,
-                count,
-            } => {
-                // Two ranges that overlap are refused before they come here.
-                let overlaps =
-                    |first: u16, other: u16| first < port.saturating_add(count) && port < first.saturating_add(other);
-                let key = (at(address), port, protocol);
-                let is_taken = world.published.iter().any(|(&(other, first, of), publication)| {
-                    (other, of) == (key.0, protocol)
-                        && overlaps(first, publication.count)
-                        && (first, publication.count) != (port, count)
-                });
-                if is_taken {
-                    return;
+            Step::Routed { network, routed6 } => {
+                if let Some(rules) = world.networks.get_mut(&network) {
+                    rules.routed6 = routed6;
                 }
-                let tenant = &TENANTS[endpoint as usize - 1];
-                let publication = Publication {
-                    network: tenant.network,
-                    endpoint,
-                    address: at(tenant.place),
-                    port: inside,
-                    count,
-                };
-                world.published.insert(key, publication);
             }
-            Step::Unpublishes {
-                at: address,
-                port,
-                protocol,
-            } => {
-                world.published.remove(&(at(address), port, protocol));
-            }
-            Step::Uplink { device, lends, mtu } => {
-                let address = lends.map(at);
-                world.uplinks.insert((device, Family::V4), Uplink { address, mtu });
-            }
-            Step::NoUplink { device } => {
-                world.uplinks.remove(&(device, Family::V4));
-            }
-            Step::Owns(place, true) => {
-                world.local.insert(at(place), 0);
-            }
-            Step::Owns(place, false) => {
-                world.local.remove(&at(place));
-            }
+            Step::Starts(number) => world::move_in(world, &TENANTS[number as usize - 1]),
+            Step::Stops(number) => world::move_out(world, &TENANTS[number as usize - 1]),
             Step::Epoch => world.epoch += 1,
-            Step::Says(_) | Step::Asks(_) | Step::Expires { .. } | Step::PushedOut { .. } => {}
+            _ => FAMILIES
+                .iter()
+                .for_each(|family| change_in_family(world, *family, step)),
         }
     }
 
@@ -240,13 +201,13 @@ impl<'a> Trial<'a> {
     }
 
     fn frame(&self, speech: &Speech) -> Option<Frame> {
-        let mut packet = match speech.quotes {
+        let (mut packet, ends) = match speech.quotes {
             Some(quote) => self.error(speech, &quote)?,
             None => {
                 let key = self.ends(speech.ends, speech.family, speech.protocol)?;
-                let mut packet = packet(&key, speech.icmp_kind)?;
+                let mut packet = packet(&key, speech.icmp_kind);
                 packet.payload = (0..speech.payload).map(|byte| (byte * 7) as u8).collect();
-                packet
+                (packet, (key.source, key.destination))
             }
         };
         packet.tcp_flags = speech.tcp_flags;
@@ -260,10 +221,11 @@ impl<'a> Trial<'a> {
             };
         packet.options = usize::from(speech.options.min(10));
         packet.udp_checksum = speech.has_udp_checksum;
-        self.give_macs(speech, &mut packet);
-        let mut frame = packet.build();
+        self.give_macs(speech, &mut packet, ends.1);
+        let mut frame = build(&packet, ends);
         if let Some(cut) = speech.cut {
-            frame.0.truncate(usize::from(cut).max(SHORTEST));
+            let shortest = if ends.0.is_ipv4() { SHORTEST } else { SHORTEST + 20 };
+            frame.0.truncate(usize::from(cut).max(shortest));
         }
         if let Some((at, bits)) = speech.flip {
             let at = usize::from(at) % frame.0.len();
@@ -273,52 +235,39 @@ impl<'a> Trial<'a> {
     }
 
     /// An ICMP error about what a side of a conversation has sent, as it left here.
-    fn error(&self, speech: &Speech, quote: &Quote) -> Option<Packet> {
+    fn error(&self, speech: &Speech, quote: &Quote) -> Option<(Packet, (IpAddr, IpAddr))> {
         let (opening, answers) = self.opened.get(&quote.of)?;
-        let (there, back) = match quote.side {
-            Side::Opener => (opening, answers),
-            Side::Answerer => (answers, opening),
+        let back = match quote.side {
+            Side::Opener => answers,
+            Side::Answerer => opening,
         };
-        let _ = there;
         let sent = back.reversed(back.scope);
-        let mut about = packet(&sent, 8)?;
+        let mut about = packet(&sent, 8);
         about.payload = (0..quote.payload).map(|byte| (byte * 3) as u8).collect();
         about.tcp_flags = wire::ACK;
         about.fragment = quote.offset;
-        let reporter = quote
-            .reporter
-            .map_or(sent.destination, |place| place.address(speech.family));
-        let (source, destination) = (v4(reporter)?, v4(sent.source)?);
-        let quoted = about.build();
-        Some(Packet::error(
-            source,
-            destination,
-            speech.icmp_kind,
-            &quoted,
-            usize::from(quote.bytes),
-        ))
+        let family = reference::world::family(sent.source);
+        let reporter = quote.reporter.map_or(sent.destination, |place| place.address(family));
+        let quoted = build(&about, (sent.source, sent.destination));
+        let bytes = usize::from(quote.bytes);
+        let error = Packet::error(v4(reporter), v4(sent.source), speech.icmp_kind, &quoted, bytes);
+        Some((error, (reporter, sent.source)))
     }
 
-    fn give_macs(&self, speech: &Speech, packet: &mut Packet) {
+    fn give_macs(&self, speech: &Speech, packet: &mut Packet, destination: IpAddr) {
         let world = &self.reference.world;
         let (from, to): (Mac, Mac) = match speech.hook {
             Hook::FromContainer => {
                 let sender = world.attachments.get(&speech.device);
-                let neighbour = sender.and_then(|sender| {
-                    let address = std::net::IpAddr::V4(packet.destination);
-                    world.endpoints.get(&(sender.network, address))
-                });
+                let neighbour = sender.and_then(|sender| world.endpoints.get(&(sender.network, destination)));
                 (
                     sender.map_or([2; 6], |sender| sender.mac),
                     neighbour.map_or(GATEWAY_MAC, |neighbour| neighbour.mac),
                 )
             }
             Hook::FromHost => {
-                let address = std::net::IpAddr::V4(packet.destination);
-                let to = world
-                    .endpoints
-                    .values()
-                    .find(|endpoint| endpoint.address4 == Some(address));
+                let to = world.endpoints.iter().find(|((_, address), _)| *address == destination);
+                let to = to.map(|(_, endpoint)| endpoint);
                 (HOST_MAC, to.map_or(LEG_MAC, |endpoint| endpoint.mac))
             }
             Hook::FromNic => (ROUTER_MAC, nic_mac(speech.device)),
@@ -342,35 +291,120 @@ impl<'a> Trial<'a> {
         } else {
             mac
         };
-        let own = asker.and_then(|asker| v4(asker.address4?));
-        let claimed = question.claims.and_then(|place| v4(place.address(Family::V4)));
-        let address = claimed.or(own).unwrap_or(std::net::Ipv4Addr::new(10, 9, 0, 1));
-        let target = v4(question.target.address(Family::V4)).unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
-        let mut frame = Frame::arp(mac, question.operation, (said, address), ([0; 6], target));
+        let own = asker.and_then(|asker| asker.address(question.family));
+        let claimed = question.claims.map(|place| match place {
+            // In IPv6 as much its own address as the one it was given.
+            Place::Vacant if question.family == Family::V6 => link_local(mac),
+            place => place.address(question.family),
+        });
+        let address = claimed.or(own).unwrap_or(Place::WebGateway.address(question.family));
+        let target = question.target.address(question.family);
+        let mut frame = match question.family {
+            Family::V4 => Frame::arp(mac, question.operation, (said, v4(address)), ([0; 6], v4(target))),
+            Family::V6 => {
+                let kind = match question.operation {
+                    1 => 135,
+                    2 => 136,
+                    3 => 134,
+                    _ => 133,
+                };
+                six::discovery((mac, [0x33, 0x33, 0, 0, 0, 1]), kind, address, target, said)
+            }
+        };
         if let Some(cut) = question.cut {
-            frame.0.truncate(usize::from(cut).max(wire::ETHERNET + 1));
+            let shortest = match question.family {
+                Family::V4 => wire::ETHERNET + 1,
+                Family::V6 => SHORTEST + 20,
+            };
+            frame.0.truncate(usize::from(cut).max(shortest));
         }
         frame
     }
 }
 
-fn packet(key: &Key, icmp_kind: u8) -> Option<Packet> {
-    let (source, destination) = (v4(key.source)?, v4(key.destination)?);
+/// What is said of places is said in both families.
+fn change_in_family(world: &mut World, family: Family, step: &Step) {
+    let at = |place: Place| place.address(family);
+    match *step {
+        Step::Publishes {
+            at: address,
+            port,
+            protocol,
+            endpoint,
+            inside,
+            count,
+        } => {
+            let tenant = &TENANTS[endpoint as usize - 1];
+            let publication = Publication {
+                network: tenant.network,
+                endpoint,
+                address: at(tenant.place),
+                port: inside,
+                count,
+            };
+            // Two ranges that overlap are refused before they come here.
+            let key = (at(address), port, protocol);
+            let is_taken = world.published.iter().any(|(&(other, first, of), publication)| {
+                let overlaps = first < port.saturating_add(count) && port < first.saturating_add(publication.count);
+                (other, of) == (key.0, protocol) && overlaps && (first, publication.count) != (port, count)
+            });
+            if !is_taken {
+                world.published.insert(key, publication);
+            }
+        }
+        Step::Unpublishes {
+            at: address,
+            port,
+            protocol,
+        } => {
+            world.published.remove(&(at(address), port, protocol));
+        }
+        Step::Uplink { device, lends, mtu } => {
+            let address = lends.map(at);
+            world.uplinks.insert((device, family), Uplink { address, mtu });
+        }
+        Step::NoUplink { device } => {
+            world.uplinks.remove(&(device, family));
+        }
+        Step::Owns(place, true) => {
+            world.local.insert(at(place), 0);
+        }
+        Step::Owns(place, false) => {
+            world.local.remove(&at(place));
+        }
+        _ => {}
+    }
+}
+
+/// The packet as it is built in either family.
+fn build(packet: &Packet, (source, destination): (IpAddr, IpAddr)) -> Frame {
+    match source.is_ipv4() {
+        true => packet.build(),
+        false => six::build(packet, source, destination),
+    }
+}
+
+fn packet(key: &Key, icmp_kind: u8) -> Packet {
+    let (source, destination) = (v4(key.source), v4(key.destination));
     let (from, to) = ((source, key.source_port), (destination, key.destination_port));
-    Some(match key.protocol {
+    match key.protocol {
         TCP => Packet::tcp(from, to, 0),
         UDP => Packet::udp(from, to),
         SCTP => Packet::sctp(from, to),
         UDP_LITE => Packet::udp_lite(from, to),
-        ICMP => Packet::echo(source, destination, icmp_kind, key.source_port),
+        ICMP | ICMP6 => Packet::echo(source, destination, icmp_kind, key.source_port),
         other => Packet::other(other, source, destination),
-    })
+    }
 }
 
-fn v4(address: std::net::IpAddr) -> Option<std::net::Ipv4Addr> {
+/// The address, or the one that it is a twin of.
+fn v4(address: IpAddr) -> Ipv4Addr {
     match address {
-        std::net::IpAddr::V4(address) => Some(address),
-        std::net::IpAddr::V6(_) => None,
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => {
+            let [.., a, b, c, d] = address.octets();
+            Ipv4Addr::new(a, b, c, d)
+        }
     }
 }
 

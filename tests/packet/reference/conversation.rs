@@ -7,7 +7,7 @@ use sluice_datapath_common::flow::{Action, State};
 
 use super::judge::{Judgement, Leg, Plan};
 use super::wire::{ACK, FIN, ICMP, ICMP6, RST, Reading, SCTP, SYN, TCP, UDP, UDP_LITE};
-use super::world::{World, any, family};
+use super::world::{Family, World, any, family};
 use super::{Chosen, Reference};
 
 /// A packet's ends as it arrives, and where it comes from.
@@ -213,7 +213,7 @@ impl Reference {
         if self.conversations[index].answered || side == Side::Opener || tcp_flags & RST != 0 {
             return Ok(());
         }
-        if self.answered_entries() + 2 > self.capacity {
+        if self.answered_entries(family(self.conversations[index].opening.source)) + 2 > self.capacity {
             return Err(DropReason::FlowTableFull);
         }
         let conversation = &mut self.conversations[index];
@@ -222,12 +222,12 @@ impl Reference {
         Ok(())
     }
 
-    /// How full the table of answered conversations is.
-    pub fn answered_entries(&self) -> usize {
+    /// How full the family's table of answered conversations is.
+    pub fn answered_entries(&self, of: Family) -> usize {
         2 * self
             .conversations
             .iter()
-            .filter(|conversation| conversation.answered)
+            .filter(|conversation| conversation.answered && family(conversation.opening.source) == of)
             .count()
     }
 

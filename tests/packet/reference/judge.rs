@@ -126,6 +126,12 @@ impl World {
                 back,
             ));
         };
+        if network.is_routed(family(opening.source)) {
+            return Ok(Plan {
+                checks_mtu: network.mtu > uplink.mtu,
+                ..Plan::untranslated(opening, to_nic(device, next_hop), back)
+            });
+        }
         let lent = uplink.address.filter(|_| network.masquerades);
         Ok(Plan {
             source: lent.ok_or(DropReason::NoMasquerade)?,
@@ -137,13 +143,17 @@ impl World {
 
     /// The world reaches published ports, and nothing else of ours.
     fn judge_world(&self, opening: &Key) -> Result<Judgement, DropReason> {
-        if !self.local.contains_key(&opening.destination) {
-            return match self.home(opening.destination) {
-                Some(_) => Err(DropReason::Unpublished),
-                None => Ok(Judgement::Hosts),
-            };
-        }
-        let published = self.publication(opening.destination, opening.destination_port, opening.protocol);
+        let home = match self.local.contains_key(&opening.destination) {
+            true => None,
+            false => match self.home(opening.destination) {
+                None => return Ok(Judgement::Hosts),
+                home => home,
+            },
+        };
+        let published = match home {
+            Some(home) => Some(self.routed(opening, home)?),
+            None => self.publication(opening.destination, opening.destination_port, opening.protocol),
+        };
         let Some((publication, port)) = published.filter(|_| reach(opening.source) == Reach::Unicast) else {
             return Ok(Judgement::Hosts);
         };
@@ -162,6 +172,8 @@ impl World {
         let (out, next_hop) = way.unwrap_or((0, super::world::any(opening.source)));
         let mut plan = self.to_publication(&publication, port, opening, to_nic(out, next_hop))?;
         plan.checks_mtu = self.uplink(out, family).is_some_and(|uplink| network.mtu > uplink.mtu);
+        // At its own address there is nothing to translate.
+        plan.published = home.is_none();
         Ok(ours(plan))
     }
 
@@ -169,7 +181,7 @@ impl World {
     fn judge_host(&self, device: u32, opening: &Key) -> Result<Plan, DropReason> {
         if let Some(home) = self.home(opening.destination) {
             if !self.local.contains_key(&opening.source) {
-                return Err(DropReason::Unpublished);
+                self.routed(opening, home)?;
             }
             let there = self
                 .to_endpoint(home, opening.destination)
@@ -199,6 +211,29 @@ impl World {
                 Leg::in_place(HOST, opening.source),
             )
         })
+    }
+
+    /// Who answers at an endpoint's own address, for those outside of its network: in a routed one its published ports, and pings.
+    fn routed(&self, opening: &Key, home: u32) -> Result<(Publication, u16), DropReason> {
+        let family = family(opening.source);
+        let network = self.networks.get(&home);
+        if !network.is_some_and(|network| network.is_routed(family)) {
+            return Err(DropReason::Unpublished);
+        }
+        if opening.protocol != super::wire::icmp(family) {
+            let exact = (opening.destination, opening.destination_port, opening.protocol);
+            let publication = self.published.get(&exact).ok_or(DropReason::Unpublished)?;
+            return Ok((*publication, publication.port));
+        }
+        let endpoint = self.endpoints.get(&(home, opening.destination));
+        let publication = Publication {
+            network: home,
+            endpoint: endpoint.ok_or(DropReason::NoSuchEndpoint)?.number,
+            address: opening.destination,
+            port: opening.destination_port,
+            count: 1,
+        };
+        Ok((publication, opening.destination_port))
     }
 
     fn to_publication(
@@ -275,6 +310,7 @@ pub fn must_be_unicast(address: IpAddr) -> Result<(), DropReason> {
     match reach(address) {
         Reach::Unicast => Ok(()),
         Reach::Multicast => Err(DropReason::Multicast),
+        Reach::Link => Err(DropReason::LinkLocal),
         Reach::Nowhere => Err(DropReason::NotRoutable),
     }
 }

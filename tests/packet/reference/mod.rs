@@ -9,6 +9,7 @@
 pub mod arp;
 pub mod conversation;
 pub mod judge;
+pub mod neighbour;
 pub mod path;
 pub mod wire;
 pub mod world;

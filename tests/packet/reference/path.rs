@@ -5,7 +5,7 @@ use sluice_datapath_common::DropReason;
 use super::conversation::{Key, Known, Side, may_open};
 use super::judge::{Judgement, must_be_unicast};
 use super::wire::{self, Change, ETHERNET, Kind, Piece, Reading, change, change_error, ether_type, read};
-use super::world::{Endpoint, Family, family};
+use super::world::{Endpoint, Family, Reach, family, reach};
 use super::{Chosen, Datagram, Fate, Reference};
 
 /// What comes by a NIC has this scope.
@@ -14,7 +14,6 @@ pub const WORLD: u32 = 0;
 pub const HOST: u32 = 1;
 
 const ARP: u16 = 0x0806;
-const IPV4: u16 = 0x0800;
 
 impl Reference {
     /// What an endpoint says. It is known by its device, and believed in nothing else.
@@ -25,19 +24,23 @@ impl Reference {
         chosen: &mut Chosen<'_, '_>,
     ) -> Result<Fate, DropReason> {
         let sender = *self.world.attachments.get(&device).ok_or(DropReason::UnknownDevice)?;
-        match ether_type(frame) {
-            ARP => return self.arp_of_endpoint(&sender, frame),
-            IPV4 => {}
-            0x86dd => return Err(DropReason::FamilyDisabled),
-            _ => return Err(DropReason::UnknownEtherType),
+        if ether_type(frame) == ARP {
+            return self.arp_of_endpoint(&sender, frame);
         }
-        let mut reading = read(frame, Family::V4, ETHERNET, false)?;
-        let given = sender.address(family(reading.source));
+        let family = family_of(frame).ok_or(DropReason::UnknownEtherType)?;
+        let mut reading = read(frame, family, ETHERNET, false)?;
+        if reading.kind == Kind::Discovery {
+            return self.discovery_of_endpoint(&sender, frame, reading.above);
+        }
+        let given = sender.address(family);
         if wire::sender(frame) != sender.mac {
             return Err(DropReason::ForgedMac);
         }
         if reading.source != given.ok_or(DropReason::FamilyDisabled)? {
-            return Err(DropReason::ForgedSource);
+            return Err(match reach(reading.source) {
+                Reach::Link => DropReason::LinkLocal,
+                _ => DropReason::ForgedSource,
+            });
         }
         if !self.follow_fragment(&mut reading, sender.network) {
             return Ok(Fate::Heard);
@@ -63,13 +66,14 @@ impl Reference {
         frame: &[u8],
         chosen: &mut Chosen<'_, '_>,
     ) -> Result<Fate, DropReason> {
-        match ether_type(frame) {
-            ARP => return self.arp_of_host(frame),
-            IPV4 => {}
-            0x86dd => return Err(DropReason::FamilyDisabled),
-            _ => return Err(DropReason::UnknownEtherType),
+        if ether_type(frame) == ARP {
+            return self.arp_of_host(frame);
         }
-        let mut reading = read(frame, Family::V4, ETHERNET, false)?;
+        let family = family_of(frame).ok_or(DropReason::UnknownEtherType)?;
+        let mut reading = read(frame, family, ETHERNET, false)?;
+        if reading.kind == Kind::Discovery {
+            return self.discovery_of_host(frame, reading.above);
+        }
         if !self.follow_fragment(&mut reading, HOST) {
             return Ok(Fate::Heard);
         }
@@ -97,12 +101,16 @@ impl Reference {
     ) -> Result<Fate, DropReason> {
         let stays = || Fate::Stays(frame.to_vec());
         let is_for_us = self.world.devices.get(&device).map(|device| device.mac) == Some(wire::receiver(frame));
-        if !is_for_us || ether_type(frame) != IPV4 {
-            return Ok(stays());
-        }
-        let Ok(mut reading) = read(frame, Family::V4, ETHERNET, false) else {
+        let Some(family) = family_of(frame).filter(|_| is_for_us) else {
             return Ok(stays());
         };
+        let Ok(mut reading) = read(frame, family, ETHERNET, false) else {
+            return Ok(stays());
+        };
+        // The host's own neighbours.
+        if reading.kind == Kind::Discovery {
+            return Ok(stays());
+        }
         if reading.kind == Kind::Error {
             return match self.error(frame, &reading, WORLD) {
                 Err(DropReason::UnrelatedError) => Ok(stays()),
@@ -155,15 +163,24 @@ impl Reference {
         chosen: &mut Chosen<'_, '_>,
     ) -> Result<Fate, DropReason> {
         let stays = || Fate::Stays(frame.to_vec());
-        if ether_type(frame) != IPV4 {
-            return Ok(stays());
-        }
-        let Ok(mut reading) = read(frame, Family::V4, ETHERNET, false) else {
+        let Some(family) = family_of(frame) else {
             return Ok(stays());
         };
+        let Ok(mut reading) = read(frame, family, ETHERNET, false) else {
+            return Ok(stays());
+        };
+        // The host's own neighbours.
+        if reading.kind == Kind::Discovery {
+            return Ok(stays());
+        }
         let Some(home) = self.world.home(reading.source) else {
             return Ok(stays());
         };
+        // In a routed network the address is the world's business.
+        let network = self.world.networks.get(&home);
+        if network.is_some_and(|network| network.is_routed(family) && !network.internal) {
+            return Ok(stays());
+        }
         let leaks = |_| DropReason::UnmasqueradedSource;
         if !self.follow_fragment(&mut reading, HOST) {
             return Err(DropReason::UnmasqueradedSource);
@@ -364,6 +381,14 @@ impl Reference {
         let mut frame = frame.to_vec();
         wire::address(&mut frame, leg.to_mac, leg.from_mac);
         Ok(Fate::Sent(frame))
+    }
+}
+
+fn family_of(frame: &[u8]) -> Option<Family> {
+    match ether_type(frame) {
+        0x0800 => Some(Family::V4),
+        0x86dd => Some(Family::V6),
+        _ => None,
     }
 }
 

@@ -55,6 +55,8 @@ pub enum Kind {
     Echo,
     /// An ICMP error, which quotes a packet.
     Error,
+    /// What neighbours tell each other on a link (ICMPv6).
+    Discovery,
     /// Nothing to tell two conversations apart by.
     Portless,
     /// What follows the IP header is the middle of a datagram.
@@ -103,7 +105,7 @@ pub fn address(frame: &mut [u8], receiver: Mac, sender: Mac) {
 pub fn read(frame: &[u8], family: Family, header: usize, quoted: bool) -> Result<Reading, DropReason> {
     let reading = match family {
         Family::V4 => read4(frame, header, quoted),
-        Family::V6 => None,
+        Family::V6 => read6(frame, header, quoted),
     };
     reading.unwrap_or(Err(DropReason::Truncated))
 }
@@ -123,18 +125,7 @@ fn read4(frame: &[u8], header: usize, quoted: bool) -> Option<Result<Reading, Dr
     let above = header + length;
     let protocol = ip[9];
     let declared = usize::from(u16::from_be_bytes([ip[2], ip[3]])).saturating_sub(length);
-    // The header above must come in the first fragment, and no other may lie over it (RFC 1858, RFC 3128).
-    let least = match protocol {
-        TCP => 20,
-        SCTP => 16,
-        _ => 8,
-    };
-    let is_tiny = match piece {
-        Piece::Whole => false,
-        Piece::First => declared < least,
-        Piece::Later => usize::from(place & 0x1fff) * 8 < least,
-    };
-    if is_tiny && !quoted {
+    if is_tiny(piece, protocol, declared, usize::from(place & 0x1fff) * 8) && !quoted {
         return Some(Err(DropReason::TinyFragment));
     }
     let (kind, ports, tcp_flags) = read_above(frame, above, Family::V4, protocol, piece, quoted)?;
@@ -151,6 +142,88 @@ fn read4(frame: &[u8], header: usize, quoted: bool) -> Option<Result<Reading, Dr
         piece,
         identification: u32::from(u16::from_be_bytes([ip[4], ip[5]])),
         length: declared,
+    }))
+}
+
+/// The header above must come in the first fragment, and no other may lie over it (RFC 1858, RFC 3128).
+fn is_tiny(piece: Piece, protocol: u8, length: usize, offset: usize) -> bool {
+    let least = match protocol {
+        TCP => 20,
+        SCTP => 16,
+        _ => 8,
+    };
+    match piece {
+        Piece::Whole => false,
+        Piece::First => length < least,
+        Piece::Later => offset < least,
+    }
+}
+
+/// RFC 8200. At most six extension headers of at most 256 bytes are read; what is encrypted or signed is the layer above.
+fn read6(frame: &[u8], header: usize, quoted: bool) -> Option<Result<Reading, DropReason>> {
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    let ip = frame.get(header..header + 40)?;
+    if ip[0] >> 4 != 6 {
+        return None;
+    }
+    let (mut protocol, mut chain, mut headers) = (ip[6], 0, 0);
+    let (mut piece, mut identification, mut offset) = (Piece::Whole, 0, 0);
+    // Hop-by-hop options, routing, fragment, destination options.
+    while matches!(protocol, 0 | ROUTING | FRAGMENT | 60) {
+        let start = header + 40 + chain;
+        if headers == 6 {
+            return Some(Err(DropReason::ExtensionHeaders));
+        }
+        let extension = frame.get(start..start + 8)?;
+        let at = protocol;
+        protocol = extension[0];
+        headers += 1;
+        if at == FRAGMENT {
+            let place = u16::from_be_bytes([extension[2], extension[3]]);
+            identification = u32::from_be_bytes([extension[4], extension[5], extension[6], extension[7]]);
+            offset = usize::from(place & 0xfff8);
+            piece = match (offset, place & 1) {
+                (0, 0) => Piece::Whole,
+                (0, _) => Piece::First,
+                _ => Piece::Later,
+            };
+            chain += 8;
+            if piece == Piece::Later {
+                break;
+            }
+        } else {
+            if at == ROUTING && extension[3] != 0 {
+                return Some(Err(DropReason::SourceRouted));
+            }
+            chain += 8 + 8 * usize::from(extension[1]);
+        }
+        if chain > 256 {
+            return Some(Err(DropReason::ExtensionHeaders));
+        }
+    }
+    if headers == 6 && piece != Piece::Later {
+        return Some(Err(DropReason::ExtensionHeaders));
+    }
+    let length = usize::from(u16::from_be_bytes([ip[4], ip[5]])).saturating_sub(chain);
+    if is_tiny(piece, protocol, length, offset) && !quoted {
+        return Some(Err(DropReason::TinyFragment));
+    }
+    let above = header + 40 + chain;
+    let (kind, ports, tcp_flags) = read_above(frame, above, Family::V6, protocol, piece, quoted)?;
+    Some(Ok(Reading {
+        header,
+        above,
+        source: IpAddr::from(<[u8; 16]>::try_from(&ip[8..24]).ok()?),
+        destination: IpAddr::from(<[u8; 16]>::try_from(&ip[24..40]).ok()?),
+        protocol,
+        ports,
+        kind,
+        tcp_flags,
+        hops: ip[7],
+        piece,
+        identification,
+        length,
     }))
 }
 
@@ -212,6 +285,7 @@ fn icmp_kind(family: Family, kind: u8) -> Kind {
     match (family, kind) {
         (Family::V4, 0 | 8 | 13 | 14) | (Family::V6, 128 | 129) => Kind::Echo,
         (Family::V4, 3 | 4 | 11 | 12) | (Family::V6, 1..=4) => Kind::Error,
+        (Family::V6, 130..=137 | 143) => Kind::Discovery,
         _ => Kind::Portless,
     }
 }
@@ -254,7 +328,7 @@ fn write(frame: &mut [u8], reading: &Reading, change: &Change) {
             frame[reading.above + 2..reading.above + 4].copy_from_slice(&destination.to_be_bytes());
         }
         Kind::Echo => frame[reading.above + 4..reading.above + 6].copy_from_slice(&source.to_be_bytes()),
-        Kind::Error | Kind::Portless | Kind::Continuation => {}
+        Kind::Error | Kind::Discovery | Kind::Portless | Kind::Continuation => {}
     }
 }
 

@@ -44,7 +44,10 @@ pub struct World {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Network {
     pub icc: bool,
+    /// What leaves the host from it gets an address of the host, in either family.
     pub masquerades: bool,
+    /// Its IPv6 addresses are the world's business: they leave as they are, and published ports are reached at them. Goes before masquerading.
+    pub routed6: bool,
     pub internal: bool,
     pub mtu: u32,
     pub gateway4: Option<IpAddr>,
@@ -118,6 +121,8 @@ pub enum Destination {
 pub enum Reach {
     Unicast,
     Multicast,
+    /// On one link only.
+    Link,
     Nowhere,
 }
 
@@ -195,6 +200,10 @@ impl World {
 }
 
 impl Network {
+    pub fn is_routed(&self, family: Family) -> bool {
+        family == Family::V6 && self.routed6
+    }
+
     pub fn gateway(&self, family: Family) -> Option<IpAddr> {
         match family {
             Family::V4 => self.gateway4,
@@ -211,6 +220,12 @@ impl Endpoint {
             Family::V6 => self.address6,
         }
     }
+}
+
+/// The link-local address that a device with this MAC gives itself (RFC 4291, appendix A).
+pub fn link_local(mac: Mac) -> IpAddr {
+    let [a, b, c, d, e, f] = mac;
+    IpAddr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 pub fn family(address: IpAddr) -> Family {
@@ -241,18 +256,23 @@ pub fn reach(address: IpAddr) -> Reach {
         IpAddr::V4(address) if address.is_multicast() || address.is_broadcast() => Reach::Multicast,
         IpAddr::V4(address) if address.is_loopback() || matches!(address.octets()[0], 0 | 240..) => Reach::Nowhere,
         IpAddr::V6(address) if address.is_multicast() => Reach::Multicast,
-        IpAddr::V6(address) if address.is_loopback() || address.is_unspecified() => Reach::Nowhere,
+        IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfe80 => Reach::Link,
+        // Unspecified, loopback, mapped IPv4, and whatever else is inside a host only.
+        IpAddr::V6(address) if address.segments()[..4] == [0; 4] => Reach::Nowhere,
         _ => Reach::Unicast,
     }
 }
 
 fn within(address: IpAddr, prefix: IpAddr, bits: u8) -> bool {
-    let number = |octets: Vec<u8>| {
+    let number = |octets: &[u8]| {
         octets
-            .into_iter()
-            .fold(0u128, |number, octet| number << 8 | u128::from(octet))
+            .iter()
+            .fold(0u128, |number, octet| number << 8 | u128::from(*octet))
     };
     let (address, prefix) = (octets(address), octets(prefix));
+    if address.len() != prefix.len() {
+        return false;
+    }
     let rest = 8 * address.len() as u32 - u32::from(bits);
-    address.len() == prefix.len() && number(address).checked_shr(rest) == number(prefix).checked_shr(rest)
+    number(&address).checked_shr(rest) == number(&prefix).checked_shr(rest)
 }

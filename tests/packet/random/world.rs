@@ -1,0 +1,138 @@
+//! The world as each case finds it, and who moves in and out of it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::place::{FAMILIES, NETWORKS, Place, TENANTS, Tenant};
+use super::stage::SOCKETS;
+use crate::reference::wire::{TCP, UDP};
+use crate::reference::world::{Destination, Device, Endpoint, Family, Host, Network, Route, Uplink, World};
+use crate::scene::{
+    GATEWAY_MAC, HOST_IFINDEX, HOST_LEG, HOST_MAC, LEG_MAC, NIC, NIC_MAC, SECOND_NIC, SECOND_NIC_MAC, VM_BRIDGE,
+    VM_BRIDGE_MAC,
+};
+use crate::twin;
+
+/// The world as each case finds it: every IPv4 address has its twin.
+pub fn world() -> World {
+    let mut world = World {
+        epoch: 1,
+        networks: BTreeMap::new(),
+        subnets: BTreeMap::new(),
+        attachments: BTreeMap::new(),
+        endpoints: BTreeMap::new(),
+        generations: TENANTS.iter().map(|tenant| (tenant.number, 1)).collect(),
+        local: BTreeMap::new(),
+        uplinks: BTreeMap::new(),
+        published: BTreeMap::new(),
+        host: Host {
+            leg: HOST_LEG,
+            mac: HOST_MAC,
+            ephemeral: (32_768, 60_999),
+        },
+        devices: BTreeMap::new(),
+        routes: Vec::new(),
+        sockets: Default::default(),
+    };
+    for (number, gateway) in NETWORKS {
+        world.networks.insert(
+            number,
+            Network {
+                icc: true,
+                masquerades: true,
+                routed6: false,
+                internal: false,
+                mtu: 1500,
+                gateway4: Some(gateway.address(Family::V4)),
+                gateway6: Some(gateway.address(Family::V6)),
+                gateway_mac: GATEWAY_MAC,
+            },
+        );
+    }
+    for family in FAMILIES {
+        add_family(&mut world, family);
+    }
+    TENANTS[..5].iter().for_each(|tenant| move_in(&mut world, tenant));
+    for (device, mac) in [
+        (HOST_LEG, LEG_MAC),
+        (NIC, NIC_MAC),
+        (SECOND_NIC, SECOND_NIC_MAC),
+        (VM_BRIDGE, VM_BRIDGE_MAC),
+    ] {
+        world.devices.insert(device, Device { mac, mtu: 1500 });
+    }
+    world
+}
+
+fn add_family(world: &mut World, family: Family) {
+    let at = |place: Place| place.address(family);
+    let prefix = |octets: [u8; 4], bits: u8| match family {
+        Family::V4 => (IpAddr::from(octets), bits),
+        Family::V6 => (IpAddr::V6(twin::of(Ipv4Addr::from(octets))), bits + 96),
+    };
+    for ((number, gateway), octets) in NETWORKS.into_iter().zip([[10, 9, 0, 0], [10, 8, 0, 0], [10, 7, 0, 0]]) {
+        world.subnets.insert(prefix(octets, 24), number);
+        world.local.insert(at(gateway), number);
+    }
+    for place in [Place::Nic, Place::SecondNic, Place::VmBridge] {
+        world.local.insert(at(place), 0);
+    }
+    for (device, place) in [(NIC, Place::Nic), (SECOND_NIC, Place::SecondNic)] {
+        let uplink = Uplink {
+            address: Some(at(place)),
+            mtu: 1500,
+        };
+        world.uplinks.insert((device, family), uplink);
+    }
+    // As `scene::furnish` makes them.
+    let router = prefix([192, 0, 2, 254], 32).0;
+    let mut routes = vec![
+        (prefix([192, 0, 2, 1], 32), Destination::None),
+        (prefix([198, 51, 100, 1], 32), Destination::None),
+        (prefix([172, 30, 0, 1], 32), Destination::None),
+        (prefix([192, 0, 2, 0], 24), Destination::Link(NIC)),
+        (prefix([198, 51, 100, 0], 24), Destination::Link(SECOND_NIC)),
+        (prefix([172, 30, 0, 0], 24), Destination::Link(VM_BRIDGE)),
+        (prefix([10, 9, 0, 0], 24), Destination::Link(HOST_IFINDEX)),
+        (prefix([10, 8, 0, 0], 24), Destination::Link(HOST_IFINDEX)),
+        (prefix([100, 64, 0, 0], 10), Destination::None),
+        ((at(Place::Nobody), 0), Destination::Router(NIC, router)),
+    ];
+    if family == Family::V4 {
+        // Broadcast.
+        routes.insert(0, (prefix([192, 0, 2, 255], 32), Destination::None));
+    }
+    world.routes.extend(
+        routes
+            .into_iter()
+            .map(|((prefix, bits), to)| Route { prefix, bits, to }),
+    );
+    let [at_nic, udp, tcp] = SOCKETS;
+    world.sockets.insert((UDP, at(Place::Nic), at_nic));
+    world.sockets.insert((UDP, at(Place::Nobody), udp));
+    world.sockets.insert((TCP, at(Place::Nobody), tcp));
+}
+
+/// The endpoint begins to live at its addresses.
+pub fn move_in(world: &mut World, tenant: &Tenant) {
+    let addresses = FAMILIES.map(|family| tenant.place.address(family));
+    let endpoint = Endpoint {
+        number: tenant.number,
+        network: tenant.network,
+        device: tenant.device,
+        address4: Some(addresses[0]),
+        address6: Some(addresses[1]),
+        mac: tenant.mac,
+    };
+    for address in addresses {
+        world.endpoints.insert((tenant.network, address), endpoint);
+    }
+    world.attachments.insert(tenant.device, endpoint);
+}
+
+/// It ends, and with it all that it said.
+pub fn move_out(world: &mut World, tenant: &Tenant) {
+    *world.generations.entry(tenant.number).or_default() += 1;
+    world.endpoints.retain(|_, endpoint| endpoint.number != tenant.number);
+    world.attachments.retain(|_, endpoint| endpoint.number != tenant.number);
+}
