@@ -90,6 +90,13 @@ pub static FACTS4: btf_maps::PerCpuArray<Facts<Ipv4>, 2> = btf_maps::PerCpuArray
 #[btf_map]
 pub static FACTS6: btf_maps::PerCpuArray<Facts<Ipv6>, 2> = btf_maps::PerCpuArray::new();
 
+/// Where one CPU writes a report on an IPv6 packet: the ICMP header, and as much of the packet as is quoted.
+#[btf_map]
+pub static REPORT: btf_maps::PerCpuArray<[u32; REPORT_WORDS], 1> = btf_maps::PerCpuArray::new();
+
+/// The ICMP header and 252 bytes.
+pub const REPORT_WORDS: usize = 2 + 63;
+
 /// The rings of fragments that wait for their first one. These three are not in the table of maps either: a copy of a packet is nobody else's
 /// business, and is not missed when the programs are replaced.
 #[btf_map]

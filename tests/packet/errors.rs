@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use sluice_datapath_common::drop::{Direction, DropReason};
 
 use crate::frame::{ECHO_REQUEST, Frame, Packet, SYN, TCP, TIME_EXCEEDED, UDP, UNREACHABLE};
-use crate::scene::{self, CLIENT, GATEWAY, NIC_ADDRESS, ROUTER, SERVER, SHOP, WEB};
+use crate::scene::{self, CLIENT, NIC_ADDRESS, ROUTER, SERVER, SHOP, WEB};
 
 /// The quoted packet, whose own checksums are right where the quotation is whole.
 #[track_caller]
@@ -133,22 +133,6 @@ fn an_error_about_nothing_known_is_dropped_from_a_container_and_the_hosts_from_t
     scene
         .world_says(&Packet::error(ROUTER, NIC_ADDRESS, TIME_EXCEEDED, &of_host, 1000))
         .stays();
-}
-
-#[test]
-fn the_host_reports_on_a_packet_that_it_was_given_for_this() {
-    let mut scene = scene::set();
-    scene
-        .says(WEB, &Packet::udp((WEB.address, 20_000), (SERVER, 33_434)))
-        .sent();
-    let last_hop = scene
-        .says(WEB, &Packet::udp((WEB.address, 20_000), (SERVER, 33_434)).ttl(1))
-        .sent();
-    let error = scene
-        .host_says(&Packet::error(GATEWAY, WEB.address, TIME_EXCEEDED, &last_hop, 1000))
-        .sent();
-    assert_eq!((error.source(), error.receiver_mac()), (GATEWAY, WEB.mac));
-    assert_eq!(quoted(&error).source(), WEB.address);
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod nic;
 mod policy;
 mod published;
 mod random;
+mod report;
 mod speed;
 
 mod verifier;

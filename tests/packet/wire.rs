@@ -608,6 +608,36 @@ fn a_socket_of_ipv6_reaches_ipv4_by_a_mapped_address_and_by_loopback() {
 }
 
 /// Pitfall B19.
+/// What `traceroute` sees of the host: a datagram with one hop left gets no further, and its sender is told.
+#[test]
+fn the_host_is_seen_as_a_router_on_the_way() {
+    let one: i32 = 1;
+    let mut rig = Rig::make(true);
+    for places in FAMILIES {
+        let (level, hops, errors) = match places.web {
+            IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TTL, libc::IP_RECVERR),
+            IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, libc::IPV6_RECVERR),
+        };
+        rig.web.inside(|| {
+            let socket = UdpSocket::bind(places.anywhere()).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            for option in [hops, errors] {
+                // SAFETY: the socket is open and the option an integer.
+                let set = unsafe {
+                    let size = size_of::<i32>() as u32;
+                    libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const one).cast(), size)
+                };
+                assert_eq!(set, 0);
+            }
+            socket.connect((places.lan, 33_434)).unwrap();
+            socket.send(b"how far is it?").unwrap();
+            let told = socket.recv(&mut [0; 8]).map_err(|error| error.kind());
+            assert_eq!(told, Err(std::io::ErrorKind::HostUnreachable), "{}", places.web);
+        });
+    }
+    rig.assert_clean();
+}
+
 #[test]
 fn a_published_port_cannot_be_bound_by_a_process_of_the_host() {
     let rig = Rig::make(true);

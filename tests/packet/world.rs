@@ -243,32 +243,7 @@ fn what_leaves_by_a_device_that_is_not_ours_is_the_hosts_to_forward() {
     assert_eq!((flow.action, flow.ifindex), (Action::Host as u8, HOST_LEG));
 }
 
-#[test]
-fn a_packet_at_its_last_hop_is_given_to_the_host_to_report() {
-    let mut scene = scene::set();
-    scene
-        .says(WEB, &Packet::udp((WEB.address, KEPT), (SERVER, 33_434)))
-        .sent();
-    let frame = scene
-        .says(WEB, &Packet::udp((WEB.address, KEPT), (SERVER, 33_434)).ttl(1))
-        .sent();
-    assert_eq!(
-        (frame.source(), frame.ttl(), frame.receiver_mac()),
-        (WEB.address, 1, HOST_MAC)
-    );
-}
-
 /// Pitfall B25.
-#[test]
-fn a_packet_too_long_for_the_nic_is_given_to_the_host_to_report() {
-    let mut scene = scene::set();
-    scene.network_with_mtu(2, NETWORK_EXISTS | NETWORK_ICC | NETWORK_MASQUERADES, 9000);
-    let long = Packet::udp((WEB.address, KEPT), (SERVER, 53)).payload(&[7; 3000]);
-    let frame = scene.says(WEB, &long).sent();
-    assert_eq!((frame.source(), frame.receiver_mac()), (WEB.address, HOST_MAC));
-    let short = scene.says(WEB, &Packet::udp((WEB.address, KEPT), (SERVER, 53))).sent();
-    assert_eq!(short.source(), NIC_ADDRESS);
-}
 
 #[test]
 fn a_binding_outlives_a_change_of_the_uplinks_address_as_long_as_the_host_has_it() {

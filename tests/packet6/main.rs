@@ -18,6 +18,7 @@ mod chains;
 mod datapath;
 mod discovery;
 mod listener;
+mod report;
 mod six;
 mod translate;
 

@@ -1,16 +1,24 @@
 //! Writing IPv6. Its header has no checksum of its own, so what changes in it is made up for by the layer above, or by nobody (the hop limit): the
 //! sum that the NIC took of the whole frame (CHECKSUM_COMPLETE) must hear of it (`BPF_F_RECOMPUTE_CSUM`).
 
-use aya_ebpf::{bindings::BPF_F_RECOMPUTE_CSUM, helpers::bpf_skb_change_tail};
+use core::ptr::read_volatile;
+
+use aya_ebpf::{
+    bindings::BPF_F_RECOMPUTE_CSUM,
+    helpers::{bpf_csum_diff, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
+};
 use sluice_datapath_common::{
     DropReason, Ipv6, Ipv6Address,
     checksum::{add, fold},
 };
 
 use super::{Write, store, store_with};
-use crate::packet::{
-    Frame, Mac, Packet,
-    ipv6::{Ipv6Header, Ipv6Rest},
+use crate::{
+    maps::{REPORT, REPORT_WORDS},
+    packet::{
+        ETHERNET, Frame, Mac, Packet,
+        ipv6::{Ipv6Header, Ipv6Rest},
+    },
 };
 
 /// A neighbour advertisement with its option, a frame of its own (RFC 4861, 4.4).
@@ -110,6 +118,92 @@ pub fn answer_solicitation(frame: Frame, answer: &Answer) -> Result<(), DropReas
         }
     }
     store(frame, 0, &advertisement)
+}
+
+/// An ICMPv6 error that is to be written.
+pub struct Report {
+    /// The frame with the packet that it is about.
+    pub frame: Frame,
+    /// Its type; the code is 0.
+    pub kind: u8,
+    /// The word behind the checksum.
+    pub parameter: u32,
+    /// Who reports.
+    pub reporter: Ipv6Address,
+    /// Who sent the packet.
+    pub sender: Ipv6Address,
+}
+
+/// Turns a frame into a report on the packet in it, of which it quotes 252 bytes at most: more than any sender needs to know its own. The MACs are exchanged.
+#[inline(always)]
+pub fn turn_into_report(report: &Report) -> Result<(), DropReason> {
+    const ICMP: u8 = 58;
+    const HOPS: u8 = 64;
+    const HEADERS: u32 = ETHERNET + size_of::<Ipv6Header>() as u32;
+    /// What is quoted is cut to whole words, for the sum.
+    const MOST: u32 = 4 * (REPORT_WORDS as u32 - 2);
+    let frame = report.frame;
+    let ethernet = frame.ethernet()?;
+    let length = (frame.len() - ETHERNET).min(MOST) & !3;
+    // The verifier has lost sight of the bound by then, and the compiler knows it too well.
+    // SAFETY: a read of a value on the stack.
+    let length = unsafe { read_volatile(&raw const length) } & 0xfc;
+    if length < size_of::<Ipv6Header>() as u32 {
+        return Err(DropReason::Truncated);
+    }
+    let Some(message) = REPORT.get_ptr_mut(0) else {
+        return Err(DropReason::RewriteFailed);
+    };
+    let size = 8 + length;
+    // SAFETY: the slot is this CPU's own and holds `REPORT_WORDS` words; the kernel checks the frame's bounds.
+    let sum = unsafe {
+        (*message)[0] = u32::from(report.kind);
+        (*message)[1] = report.parameter.to_be();
+        let quoted = (&raw mut (*message)[2]).cast();
+        if bpf_skb_load_bytes(frame.context(), ETHERNET, quoted, length) != 0 {
+            return Err(DropReason::Truncated);
+        }
+        bpf_csum_diff(core::ptr::null_mut(), 0, message.cast(), size, 0)
+    };
+    let mut sum = add(sum as u32, add(size.to_be(), u32::from(ICMP).to_be()));
+    for word in 0..4 {
+        sum = add(sum, add(report.reporter.0[word], report.sender.0[word]));
+    }
+    // SAFETY: as above.
+    unsafe { (*message)[0] |= u32::from(!fold(sum)) << 16 };
+    // SAFETY: the frame is the program's context. No packet pointer is alive across the call.
+    if unsafe { bpf_skb_change_tail(frame.skb(), HEADERS + size, 0) } != 0 {
+        return Err(DropReason::RewriteFailed);
+    }
+    let headers = ReportHeaders {
+        receiver: ethernet.source,
+        sender: ethernet.destination,
+        ether_type: 0x86dd_u16.to_be(),
+        version: 0x6000_0000_u32.to_be(),
+        payload_length: (size as u16).to_be(),
+        next_and_hops: [ICMP, HOPS],
+        source: report.reporter.0,
+        destination: report.sender.0,
+    };
+    store(frame, 0, &headers)?;
+    // SAFETY: the frame is the program's context, the slot holds `size` bytes; the kernel checks the frame's bounds.
+    match unsafe { bpf_skb_store_bytes(frame.skb(), HEADERS, message.cast(), size, 0) } {
+        0 => Ok(()),
+        _ => Err(DropReason::RewriteFailed),
+    }
+}
+
+/// The headers before the message of a report.
+#[repr(C, packed(2))]
+struct ReportHeaders {
+    receiver: [u16; 3],
+    sender: [u16; 3],
+    ether_type: u16,
+    version: u32,
+    payload_length: u16,
+    next_and_hops: [u8; 2],
+    source: [u32; 4],
+    destination: [u32; 4],
 }
 
 // === impl Ipv6 ===

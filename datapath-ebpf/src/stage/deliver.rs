@@ -5,11 +5,11 @@ use aya_ebpf::{
     helpers::{bpf_check_mtu, bpf_redirect, bpf_redirect_peer},
 };
 use sluice_datapath_common::{
-    DropReason, Family,
+    DropReason, Family, Ipv6,
     flow::{Action, FLOW_CHECKS_MTU, Flow},
 };
 
-use super::{flow::Entry, route::Leg};
+use super::{flow::Entry, report, route::Leg};
 use crate::{
     family::Layer3,
     maps::CONFIG,
@@ -25,7 +25,10 @@ pub fn along<F: Layer3>(packet: &Packet<F>, flow: Entry<F>) -> Result<Verdict, D
     let flow = unsafe { flow.as_ref() };
     let hop = hops_to(flow);
     if hop != 0 && must_be_reported(packet, flow)? {
-        return report_by_host(packet);
+        return match F::AF == Ipv6::AF {
+            true => report::to_sender(packet.frame, flow.ifindex),
+            false => report_by_host(packet),
+        };
     }
     rewrite::translate(packet, flow, hop)?;
     send(packet, flow)

@@ -12,4 +12,5 @@ pub mod masquerade;
 pub mod neighbour;
 pub mod policy;
 pub mod publish;
+pub mod report;
 pub mod route;
