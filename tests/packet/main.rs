@@ -32,6 +32,7 @@ mod policy;
 mod published;
 mod random;
 mod report;
+mod routed;
 mod speed;
 
 mod verifier;

@@ -1,11 +1,11 @@
 //! Extension headers before the layer above.
 
 use sluice_datapath_common::drop::{Direction, DropReason};
-use sluice_datapath_common::programs::FROM_CONTAINER;
+use sluice_datapath_common::programs::{FROM_CONTAINER, TO_NIC};
 
 use crate::datapath::{Outcome, Verdict};
 use crate::frame::{Frame, UDP};
-use crate::scene::{self, SHOP, Scene, WEB};
+use crate::scene::{self, NIC, NIC_ADDRESS, NIC_MAC, ROUTER_MAC, SERVER, SHOP, Scene, WEB};
 use crate::{six, twin};
 
 const HOP_BY_HOP: u8 = 0;
@@ -143,4 +143,29 @@ fn fragments_are_told_apart_by_all_32_bits_of_their_number() {
     );
     let of_another = [UDP, 0, 0, 0x10, 0, 2, 0, 9, 5, 6];
     assert_eq!(says(&mut scene, FRAGMENT, &of_another).verdict, Verdict::Dropped);
+}
+
+#[test]
+fn an_endpoints_packet_that_cannot_be_read_does_not_leave_by_a_nic_either() {
+    let too_long = [options(UDP, 33), datagram()].concat();
+    let leaves = |source| {
+        let frame = six::packet(
+            (NIC_MAC, ROUTER_MAC),
+            source,
+            twin::of(SERVER),
+            HOP_BY_HOP,
+            64,
+            &too_long,
+        );
+        let mut scene = scene::set();
+        let outcome = scene.run_six(TO_NIC, NIC, &frame);
+        (outcome.verdict, scene.drops())
+    };
+    let dropped = vec![(DropReason::UnmasqueradedSource, Direction::ToNic, 0, 1)];
+    assert_eq!(leaves(twin::of(WEB.address)), (Verdict::Dropped, dropped));
+    assert_eq!(
+        leaves(twin::of(NIC_ADDRESS)),
+        (Verdict::Stack, vec![]),
+        "the host's own is the host's"
+    );
 }

@@ -56,5 +56,7 @@ mod nic;
 mod policy;
 #[path = "../packet/published.rs"]
 mod published;
+#[path = "../packet/routed.rs"]
+mod routed;
 #[path = "../packet/world.rs"]
 mod world;

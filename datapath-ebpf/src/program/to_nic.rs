@@ -34,7 +34,11 @@ pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
 
 #[inline(always)]
 fn guard<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
-    let Ok(mut packet) = Packet::<F>::read(frame, SCOPE_HOST) else {
+    let read = Packet::<F>::read(frame, SCOPE_HOST);
+    if read.is_err() && F::AF == Ipv6::AF && is_unreadable_but_ours::<F>() {
+        return Err(DropReason::UnmasqueradedSource);
+    }
+    let Ok(mut packet) = read else {
         return Ok(Verdict::Stack);
     };
     // The host's own neighbours: of endpoints' none comes so far.
@@ -63,6 +67,12 @@ fn guard<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
     // SAFETY: the kernel keeps the entry's slot readable until the program ends. The stack that forwarded the packet has counted its hop.
     rewrite::translate(&packet, unsafe { flow.as_ref() }, 0)?;
     Ok(Verdict::Stack)
+}
+
+/// Of an IPv6 packet with headers that we do not follow, the source has been read all the same. An IPv4 packet that cannot be read is none.
+#[inline(always)]
+fn is_unreadable_but_ours<F: Layer3>() -> bool {
+    F::facts(false).is_some_and(|facts| F::SUBNETS.find(&Prefix::whole(facts.key.source)).is_some())
 }
 
 /// In a routed network the address is the world's business.
