@@ -1,6 +1,7 @@
 //! What can be asked: a file for each command, or for a few that are one thought.
 
 pub mod archive;
+pub mod attach;
 pub mod cleanup;
 pub mod create;
 pub mod datapath;
@@ -12,10 +13,13 @@ pub mod life;
 pub mod logs;
 pub mod network;
 pub mod port;
+pub mod prune;
 pub mod ps;
 pub mod run;
 pub mod start;
+pub mod stats;
 pub mod system;
+pub mod update;
 
 use crate::failure::Failure;
 

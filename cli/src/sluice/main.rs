@@ -5,6 +5,7 @@
 mod command;
 mod daemon;
 mod failure;
+mod keys;
 mod listing;
 mod measure;
 mod output;
@@ -17,7 +18,8 @@ mod terminal;
 
 use clap::{Parser, Subcommand};
 use command::{
-    archive, cleanup, create, datapath, events, exec, image, inspect, life, logs, network, port, ps, run, start, system,
+    archive, attach, cleanup, create, datapath, events, exec, image, inspect, life, logs, network, port, prune, ps,
+    run, start, stats, system, update,
 };
 use daemon::{Address, Daemon};
 use failure::Failure;
@@ -61,6 +63,12 @@ enum Command {
     Wait(life::Wait),
     /// Remove containers
     Rm(life::Rm),
+    /// Connect to the streams of a container that runs
+    Attach(attach::Attach),
+    /// Change limits and restart policy of containers
+    Update(update::Update),
+    /// Remove all containers that do not run
+    Prune(prune::Prune),
     /// Give a container another name
     Rename(life::Rename),
     /// List containers
@@ -73,6 +81,8 @@ enum Command {
     Port(port::Port),
     /// List the processes of a container
     Top(life::Top),
+    /// Print what containers use, every second
+    Stats(stats::Stats),
     /// Print all about containers, images or networks
     Inspect(inspect::Inspect),
     /// List images
@@ -146,6 +156,10 @@ fn answer(arguments: Sluice) -> Result<(), Failure> {
             Command::Unpause(unpause) => unpause.answer(&daemon).await,
             Command::Wait(wait) => wait.answer(&daemon).await,
             Command::Rm(rm) => rm.answer(&daemon).await,
+            Command::Attach(attach) => attach.answer(&daemon).await,
+            Command::Update(update) => update.answer(&daemon).await,
+            Command::Prune(prune) => prune.answer(&daemon).await,
+            Command::Stats(stats) => stats.answer(&daemon).await,
             Command::Rename(rename) => rename.answer(&daemon).await,
             Command::Ps(ps) => ps.answer(&daemon).await,
             Command::Logs(logs) => logs.answer(&daemon).await,

@@ -3,7 +3,7 @@
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncWriteExt, ReadHalf, WriteHalf, copy, split, stdin},
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, copy, split, stdin},
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
 };
@@ -11,6 +11,7 @@ use tokio::{
 use crate::{
     daemon::Daemon,
     failure::Failure,
+    keys::Keys,
     output::Output,
     query::{query, segment},
     terminal::{self, Raw},
@@ -30,9 +31,22 @@ const FORWARDED: [(libc::c_int, &str); 7] = [
 /// A connection that carries the streams.
 pub struct Session {
     from: ReadHalf<TokioIo<Upgraded>>,
+    to: WriteHalf<TokioIo<Upgraded>>,
+    interactive: bool,
+    /// With a terminal: what it is left with.
+    keys: Option<Keys>,
     output: Output,
     _tasks: Tasks,
     _raw: Option<Raw>,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// The process has said all.
+    Whole,
+    /// The person has left by the keys; the process goes on.
+    Left,
 }
 
 /// Ended with the session.
@@ -49,33 +63,60 @@ impl Session {
     pub fn begin(connection: TokioIo<Upgraded>, daemon: &Daemon, tty: bool, interactive: bool, resize: &str) -> Self {
         let (from, to) = split(connection);
         let raw = if tty && interactive { Raw::enter() } else { None };
-        // also without input: dropping the writing half would not end it, but nobody may write either
-        let mut tasks = vec![tokio::spawn(forward_input(to, interactive))];
+        let mut tasks = Vec::new();
         if tty {
             tasks.push(tokio::spawn(follow_size(daemon.clone(), resize.to_owned())));
         }
         Self {
             from,
+            to,
+            interactive,
+            keys: if tty { Keys::parse(None).ok() } else { None },
             output: Output::new(tty),
             _tasks: Tasks(tasks),
             _raw: raw,
         }
     }
 
-    /// Passes the output on until the process ends.
-    pub async fn finish(mut self) -> Result<(), Failure> {
-        self.output.copy(&mut self.from).await
+    /// A terminal is left with these keys.
+    pub fn with_keys(mut self, keys: Keys) -> Self {
+        self.keys = self.keys.map(|_| keys);
+        self
+    }
+
+    /// Passes input and output on until the process ends, or the person leaves.
+    pub async fn finish(mut self) -> Result<Ended, Failure> {
+        let input = async {
+            if self.interactive && forward_input(&mut self.to, self.keys.take()).await {
+                return;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            heard = self.output.copy(&mut self.from) => heard.map(|()| Ended::Whole),
+            () = input => Ok(Ended::Left),
+        }
     }
 }
 
-/// At the end of our input the container sees the end of its own; its output goes on.
-async fn forward_input(mut to: WriteHalf<TokioIo<Upgraded>>, interactive: bool) {
-    if interactive {
-        let _ = copy(&mut stdin(), &mut to).await;
+/// At the end of our input the container sees the end of its own; its output goes on. True: the keys were typed.
+async fn forward_input(to: &mut WriteHalf<TokioIo<Upgraded>>, keys: Option<Keys>) -> bool {
+    let Some(mut keys) = keys else {
+        let _ = copy(&mut stdin(), to).await;
         let _ = to.shutdown().await;
-    } else {
-        std::future::pending::<()>().await;
+        return false;
+    };
+    let (mut typed, mut input) = (vec![0; 4096], Vec::new());
+    while let Ok(count @ 1..) = stdin().read(&mut typed).await {
+        input.clear();
+        if keys.take(&typed[..count], &mut input) {
+            return true;
+        }
+        if to.write_all(&input).await.is_err() || to.flush().await.is_err() {
+            break;
+        }
     }
+    false
 }
 
 async fn follow_size(daemon: Daemon, resize: String) {

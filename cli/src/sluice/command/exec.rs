@@ -3,7 +3,13 @@
 use bollard_stubs::models::{ExecConfig, ExecStartConfig};
 use clap::Args;
 
-use crate::{daemon::Daemon, failure::Failure, query::segment, session::Session, terminal};
+use crate::{
+    daemon::Daemon,
+    failure::Failure,
+    query::segment,
+    session::{Ended, Session},
+    terminal,
+};
 
 /// `sluice exec`
 #[derive(Args)]
@@ -79,9 +85,10 @@ impl Exec {
             },
             other => other,
         })?;
-        Session::begin(streams, daemon, tty, interactive, &format!("/exec/{id}/resize"))
-            .finish()
-            .await?;
+        let session = Session::begin(streams, daemon, tty, interactive, &format!("/exec/{id}/resize"));
+        if session.finish().await? == Ended::Left {
+            return Ok(());
+        }
         let about = daemon.get(&format!("/exec/{id}/json")).await?;
         match about["ExitCode"]
             .as_i64()

@@ -13,6 +13,9 @@ use crate::{
 /// `sluice logs`
 #[derive(Args)]
 pub struct Logs {
+    /// The attributes of the log before each line
+    #[arg(long)]
+    details: bool,
     /// Go on with what comes
     #[arg(short, long)]
     follow: bool,
@@ -46,6 +49,7 @@ impl Logs {
             ("until", until.as_deref()),
             ("tail", Some(self.tail.as_str())),
             ("timestamps", self.timestamps.then_some("1")),
+            ("details", self.details.then_some("1")),
         ];
         let pairs: Vec<_> = pairs
             .into_iter()

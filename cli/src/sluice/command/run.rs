@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     output::print,
     query::{query, segment},
-    session::{Session, Signals},
+    session::{Ended, Session, Signals},
     terminal,
 };
 use http_body_util::BodyExt;
@@ -52,9 +52,10 @@ impl Run {
         let _signals = (self.forward_signals && !tty).then(|| Signals::forward(daemon, &id));
         // raw, and reading our input, only when there is somebody to read it
         start(daemon, &id).await?;
-        Session::begin(attached, daemon, tty, interactive, &resize)
-            .finish()
-            .await?;
+        let session = Session::begin(attached, daemon, tty, interactive, &resize);
+        if session.finish().await? == Ended::Left {
+            return Ok(());
+        }
         match code(ended).await? {
             0 => Ok(()),
             code => Err(Failure::Code(code)),

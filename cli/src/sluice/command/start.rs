@@ -7,7 +7,7 @@ use crate::{
     daemon::Daemon,
     failure::Failure,
     query::segment,
-    session::{Session, Signals},
+    session::{Ended, Session, Signals},
     terminal,
 };
 
@@ -62,9 +62,10 @@ impl Start {
             other => other,
         })?;
         let resize = format!("/containers/{}/resize", segment(name));
-        Session::begin(attached, daemon, tty, interactive, &resize)
-            .finish()
-            .await?;
+        let session = Session::begin(attached, daemon, tty, interactive, &resize);
+        if session.finish().await? == Ended::Left {
+            return Ok(());
+        }
         match run::code(ended).await? {
             0 => Ok(()),
             code => Err(Failure::Code(code)),
