@@ -130,11 +130,7 @@ impl Engine {
             ));
         }
         let id = Id::from_bytes(rand::random()).to_string();
-        self.tell(
-            &held,
-            &format!("exec_create: {}", request.cmd.join(" ")),
-            &[("execID", id.clone())],
-        );
+        self.tell(&held, &told("exec_create", &request.cmd), &[("execID", id.clone())]);
         let view = ExecView {
             id: id.clone(),
             container: held.id.to_string(),
@@ -215,7 +211,7 @@ impl Engine {
         self.execs.change(&view.id, |view| view.pid = pid);
         self.tell(
             held,
-            &format!("exec_start: {}", view.request.cmd.join(" ")),
+            &told("exec_start", &view.request.cmd),
             &[("execID", view.id.clone())],
         );
         Ok(self.watch_exec(held, &view.id, attachment))
@@ -284,6 +280,14 @@ impl Engine {
     pub async fn inspect_exec(&self, exec: &str) -> Result<ExecView, EngineError> {
         self.execs.get(exec)
     }
+}
+
+/// The words of an event about a command, with Docker's blank behind one that has no arguments.
+fn told(action: &str, command: &[String]) -> String {
+    let (program, arguments) = command
+        .split_first()
+        .map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    format!("{action}: {program} {}", arguments.join(" "))
 }
 
 fn must_run(held: &Held) -> Result<(), EngineError> {
