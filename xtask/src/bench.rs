@@ -4,6 +4,7 @@
 //! with it, also when it is interrupted.
 
 mod engine;
+mod exchange;
 mod figure;
 mod image;
 mod interrupt;
@@ -15,6 +16,7 @@ mod place;
 mod profile;
 mod report;
 mod sample;
+mod scale;
 mod site;
 mod table;
 mod workshop;
@@ -32,6 +34,7 @@ use crate::repository;
 use crate::setup::{self, Group};
 use crate::step::{self, Doing, Failure, Outcome, say};
 use engine::Kind;
+pub use exchange::Exchange;
 use figure::Figure;
 use image::Image;
 use machine::Machine;
@@ -39,6 +42,7 @@ use memory::Memory;
 use path::Path;
 use report::Report;
 use sample::Samples;
+use scale::Scale;
 use site::{Site, Tools};
 use workshop::Workshop;
 
@@ -58,7 +62,7 @@ pub struct Bench {
     #[arg(long)]
     write: bool,
     /// Only these: engines (docker, docker-no-proxy, sluice), paths (container-to-container, lan-to-published, host-to-published,
-    /// container-to-lan), figures (stream, rtt, conn, udp), start, memory. May be given several times; the bare veth pair is always there.
+    /// container-to-lan), figures (stream, rtt, conn, udp), start, memory, scale. May be given several times; the bare veth pair is always there.
     #[arg(long, num_args = 1.., value_parser = Choice::read)]
     only: Vec<Choice>,
     /// Instead of measuring, profile this path (the figures chosen by --only) with perf, beside the bare veth pair.
@@ -80,6 +84,7 @@ enum Choice {
     Figure(Figure),
     Start,
     Memory,
+    Scale,
 }
 
 impl Choice {
@@ -91,7 +96,7 @@ impl Choice {
             .into_iter()
             .chain(paths)
             .chain(figures)
-            .chain([("start", Self::Start), ("memory", Self::Memory)])
+            .chain([("start", Self::Start), ("memory", Self::Memory), ("scale", Self::Scale)])
             .find_map(|(key, choice)| (key == word).then_some(choice))
             .ok_or_else(|| String::from("no engine, path or figure of this name"))
     }
@@ -117,14 +122,23 @@ impl Bench {
         interrupt::watch()?;
         let workshop = Workshop::open()?;
         let image = Image::make(workshop.path())?;
-        let mut site = Site::open(&self.kinds(), self.tools(), &workshop, &binaries)?;
+        // For full tables alone nobody else has to be started.
+        let kinds = if self.only == [Choice::Scale] {
+            Vec::new()
+        } else {
+            self.kinds()
+        };
+        let mut site = Site::open(&kinds, self.tools(), &workshop, &binaries)?;
         let memory = self.memory(&site, &image)?;
         site.populate(&image)?;
         if let Some(path) = self.profile {
             return self.show_profile(&site, path);
         }
-        let report = self.measure(&site, memory)?;
+        let mut report = self.measure(&site, memory)?;
         drop(site);
+        if self.wants_other(Choice::Scale) && self.kinds().contains(&Kind::Sluice) {
+            report.scale = self.scale(&workshop, &image, &binaries, &mut report.failures);
+        }
         println!("{}", report.text());
         self.keep(&report)
     }
@@ -186,6 +200,7 @@ impl Bench {
             samples: Samples::default(),
             launches: Vec::new(),
             memory: Vec::new(),
+            scale: None,
             failures: Vec::new(),
         };
         for (kind, memory) in memory {
@@ -225,6 +240,31 @@ impl Bench {
             interrupt::check()?;
         }
         Ok(report)
+    }
+
+    /// With full tables, on a site of its own: Sluice has room for them there.
+    fn scale(
+        &self,
+        workshop: &Workshop,
+        image: &Image,
+        binaries: &std::path::Path,
+        failures: &mut Vec<String>,
+    ) -> Option<Scale> {
+        let measured = workshop.annex().and_then(|annex| {
+            let mut site = Site::open(&[Kind::Sluice], self.tools(), &annex, binaries)?;
+            for engine in &site.engines {
+                engine.import(image.archive())?;
+            }
+            site.populate(image)?;
+            Scale::measure(&site, self.rounds().min(4), self.seconds, failures)
+        });
+        match measured {
+            Ok(scale) => Some(scale),
+            Err(failure) => {
+                failures.push(format!("with full tables: {failure}"));
+                None
+            }
+        }
     }
 
     /// One sample; a second try when a tool stumbled, as iperf3 does while its server still says goodbye to the client before.
@@ -297,7 +337,8 @@ impl Bench {
     fn wanted(&self) -> Vec<(Path, Figure)> {
         let is_path = |path: Path| self.only.contains(&Choice::Path(path));
         let is_figure = |figure: Figure| self.only.contains(&Choice::Figure(figure));
-        let only_other = self.only.contains(&Choice::Start) || self.only.contains(&Choice::Memory);
+        let is_other = |choice: &Choice| matches!(choice, Choice::Start | Choice::Memory | Choice::Scale);
+        let only_other = self.only.iter().any(is_other);
         let all_paths = !Path::ALL.into_iter().any(is_path);
         let all_figures = !Figure::ALL.into_iter().any(is_figure);
         if only_other && all_paths && all_figures {

@@ -33,6 +33,8 @@ enum Command {
     Test(test::Test),
     Demo(demo::Demo),
     Bench(bench::Bench),
+    #[command(hide = true)]
+    Exchange(bench::Exchange),
     Vm(vm::Run),
 }
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Lint(lint) => lint.run(),
         Command::Demo(demo) => demo.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Exchange(exchange) => exchange.run(),
         Command::Test(test) => return test.run(),
         Command::Vm(vm) => vm.run(),
     };

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::step::{Failure, Outcome};
 
 /// A quantity.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Figure {
     /// One TCP stream.
     Stream,

@@ -5,7 +5,7 @@ use std::fmt;
 use super::figure::Figure;
 
 /// From where to where.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Path {
     /// Between two containers of a host, at the container's address.
     Containers,

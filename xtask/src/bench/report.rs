@@ -11,6 +11,7 @@ use super::machine::{BUSY, Machine};
 use super::memory::Memory;
 use super::path::Path;
 use super::sample::{Samples, Summary};
+use super::scale::Scale;
 use super::table::Table;
 
 /// `docker run --rm true` by Sluice, ms.
@@ -36,6 +37,8 @@ pub struct Report {
     pub launches: Vec<Launch>,
     /// Memory.
     pub memory: Vec<(Kind, Memory)>,
+    /// With full tables.
+    pub scale: Option<Scale>,
     /// What could not be measured, in sentences.
     pub failures: Vec<String>,
 }
@@ -83,6 +86,7 @@ impl Report {
         let mut tables: Vec<Table> = Path::ALL.into_iter().map(|path| self.path(path)).collect();
         tables.push(self.start());
         tables.push(self.memory());
+        tables.extend(self.scale.iter().flat_map(|scale| [scale.table(), scale.launches()]));
         tables.retain(|table| !table.is_empty());
         tables
     }
@@ -234,6 +238,8 @@ to a few per cent, the others to ten.
 - UDP: iperf3, datagrams of 64 bytes as fast as they can be sent; received.
 - Memory: proportional set size of all processes of the engine (for Docker, dockerd and containerd), freshly started; what each of five \
   containers with one published port adds in processes (shims, proxies).
+- With full tables: the best of each burden beside the best without, in a run of its own; ports are published one by one, flows are answered \
+  datagrams between two containers.
 ";
 
 fn cell(figure: Figure, kind: Kind, found: &Summary) -> String {

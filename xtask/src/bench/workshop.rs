@@ -24,7 +24,15 @@ impl Workshop {
         for name in leftovers() {
             remove(&name);
         }
-        let name = format!("{NAME}{}", process::id());
+        Self::named(format!("{NAME}{}", process::id()))
+    }
+
+    /// A second one, for engines that are to begin with nothing.
+    pub fn annex(&self) -> Outcome<Self> {
+        Self::named(format!("{}-annex", self.name))
+    }
+
+    fn named(name: String) -> Outcome<Self> {
         let path = Path::new(ROOT).join(&name);
         fs::create_dir_all(&path).doing(|| format!("make {}", path.display()))?;
         Ok(Self { path, name })
@@ -51,8 +59,8 @@ impl Drop for Workshop {
 fn leftovers() -> Vec<String> {
     names_in(Path::new(ROOT))
         .filter(|name| {
-            name.strip_prefix(NAME)
-                .is_some_and(|process| process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists())
+            let process = name.strip_prefix(NAME).and_then(|rest| rest.split('-').next());
+            process.is_some_and(|process| process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists())
         })
         .collect()
 }

@@ -1,0 +1,202 @@
+//! Does size matter? The same paths with few and with many published ports, and with many live flows. A figure is not to get worse from the
+//! smallest to the largest.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::engine::{Engine, Kind};
+use super::figure::Figure;
+use super::interrupt;
+use super::path::Path;
+use super::sample::median;
+use super::site::Site;
+use super::table::Table;
+use crate::step::{self, Doing, Failure, Outcome, say};
+
+/// How much worse a figure may be under a burden, as a ratio to the one without.
+const TOLERANCE: f64 = 0.05;
+/// The first of the ports that a burden publishes.
+const FIRST_PORT: u32 = 20_000;
+/// The container that publishes them.
+const BURDEN: &str = "burden";
+
+/// What the tables hold besides what is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Burden {
+    /// The three published ports of the servers, and the flows of the tools.
+    Nothing,
+    /// So many published ports, each asked for by itself.
+    Ports(u32),
+    /// So many answered flows of UDP between two containers.
+    Flows(u32),
+}
+
+impl Burden {
+    const ALL: [Self; 4] = [
+        Self::Nothing,
+        Self::Ports(1_000),
+        Self::Ports(10_000),
+        Self::Flows(500_000),
+    ];
+}
+
+impl fmt::Display for Burden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.pad("nothing else"),
+            Self::Ports(ports) => write!(f, "{ports} published ports"),
+            Self::Flows(flows) => write!(f, "{flows} live flows"),
+        }
+    }
+}
+
+/// What is measured under each burden.
+const WANTED: [(Path, Figure); 5] = [
+    (Path::Containers, Figure::RoundTrip),
+    (Path::Containers, Figure::Connections),
+    (Path::Published, Figure::RoundTrip),
+    (Path::Published, Figure::Connections),
+    (Path::Outward, Figure::Connections),
+];
+
+/// What was found.
+#[derive(Default)]
+pub struct Scale {
+    samples: HashMap<(Burden, Path, Figure), Vec<f64>>,
+    /// How long the daemon took to start the container with so many ports, seconds, by the docker CLI.
+    launches: HashMap<Burden, Vec<f64>>,
+}
+
+impl Scale {
+    /// Measures on a site whose Sluice has room for the flows. Within a round every burden has its turn on every path.
+    pub fn measure(site: &Site, rounds: u32, seconds: u32, failures: &mut Vec<String>) -> Outcome<Self> {
+        let mut scale = Self::default();
+        let Some(engine) = site.engine(Kind::Sluice) else {
+            return Err(Failure::new("Sluice does not run: its size cannot be measured"));
+        };
+        for round in 0..rounds {
+            say(format_args!("round {} of {rounds}, with full tables", round + 1));
+            let turn = round as usize % Burden::ALL.len();
+            for burden in Burden::ALL[turn..].iter().chain(&Burden::ALL[..turn]).copied() {
+                interrupt::check()?;
+                if let Err(failure) = scale.round(site, engine, burden, seconds) {
+                    interrupt::check()?;
+                    failures.push(format!("with {burden}, round {}: {failure}", round + 1));
+                }
+            }
+        }
+        Ok(scale)
+    }
+
+    fn round(&mut self, site: &Site, engine: &Engine, burden: Burden, seconds: u32) -> Outcome {
+        let laid = burden.lay(engine);
+        let measured = laid.and_then(|seconds_to_lay| {
+            self.launches.entry(burden).or_default().push(seconds_to_lay);
+            WANTED.iter().try_for_each(|&(path, figure)| {
+                interrupt::check()?;
+                let value = site.measure(path, figure, Kind::Sluice, seconds)?;
+                self.samples.entry((burden, path, figure)).or_default().push(value);
+                Ok(())
+            })
+        });
+        burden.lift(engine);
+        measured
+    }
+
+    /// A row for each path and figure, a column for each burden.
+    pub fn table(&self) -> Table {
+        let columns = [String::new()]
+            .into_iter()
+            .chain(Burden::ALL.map(|burden| burden.to_string()))
+            .chain([String::from("is to stay")]);
+        let mut table = Table::new("With full tables, Sluice alone", columns);
+        for (path, figure) in WANTED {
+            let Some(alone) = self.best(Burden::Nothing, path, figure) else {
+                continue;
+            };
+            let mut worst: f64 = 1.0;
+            let cells: Vec<String> = Burden::ALL
+                .into_iter()
+                .map(|burden| {
+                    let Some(best) = self.best(burden, path, figure) else {
+                        return String::from("–");
+                    };
+                    let ratio = best / alone;
+                    worst = worst.min(if figure.less_is_better() { 1.0 / ratio } else { ratio });
+                    match burden {
+                        Burden::Nothing => figure.shown(best),
+                        _ => format!("{} ×{ratio:.2}", figure.shown(best)),
+                    }
+                })
+                .collect();
+            let mark = if worst >= 1.0 - TOLERANCE { "✓" } else { "✗" };
+            table.row(
+                [format!("{path}: {figure}, {}", figure.unit())]
+                    .into_iter()
+                    .chain(cells)
+                    .chain([format!("within {:.0} % {mark}", TOLERANCE * 100.0)]),
+            );
+        }
+        table
+    }
+
+    /// How long containers with many ports took to start.
+    pub fn launches(&self) -> Table {
+        let columns = ["", "docker run -d, ms"].map(String::from);
+        let mut table = Table::new("Publishing ports, each by itself", columns);
+        for burden in Burden::ALL {
+            let Burden::Ports(_) = burden else { continue };
+            if let Some(seconds) = self.launches.get(&burden).cloned().and_then(median) {
+                table.row([burden.to_string(), format!("{:.0}", seconds * 1000.0)]);
+            }
+        }
+        table
+    }
+
+    fn best(&self, burden: Burden, path: Path, figure: Figure) -> Option<f64> {
+        self.samples
+            .get(&(burden, path, figure))?
+            .iter()
+            .copied()
+            .reduce(|a, b| figure.better(a, b))
+    }
+}
+
+impl Burden {
+    /// Lays it on the tables. Seconds that took.
+    fn lay(self, engine: &Engine) -> Outcome<f64> {
+        let start = std::time::Instant::now();
+        match self {
+            Self::Nothing => {}
+            Self::Ports(ports) => {
+                let published: Vec<String> = (FIRST_PORT..FIRST_PORT + ports)
+                    .flat_map(|port| [String::from("-p"), format!("{port}:{port}")])
+                    .collect();
+                let published: Vec<&str> = published.iter().map(String::as_str).collect();
+                engine.run(BURDEN, &published, &["sleep", "1000000"])?;
+            }
+            Self::Flows(flows) => lay_flows(engine, flows)?,
+        }
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Takes it off again. Flows die with the container.
+    fn lift(self, engine: &Engine) {
+        if self != Self::Nothing {
+            // What is not there cannot be removed, and need not.
+            let _ = step::output(&mut engine.docker(&["rm", "--force", BURDEN]));
+        }
+    }
+}
+
+/// Has a container of its own exchange datagrams with the server: its flows end with it.
+fn lay_flows(engine: &Engine, flows: u32) -> Outcome {
+    engine.run(BURDEN, &[], &["sleep", "1000000"])?;
+    let process = |name: &str| step::output(&mut engine.docker(&["inspect", "-f", "{{.State.Pid}}", name]));
+    let own = std::env::current_exe().doing(|| String::from("find this program"))?;
+    let mut exchange = engine.host.command(&own.to_string_lossy());
+    exchange.args(["exchange", "--flows", &flows.to_string()]);
+    exchange.args(["--from", &process(BURDEN)?, "--to", &process("server")?]);
+    exchange.args(["--address", &engine.address("server")?]);
+    step::output(&mut exchange).map(drop)
+}
