@@ -6,8 +6,9 @@
 
 use std::{collections::HashMap, io, time::Duration};
 
+use aya::Pod;
 use sluice_datapath_common::{
-    Ipv4,
+    Family, Ipv4, Ipv6,
     flow::{Flow, FlowKey, State},
 };
 
@@ -69,7 +70,7 @@ pub fn timeout(protocol: u8, state: u8, pace: Pace) -> Duration {
     const CLOSING: u8 = State::Closing as u8;
     const CLOSED: u8 = State::Closed as u8;
     match (protocol, state) {
-        (1, _) => ICMP,
+        (Ipv4::ICMP | Ipv6::ICMP, _) => ICMP,
         (_, UNANSWERED_STATE) => UNANSWERED,
         (TCP, CLOSED) => pace.closed,
         (TCP, CLOSING) => TCP_CLOSING,
@@ -80,7 +81,7 @@ pub fn timeout(protocol: u8, state: u8, pace: Pace) -> Duration {
 }
 
 /// The key of the other direction.
-pub fn reverse(key: &FlowKey<Ipv4>, flow: &Flow<Ipv4>) -> FlowKey<Ipv4> {
+pub fn reverse<F: Family>(key: &FlowKey<F>, flow: &Flow<F>) -> FlowKey<F> {
     FlowKey {
         source: flow.destination,
         destination: flow.source,
@@ -103,7 +104,7 @@ pub fn now() -> u64 {
 /// What a walk through a table found.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Swept {
-    /// Entries that were there.
+    /// Entries that were there, in the fuller table.
     pub found: usize,
     /// Entries that went.
     pub ended: usize,
@@ -118,7 +119,16 @@ pub fn sweep(maps: &Maps, now: u64, pace: Pace) -> io::Result<Swept> {
         pace,
     };
     sweep_table(&maps.OPENING4, &mut round)?;
-    sweep_table(&maps.FLOWS4, &mut round)
+    sweep_table(&maps.OPENING6, &mut round)?;
+    let (ipv4, ipv6) = (
+        sweep_table(&maps.FLOWS4, &mut round)?,
+        sweep_table(&maps.FLOWS6, &mut round)?,
+    );
+    // The pace is that of the fuller of both: each has room of its own.
+    Ok(Swept {
+        found: ipv4.found.max(ipv6.found),
+        ended: ipv4.ended + ipv6.ended,
+    })
 }
 
 /// What a walk goes by: the time, and which endpoints live, as the packet path sees it.
@@ -141,17 +151,21 @@ impl Round<'_> {
         Ok(present == generation)
     }
 
-    fn is_idle(&self, key: &FlowKey<Ipv4>, flow: &Flow<Ipv4>) -> bool {
+    fn is_idle<F: Family>(&self, key: &FlowKey<F>, flow: &Flow<F>) -> bool {
         is_idle(key, flow, self.now, self.pace)
     }
 }
 
-fn is_idle(key: &FlowKey<Ipv4>, flow: &Flow<Ipv4>, now: u64, pace: Pace) -> bool {
+fn is_idle<F: Family>(key: &FlowKey<F>, flow: &Flow<F>, now: u64, pace: Pace) -> bool {
     // A packet of this moment may be later than `now`.
     now.saturating_sub(flow.last_seen) > timeout(key.protocol, flow.state, pace).as_nanos() as u64
 }
 
-fn sweep_table(table: &Table<FlowKey<Ipv4>, Flow<Ipv4>>, round: &mut Round<'_>) -> io::Result<Swept> {
+fn sweep_table<F: Family>(table: &Table<FlowKey<F>, Flow<F>>, round: &mut Round<'_>) -> io::Result<Swept>
+where
+    FlowKey<F>: Pod,
+    Flow<F>: Pod,
+{
     let (mut swept, mut outcome) = (Swept::default(), Ok(()));
     let mut doomed = Vec::new();
     table.each(|keys, flows| {
@@ -171,13 +185,17 @@ fn sweep_table(table: &Table<FlowKey<Ipv4>, Flow<Ipv4>>, round: &mut Round<'_>) 
 }
 
 /// Adds the keys that are to go to `doomed`.
-fn judge(
-    table: &Table<FlowKey<Ipv4>, Flow<Ipv4>>,
-    key: &FlowKey<Ipv4>,
-    flow: &Flow<Ipv4>,
+fn judge<F: Family>(
+    table: &Table<FlowKey<F>, Flow<F>>,
+    key: &FlowKey<F>,
+    flow: &Flow<F>,
     round: &mut Round<'_>,
-    doomed: &mut Vec<FlowKey<Ipv4>>,
-) -> io::Result<()> {
+    doomed: &mut Vec<FlowKey<F>>,
+) -> io::Result<()>
+where
+    FlowKey<F>: Pod,
+    Flow<F>: Pod,
+{
     // One of its ends is an endpoint that lives no more, or lives anew.
     if !(round.is_alive(flow.source_endpoint, flow.source_generation)?
         && round.is_alive(flow.destination_endpoint, flow.destination_generation)?)

@@ -3,62 +3,93 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
+use aya::Pod;
 use sluice_datapath_common::{
-    DropReason, Ipv4,
+    DropReason, Family, Ipv4, Ipv4Address, Ipv6, Ipv6Address,
     drop::Direction,
     flow::{Action, FLOW_IS_REPLY, FLOW_REWRITES_DESTINATION, FLOW_REWRITES_SOURCE, Flow, FlowKey, State},
-    uplink::LocalAddress,
 };
 
 use crate::{
     expire::{now, reverse},
-    map::pins::{Maps, Specification},
+    map::{
+        handle::Table,
+        pins::{Maps, Specification},
+    },
     roster::Roster,
     view,
 };
 
-/// All connections of both flow tables, the most recently used first.
+/// A family whose addresses can be told.
+trait Told: Family {
+    /// An address as the standard library has it.
+    fn told(address: Self::Address) -> IpAddr;
+}
+
+impl Told for Ipv4 {
+    fn told(address: Ipv4Address) -> IpAddr {
+        IpAddr::V4(address.into())
+    }
+}
+
+impl Told for Ipv6 {
+    fn told(address: Ipv6Address) -> IpAddr {
+        IpAddr::V6(address.into())
+    }
+}
+
+/// All connections of all flow tables, the most recently used first.
 pub fn flows(maps: &Maps, roster: &Roster) -> io::Result<Vec<view::Flow>> {
-    let local: HashMap<Ipv4Addr, LocalAddress> = maps
-        .LOCAL4
-        .entries(|_, _| true)?
-        .into_iter()
-        .map(|(address, local)| (address.into(), local))
-        .collect();
-    let is_host = |address: Ipv4Addr| address.is_loopback() || local.contains_key(&address);
-    let now = now();
+    let mut local: HashSet<IpAddr> = HashSet::new();
+    maps.LOCAL4
+        .each(|addresses, _| local.extend(addresses.iter().map(|address| Ipv4::told(*address))))?;
+    maps.LOCAL6
+        .each(|addresses, _| local.extend(addresses.iter().map(|address| Ipv6::told(*address))))?;
+    let is_host = |address: IpAddr| address.is_loopback() || local.contains(&address);
     let mut view = Vec::new();
     for table in [&maps.FLOWS4, &maps.OPENING4] {
-        let entries = table.entries(|_, _| true)?;
-        let replies: HashMap<Tuple, Flow<Ipv4>> = entries
-            .iter()
-            .filter(|(_, flow)| flow.flags & FLOW_IS_REPLY != 0)
-            .map(|(key, flow)| (tuple(key), *flow))
-            .collect();
-        for (key, flow) in entries.iter().filter(|(_, flow)| flow.flags & FLOW_IS_REPLY == 0) {
-            view.push(join(
-                key,
-                flow,
-                replies.get(&tuple(&reverse(key, flow))),
-                roster,
-                &is_host,
-                now,
-            ));
-        }
+        add_flows(table, roster, &is_host, &mut view)?;
+    }
+    for table in [&maps.FLOWS6, &maps.OPENING6] {
+        add_flows(table, roster, &is_host, &mut view)?;
     }
     view.sort_by(|one, other| one.idle.total_cmp(&other.idle));
     Ok(view)
 }
 
-type Tuple = (u32, u32, u16, u16, u32, u8);
+fn add_flows<F: Told>(
+    table: &Table<FlowKey<F>, Flow<F>>,
+    roster: &Roster,
+    is_host: &impl Fn(IpAddr) -> bool,
+    view: &mut Vec<view::Flow>,
+) -> io::Result<()>
+where
+    FlowKey<F>: Pod,
+    Flow<F>: Pod,
+{
+    let entries = table.entries(|_, _| true)?;
+    let replies: HashMap<Tuple, Flow<F>> = entries
+        .iter()
+        .filter(|(_, flow)| flow.flags & FLOW_IS_REPLY != 0)
+        .map(|(key, flow)| (tuple(key), *flow))
+        .collect();
+    let now = now();
+    for (key, flow) in entries.iter().filter(|(_, flow)| flow.flags & FLOW_IS_REPLY == 0) {
+        let reply = replies.get(&tuple(&reverse(key, flow)));
+        view.push(join(key, flow, reply, roster, is_host, now));
+    }
+    Ok(())
+}
 
-fn tuple(key: &FlowKey<Ipv4>) -> Tuple {
+type Tuple = (IpAddr, IpAddr, u16, u16, u32, u8);
+
+fn tuple<F: Told>(key: &FlowKey<F>) -> Tuple {
     (
-        key.source.0,
-        key.destination.0,
+        F::told(key.source),
+        F::told(key.destination),
         key.source_port,
         key.destination_port,
         key.scope,
@@ -67,44 +98,39 @@ fn tuple(key: &FlowKey<Ipv4>) -> Tuple {
 }
 
 /// Both directions of a connection as one.
-fn join(
-    key: &FlowKey<Ipv4>,
-    flow: &Flow<Ipv4>,
-    reply: Option<&Flow<Ipv4>>,
+fn join<F: Told>(
+    key: &FlowKey<F>,
+    flow: &Flow<F>,
+    reply: Option<&Flow<F>>,
     roster: &Roster,
-    is_host: &impl Fn(Ipv4Addr) -> bool,
+    is_host: &impl Fn(IpAddr) -> bool,
     now: u64,
 ) -> view::Flow {
-    let peer = |address: Ipv4Addr, port: u16, endpoint: u32| view::Peer {
-        address: IpAddr::V4(address),
+    let peer = |address: F::Address, port: u16, endpoint: u32| view::Peer {
+        address: F::told(address),
         port: u16::from_be(port),
         name: match endpoint {
-            0 if is_host(address) => "host".to_owned(),
+            0 if is_host(F::told(address)) => "host".to_owned(),
             0 => String::new(),
             number => roster.name(number),
         },
     };
-    let host_peer = |address: Ipv4Addr, port: u16| peer(address, port, 0);
+    let host_peer = |address: F::Address, port: u16| peer(address, port, 0);
     let rewrites = |flag: u8| flow.flags & flag != 0;
     // An address that is translated is one of the host's that stands for the endpoint.
     let to = match rewrites(FLOW_REWRITES_DESTINATION) {
-        true => host_peer(key.destination.into(), key.destination_port),
-        false => peer(key.destination.into(), key.destination_port, flow.destination_endpoint),
+        true => host_peer(key.destination, key.destination_port),
+        false => peer(key.destination, key.destination_port, flow.destination_endpoint),
     };
     let seconds = |since: u64| now.saturating_sub(since) as f64 / 1e9;
     let last_seen = flow.last_seen.max(reply.map_or(0, |reply| reply.last_seen));
     view::Flow {
         protocol: protocol(key.protocol),
-        from: peer(key.source.into(), key.source_port, flow.source_endpoint),
+        from: peer(key.source, key.source_port, flow.source_endpoint),
         to,
-        translated_from: rewrites(FLOW_REWRITES_SOURCE).then(|| host_peer(flow.source.into(), flow.source_port)),
-        translated_to: rewrites(FLOW_REWRITES_DESTINATION).then(|| {
-            peer(
-                flow.destination.into(),
-                flow.destination_port,
-                flow.destination_endpoint,
-            )
-        }),
+        translated_from: rewrites(FLOW_REWRITES_SOURCE).then(|| host_peer(flow.source, flow.source_port)),
+        translated_to: rewrites(FLOW_REWRITES_DESTINATION)
+            .then(|| peer(flow.destination, flow.destination_port, flow.destination_endpoint)),
         state: state(flow.state).to_owned(),
         towards: towards(flow.action).to_owned(),
         packets: flow.packets,
@@ -119,6 +145,7 @@ fn join(
 fn protocol(number: u8) -> String {
     match number {
         1 => "icmp".to_owned(),
+        58 => "icmpv6".to_owned(),
         6 => "tcp".to_owned(),
         17 => "udp".to_owned(),
         132 => "sctp".to_owned(),
@@ -197,8 +224,6 @@ pub fn tables(maps: &Maps) -> io::Result<Vec<view::Table>> {
 
 #[cfg(test)]
 mod tests {
-    use sluice_datapath_common::Ipv4Address;
-
     use super::*;
 
     fn masqueraded() -> (FlowKey<Ipv4>, Flow<Ipv4>) {
@@ -238,7 +263,7 @@ mod tests {
             last_seen: 3_000_000_000,
             ..flow
         };
-        let is_host = |address: Ipv4Addr| address == Ipv4Addr::new(192, 0, 2, 1);
+        let is_host = |address: IpAddr| address.to_string() == "192.0.2.1";
         let view = join(&key, &flow, Some(&reply), &Roster::default(), &is_host, 5_000_000_000);
         assert_eq!(
             (view.packets, view.reply_packets, view.bytes, view.reply_bytes),

@@ -309,6 +309,10 @@ fn a_container_shares_the_network_of_another() {
     docker.ok("run -d --name guest --network container:web busybox sleep 1000");
     assert_eq!(docker.fetch_from("guest", "127.0.0.1", 80), "hello");
     assert_eq!(
+        docker.ok("exec guest cat /etc/hosts"),
+        docker.ok("exec web cat /etc/hosts")
+    );
+    assert_eq!(
         docker.ok("exec guest ip -o -4 address show eth0"),
         docker.ok("exec web ip -o -4 address show eth0")
     );
@@ -340,4 +344,81 @@ fn a_hundred_networks_find_a_subnet_each() {
         ));
     }
     assert_eq!(subnets.len(), 100, "{subnets:?}");
+}
+
+#[test]
+fn a_container_begins_on_several_networks_with_what_it_wants_of_each() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker.ok("network create --subnet 10.98.0.0/24 alpha");
+    docker.ok("network create --ipv6 --subnet 10.99.0.0/24 --subnet fd00:99::/64 beta");
+    let (status, answer) = daemon.request(
+        "POST",
+        "/v1.44/containers/create?name=one",
+        r#"{"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": "beta"}, "NetworkingConfig": {"EndpointsConfig": {
+            "alpha": {"IPAMConfig": {"IPv4Address": "10.98.0.9"}, "GwPriority": 1, "DriverOpts": {"com.docker.network.endpoint.ifname": "lan0"}},
+            "beta": {"IPAMConfig": {"IPv6Address": "fd00:99::9"}, "MacAddress": "02:00:00:00:00:99"}}}}"#,
+    );
+    assert_eq!(status, 201, "{answer}");
+    docker.ok("start one");
+    let links = docker.ok("exec one ip -o address");
+    assert!(
+        links.contains("lan0    inet 10.98.0.9/24") && links.contains("eth0    inet6 fd00:99::9/64"),
+        "{links}"
+    );
+    assert_eq!(
+        docker.ok("exec one cat /sys/class/net/eth0/address"),
+        "02:00:00:00:00:99"
+    );
+    let routes = docker.ok("exec one ip route") + &docker.ok("exec one ip -6 route");
+    assert!(
+        routes.contains("default via 10.98.0.1 dev lan0") && routes.contains("default via fd00:99::1 dev eth0"),
+        "{routes}"
+    );
+    docker.ok(&format!("exec one ping -c 1 -W 2 {}", lab::LAN));
+}
+
+#[test]
+fn a_network_may_have_ipv6_alone() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    let (status, answer) = daemon.request(
+        "POST",
+        "/networks/create",
+        r#"{"Name": "six", "EnableIPv4": false, "EnableIPv6": true}"#,
+    );
+    assert_eq!(status, 201, "{answer}");
+    docker.ok("run -d --name one --network six busybox sleep 1000");
+    docker.ok("run -d --name two --network six busybox sleep 1000");
+    let two = docker.inspect("two", "{{.NetworkSettings.Networks.six.GlobalIPv6Address}}");
+    docker.ok(&format!("exec one ping -6 -c 1 -W 2 {two}"));
+    assert!(!docker.ok("exec one ip -o -4 address").contains("eth0"));
+    assert_eq!(look(&docker, "six", "{{.EnableIPv6}}"), "true");
+}
+
+#[test]
+fn our_own_cli_has_the_same_words() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let sluice = |line: &str| daemon.sluice(line).ok();
+    let id = sluice(
+        "network create --subnet 10.99.0.0/24 --ip-range 10.99.0.64/26 --aux-address a=10.99.0.64 -o com.docker.network.driver.mtu=1400 mine",
+    );
+    assert_eq!(id.trim().len(), 64);
+    sluice("run -d --name one --network mine --ip 10.99.0.77 --mac-address 02:00:00:00:00:77 busybox sleep 1000");
+    sluice("run -d --name two busybox sleep 1000");
+    sluice("network connect --ip 10.99.0.78 mine two");
+    sluice("exec two ping -c 1 -W 2 10.99.0.77");
+    let refused = daemon.sluice("network rm mine");
+    assert!(
+        !refused.is_ok() && refused.stderr.contains("has active endpoints"),
+        "{refused}"
+    );
+    sluice("network disconnect mine two");
+    sluice("rm -f one two");
+    assert_eq!(sluice("network rm mine").trim(), "mine");
+    sluice("network create loose");
+    assert!(sluice("network prune -f").contains("loose"));
 }

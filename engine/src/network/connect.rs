@@ -103,7 +103,7 @@ impl Engine {
         let revision = self.commit(transaction).await?;
         self.agent.settled(revision, &[endpoint.id.as_str()]).await?;
         held.change(|container| container.networks = after.networks);
-        self.rewrite_hosts(held)?;
+        self.rewrite_hosts(held);
         self.tell_networks("connect", &held.id, &[endpoint]);
         Ok(())
     }
@@ -135,11 +135,13 @@ impl Engine {
         Ok(endpoint)
     }
 
-    /// The container's `/etc/hosts` names its addresses as they are now.
-    pub(crate) fn rewrite_hosts(&self, held: &Held) -> Result<(), EngineError> {
+    /// The container's `/etc/hosts` names its addresses as they are now. That it cannot be written is no reason to go back.
+    pub(crate) fn rewrite_hosts(&self, held: &Held) {
         let endpoints = self.networks.of_container(&held.id);
         let gateway = endpoints.iter().find_map(|endpoint| endpoint.gateways.first().copied());
-        directory::write_hosts(&self.config, &held.record(), &endpoints, gateway)
+        if let Err(error) = directory::write_hosts(&self.config, &held.record(), &endpoints, gateway) {
+            tracing::warn!("/etc/hosts of container {} names its old addresses: {error}", held.id);
+        }
     }
 }
 

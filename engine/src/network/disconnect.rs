@@ -101,7 +101,7 @@ impl Engine {
         // the device is gone, and another leads out, when the answer comes
         let revision = self.released.load(std::sync::atomic::Ordering::Acquire);
         self.agent.settled(revision, &[]).await?;
-        self.rewrite_hosts(held)?;
+        self.rewrite_hosts(held);
         self.tell_networks("disconnect", &held.id, std::slice::from_ref(gone));
         Ok(())
     }

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use bollard_stubs::models::{
-    ContainerCreateBody, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use clap::{ArgAction, Args};
 
@@ -95,6 +96,15 @@ pub struct Container {
     /// Its network: bridge, none, host, container:NAME or a network's name
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     network: Option<String>,
+    /// Its IPv4 address in a network of the user's
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<String>,
+    /// Its IPv6 address in a network of the user's
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<String>,
+    /// The MAC address of its device
+    #[arg(long, value_name = "ADDRESS")]
+    mac_address: Option<String>,
     /// A further name in its network
     #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
     network_alias: Vec<String>,
@@ -300,12 +310,22 @@ impl Container {
     }
 
     fn networking(&self) -> Option<NetworkingConfig> {
-        if self.network_alias.is_empty() {
+        let asks = [&self.ip, &self.ip6, &self.mac_address]
+            .into_iter()
+            .any(Option::is_some);
+        if self.network_alias.is_empty() && !asks {
             return None;
         }
         let network = self.network.clone().unwrap_or_else(|| "default".into());
+        let addresses = EndpointIpamConfig {
+            ipv4_address: self.ip.clone(),
+            ipv6_address: self.ip6.clone(),
+            link_local_ips: None,
+        };
         let endpoint = EndpointSettings {
-            aliases: Some(self.network_alias.clone()),
+            ipam_config: (self.ip.is_some() || self.ip6.is_some()).then_some(addresses),
+            mac_address: self.mac_address.clone(),
+            aliases: (!self.network_alias.is_empty()).then(|| self.network_alias.clone()),
             ..EndpointSettings::default()
         };
         Some(NetworkingConfig {

@@ -1,5 +1,9 @@
 //! `sluice network`
 
+mod create;
+mod join;
+mod remove;
+
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
@@ -30,6 +34,17 @@ const LISTING: Listing = Listing {
 /// `sluice network`
 #[derive(Subcommand)]
 pub enum Network {
+    /// Put a container on a network
+    Connect(join::Connect),
+    /// Make a network
+    Create(create::Create),
+    /// Take a container off a network
+    Disconnect(join::Disconnect),
+    /// Remove networks that nobody is on
+    Prune(remove::Prune),
+    /// Remove networks
+    #[command(visible_alias = "remove")]
+    Rm(remove::Remove),
     /// List networks
     #[command(visible_alias = "list")]
     Ls(Ls),
@@ -67,6 +82,11 @@ pub struct Inspect {
 impl Network {
     pub async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
         match self {
+            Self::Connect(connect) => connect.answer(daemon).await,
+            Self::Create(create) => create.answer(daemon).await,
+            Self::Disconnect(disconnect) => disconnect.answer(daemon).await,
+            Self::Prune(prune) => prune.answer(daemon).await,
+            Self::Rm(remove) => remove.answer(daemon).await,
             Self::Ls(ls) => ls.answer(daemon).await,
             Self::Inspect(Inspect { format, networks }) => {
                 inspect::show(daemon, networks, format.as_deref(), Some(Kind::Network)).await
