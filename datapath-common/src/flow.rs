@@ -109,8 +109,8 @@ pub struct Flow<F: Family> {
     pub flags: u8,
     /// A [`State`].
     pub state: u8,
-    /// Always zero.
-    pub padding: u8,
+    /// A `lifetime::Class`.
+    pub class: u8,
     /// Always zero.
     pub filler: F::Filler,
 }

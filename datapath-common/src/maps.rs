@@ -11,6 +11,7 @@ macro_rules! for_each_map {
             EPOCH: Array<u32, u32>, 1, "The epoch: moves when ports, routes or policy change, so that every flow is judged again on its next packet.";
             GENERATIONS: Array<u32, u32>, 65_536, "The generation of each endpoint number: a flow of an earlier one is dead.";
             SETTINGS: Array<u32, Settings>, 1, "What may be changed while packets pass: limits.";
+            SWEPT: Array<u32, u64>, 1, "When the agent last looked for flows that are over (CLOCK_MONOTONIC, ns): while it does, packets need not.";
             TALLIES: Array<u32, Tally>, 65_536, "How many flows each endpoint number holds.";
             NETWORKS: Array<u32, Network>, 4_096, "Networks by number: gateway, MTU and rules.";
             ATTACHMENTS: HashMap<u32, Attachment>, 65_536, "What may be said by a veth, by the ifindex of its host end.";

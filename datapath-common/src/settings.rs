@@ -21,11 +21,11 @@ pub struct Settings {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Tally {
     /// Connections, of both families.
-    pub flows: i32,
+    pub flows: i64,
     /// Those of them that are half open.
-    pub half_open: i32,
+    pub half_open: i64,
 }
 
-const _: () = assert!(size_of::<Settings>() == 12 && size_of::<Tally>() == 8);
+const _: () = assert!(size_of::<Settings>() == 12 && size_of::<Tally>() == 16);
 
 plain_old_data!(Settings, Tally);

@@ -5,6 +5,7 @@
 //! death. Everything is written once over the address family; `family` ties a family to its tables and headers.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod family;
 mod key;

@@ -110,6 +110,9 @@ pub static HELD: btf_maps::Array<Piece, { (RINGS * RING) as usize }> = btf_maps:
 #[btf_map]
 pub static ASIDE: btf_maps::PerCpuArray<Aside, 1> = btf_maps::PerCpuArray::new();
 
+/// How many keys lie on a desk.
+pub const ROOM: u32 = 128;
+
 /// What lies on a CPU's desk, from the last packet or from never: all zero. The parts of the path (`outline`) hand it on from one to the next.
 pub struct Desk<F: Family> {
     /// What the opener says: the conversation that is judged and opened.
@@ -120,6 +123,20 @@ pub struct Desk<F: Family> {
     pub plan: Plan<F>,
     /// The entry that is being made of it.
     pub flow: Flow<F>,
+    /// The key of the other direction of an entry that is looked at.
+    pub reverse: FlowKey<F>,
+    /// Not 0: the conversation is to begin in the table that never evicts.
+    pub kept: u32,
+    /// Not 0: every port is asked after before it is entered.
+    pub careful: u32,
+    /// Where in the range of ports a search in order begins.
+    pub first_place: u32,
+    /// Not 0: the port of a connection that is closed is as good as a free one.
+    pub takes_closed: u16,
+    /// Conversations that are to be ended, so many of `keys`.
+    pub doomed: u32,
+    /// Their keys.
+    pub keys: [FlowKey<F>; ROOM as usize],
 }
 
 /// A hash map or trie, whatever its capacity and kind: what the kernel's helpers need to know of one.
@@ -161,6 +178,47 @@ pub fn settings() -> Option<&'static Settings> {
     SETTINGS.get(0)
 }
 
+/// What an endpoint holds.
+#[inline(always)]
+pub fn tally_of(endpoint: u32) -> Tally {
+    TALLIES.get(endpoint).copied().unwrap_or_default()
+}
+
+/// Counts flows of an endpoint that came or went, and those that are half open no more, or again.
+#[inline(always)]
+pub fn tally(endpoint: u32, flows: i64, half_open: i64) {
+    let Some(tally) = TALLIES.get_ptr_mut(endpoint) else {
+        return;
+    };
+    // SAFETY: a slot of an array.
+    unsafe {
+        if flows != 0 {
+            add(&raw mut (*tally).flows, flows);
+        }
+        if half_open != 0 {
+            add(&raw mut (*tally).half_open, half_open);
+        }
+    }
+}
+
+/// Adds to a word that other CPUs add to at the same time. `core`'s atomics have no such thing for this target, whose first version knew but this one.
+///
+/// # Safety
+/// `word` is aligned and lies in a map.
+#[inline(always)]
+unsafe fn add(word: *mut i64, by: i64) {
+    // SAFETY: the caller's promise; nothing but the word is touched.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({word} + 0) += {by}", word = in(reg) word, by = in(reg) by, options(nostack))
+    };
+}
+
+/// When the agent last walked the flows, by their clock.
+#[inline(always)]
+pub fn swept() -> u64 {
+    SWEPT.get(0).copied().unwrap_or(0)
+}
+
 /// Is a port (network byte order) of the host published at any of its addresses?
 #[inline(always)]
 pub fn is_reserved(family: u8, protocol: u8, port: u16) -> bool {
@@ -168,6 +226,19 @@ pub fn is_reserved(family: u8, protocol: u8, port: u16) -> bool {
         return false;
     };
     RESERVED.get(slot).is_some_and(|ports| ports & bit != 0)
+}
+
+// === impl Desk ===
+
+impl<F: Family> Desk<F> {
+    /// The endpoint that answers for the conversation: whoever opens it, or is spoken to from outside. 0: none.
+    #[inline(always)]
+    pub fn owner(&self) -> u32 {
+        match self.plan.back.endpoint {
+            0 => self.plan.there.endpoint,
+            opener => opener,
+        }
+    }
 }
 
 // === impl Table ===
@@ -223,11 +294,17 @@ impl<K, V> Table<K, V> {
         }
     }
 
-    /// Removes an entry if it is there.
+    /// Removes an entry; false when it is not there.
     #[inline(always)]
-    pub fn remove(self, key: &K) {
+    pub fn remove(self, key: &K) -> bool {
         // SAFETY: `map` has keys of type `K`; the helper only reads the key.
-        unsafe { bpf_map_delete_elem(self.map.cast_mut(), (&raw const *key).cast()) };
+        unsafe { bpf_map_delete_elem(self.map.cast_mut(), (&raw const *key).cast()) == 0 }
+    }
+
+    /// The map, for helpers that walk one.
+    #[inline(always)]
+    pub const fn map(self) -> *const c_void {
+        self.map
     }
 }
 

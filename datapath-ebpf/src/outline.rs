@@ -15,7 +15,7 @@ use crate::{
         admit::{self, Number},
         error, flow, fragment,
         hold::{self, Sender},
-        masquerade,
+        life, masquerade, open, reclaim,
     },
     verdict,
 };
@@ -32,7 +32,7 @@ pub trait Outline: Family {
     fn follow_fragment(frame: Frame, ring: u32, endpoint: u32, direction: u32) -> u32;
     /// See [`flow::search_current`].
     fn search(frame: Frame) -> Number;
-    /// See [`flow::track_current`].
+    /// See [`life::track_current`].
     fn track() -> u32;
     /// See [`admit::admit`].
     fn admit(frame: Frame) -> Number;
@@ -42,8 +42,12 @@ pub trait Outline: Family {
     fn judge(frame: Frame) -> Number;
     /// See [`masquerade::choose_port`].
     fn choose_port(frame: Frame) -> Number;
-    /// See [`flow::make_pair`].
-    fn make_pair() -> Number;
+    /// See [`open::make_pair`].
+    fn make_pair(frame: Frame) -> Number;
+    /// See [`flow::copy_out`].
+    fn copy_out(frame: Frame) -> u32;
+    /// See [`reclaim::walk`].
+    fn walk() -> u32;
 }
 
 /// What is answered for a null pointer, which nobody passes.
@@ -96,12 +100,14 @@ outline!(Ipv4 {
     follow_error as follow_error4(frame: frame (), facts: unique Facts<Ipv4>, quoted: unique Facts<Ipv4>, of_host: number u32) = error::follow_by_facts;
     follow_fragment as follow_fragment4(frame: frame (), ring: number u32, endpoint: number u32, direction: number u32) = fragment::follow_by_facts;
     search as search4(frame: frame ()) = flow::search_current;
-    track as track4() = flow::track_current;
+    track as track4() = life::track_current;
     admit as admit4(frame: frame ()) = admit::admit;
     admit_from_world as admit_from_world4(frame: frame ()) = admit::admit_from_world;
     judge as judge4(frame: frame ()) = admit::judge_on_desk;
     choose_port as choose_port4(frame: frame ()) = masquerade::choose_port;
-    make_pair as make_pair4() = flow::make_pair;
+    make_pair as make_pair4(frame: frame ()) = open::make_pair;
+    copy_out as copy_out4(frame: frame ()) = flow::copy_out;
+    walk as walk4() = reclaim::walk;
 });
 
 outline!(Ipv6 {
@@ -110,12 +116,14 @@ outline!(Ipv6 {
     follow_error as follow_error6(frame: frame (), facts: unique Facts<Ipv6>, quoted: unique Facts<Ipv6>, of_host: number u32) = error::follow_by_facts;
     follow_fragment as follow_fragment6(frame: frame (), ring: number u32, endpoint: number u32, direction: number u32) = fragment::follow_by_facts;
     search as search6(frame: frame ()) = flow::search_current;
-    track as track6() = flow::track_current;
+    track as track6() = life::track_current;
     admit as admit6(frame: frame ()) = admit::admit;
     admit_from_world as admit_from_world6(frame: frame ()) = admit::admit_from_world;
     judge as judge6(frame: frame ()) = admit::judge_on_desk;
     choose_port as choose_port6(frame: frame ()) = masquerade::choose_port;
-    make_pair as make_pair6() = flow::make_pair;
+    make_pair as make_pair6(frame: frame ()) = open::make_pair;
+    copy_out as copy_out6(frame: frame ()) = flow::copy_out;
+    walk as walk6() = reclaim::walk;
 });
 
 // What knows no family.

@@ -4,7 +4,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuHashMap};
 use aya::programs::tc::SchedClassifierLinkId;
 use aya::programs::{
-    CgroupAttachMode, CgroupSockAddr, Program, SchedClassifier, TcAttachType, TestRun, TestRunOptions,
+    CgroupAttachMode, CgroupSockAddr, Program, ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunOptions,
 };
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use sluice_datapath_common::config::Config;
@@ -13,7 +13,7 @@ use sluice_datapath_common::drop::{Direction, DropKey, DropReason};
 use sluice_datapath_common::endpoint::{Endpoint, EndpointKey};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::{FragmentKey, FragmentPorts, RING, RINGS};
-use sluice_datapath_common::publish::{Publication, PublishKey, reserved_at};
+use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey, reserved_at};
 use sluice_datapath_common::socket::{SocketPeer, SocketPeerKey};
 use sluice_datapath_common::uplink::{LocalAddress, Uplink};
 use sluice_datapath_common::{Family, Ipv4, Ipv4Address, Ipv6, Ipv6Address, programs};
@@ -81,11 +81,11 @@ impl Datapath {
             .unwrap_or_else(|error| panic!("load {object}: {error:?}"));
         for name in programs::CLASSIFIERS {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
-            program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
+            patiently(|| program.load()).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         for name in programs::SOCKET_HOOKS {
             let program: &mut CgroupSockAddr = ebpf.program_mut(name).unwrap().try_into().unwrap();
-            program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
+            patiently(|| program.load()).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         Self { ebpf }
     }
@@ -216,6 +216,45 @@ impl Datapath {
         trie.insert(&Key::new(bits, address), network, 0).unwrap();
     }
 
+    pub fn insert_range(&mut self, key: RangeKey<Ipv4>, bits: u32, publication: Publication<Ipv4>) {
+        self.insert_prefix("RANGES4", bits, key, publication);
+    }
+
+    fn trie<K: Pod, V: Pod>(&mut self, map: &str) -> LpmTrie<&mut MapData, K, V> {
+        self.map(map).try_into().unwrap()
+    }
+
+    fn clear_ranges<F: Family>(&mut self, map: &str)
+    where
+        RangeKey<F>: Pod,
+        Publication<F>: Pod,
+    {
+        let mut trie: LpmTrie<_, RangeKey<F>, Publication<F>> = self.trie(map);
+        let keys: Vec<_> = trie.keys().collect::<Result<_, _>>().unwrap();
+        for key in keys {
+            let _ = trie.remove(&key);
+        }
+    }
+
+    /// Makes answered flows whose `FLOW_*` bits are wanted look as if they had not been used for so much longer, ns.
+    pub fn age(&mut self, by: u64, wanted: impl Fn(u8) -> bool) {
+        self.age_family::<Ipv4>("FLOWS4", by, &wanted);
+        self.age_family::<Ipv6>("FLOWS6", by, &wanted);
+    }
+
+    fn age_family<F: Family>(&mut self, map: &str, by: u64, wanted: &dyn Fn(u8) -> bool)
+    where
+        FlowKey<F>: Pod,
+        Flow<F>: Pod,
+    {
+        for (key, mut flow) in self.entries::<FlowKey<F>, Flow<F>>(map) {
+            if wanted(flow.flags) {
+                flow.last_seen = flow.last_seen.wrapping_sub(by);
+                self.insert(map, key, flow);
+            }
+        }
+    }
+
     /// All answered flows, or all others.
     pub fn flows(&mut self, map: &str) -> Vec<(FlowKey<Ipv4>, Flow<Ipv4>)> {
         self.entries(map)
@@ -271,6 +310,12 @@ impl Datapath {
         for number in 0..8 {
             self.set("TALLIES", number, sluice_datapath_common::settings::Tally::default());
         }
+        self.clear_ranges::<Ipv4>("RANGES4");
+        self.clear_ranges::<Ipv6>("RANGES6");
+        // An agent looks after the tables, now and as long as a test may last.
+        self.set("SWEPT", 0, u64::MAX / 2);
+        self.set("NEXT_WALK", 0, 0u64);
+        self.set("NEXT_SEARCH", 0, 0u64);
         self.set("SETTINGS", 0, sluice_datapath_common::settings::Settings::default());
         self.clear_held();
         let mut drops: PerCpuHashMap<_, DropKey, Counter> = self.map("DROPS").try_into().unwrap();
@@ -337,4 +382,15 @@ impl Datapath {
             .map_mut(name)
             .unwrap_or_else(|| panic!("the object has no map {name}"))
     }
+}
+
+/// The verifier gives up with EAGAIN when a signal comes in between.
+fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    for _ in 0..10 {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            outcome => return outcome,
+        }
+    }
+    load()
 }

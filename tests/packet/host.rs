@@ -27,6 +27,9 @@ fn the_host_reaches_an_endpoint_and_is_answered() {
         (answer.receiver_mac(), answer.source(), answer.ttl()),
         (HOST_MAC, WEB.address, 64)
     );
+    scene
+        .host_says(&Packet::tcp((GATEWAY, 4000), (WEB.address, 80), ACK))
+        .sent();
     assert_eq!(scene.counts(), (2, 0));
     scene.assert_no_drops();
 }
@@ -54,6 +57,9 @@ fn an_endpoint_reaches_every_address_of_the_host() {
             .host_says(&Packet::tcp((address, 22), (WEB.address, 4000), SYN | ACK))
             .sent();
         assert_eq!((back.receiver_mac(), back.source()), (WEB.mac, address));
+        scene
+            .says(WEB, &Packet::tcp((WEB.address, 4000), (address, 22), ACK))
+            .sent();
         assert_eq!(scene.counts(), (2, 0));
     }
 }

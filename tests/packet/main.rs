@@ -29,6 +29,7 @@ mod life;
 mod neighbours;
 mod nic;
 mod policy;
+mod ports;
 mod published;
 mod random;
 mod report;

@@ -28,7 +28,7 @@ fn a_neighbour_gets_the_frame_as_it_was_sent() {
 }
 
 #[test]
-fn an_answer_moves_both_entries_to_the_table_that_never_evicts() {
+fn a_complete_handshake_moves_both_entries_to_the_table_that_never_evicts() {
     let mut scene = scene::set();
     scene
         .says(WEB, &Packet::tcp((WEB.address, 4000), (SHOP.address, 80), SYN))
@@ -37,14 +37,18 @@ fn an_answer_moves_both_entries_to_the_table_that_never_evicts() {
     scene
         .says(SHOP, &Packet::tcp((SHOP.address, 80), (WEB.address, 4000), SYN | ACK))
         .sent();
+    assert_eq!(scene.counts(), (0, 2), "who asked may be an invention");
+    scene
+        .says(WEB, &Packet::tcp((WEB.address, 4000), (SHOP.address, 80), ACK))
+        .sent();
     assert_eq!(scene.counts(), (2, 0));
     let flow = scene.flow(2, TCP, (WEB.address, 4000), (SHOP.address, 80)).unwrap();
-    assert_eq!((flow.state, flow.packets), (State::Established as u8, 1));
+    assert_eq!((flow.state, flow.packets), (State::Established as u8, 2));
     scene
         .says(WEB, &Packet::tcp((WEB.address, 4000), (SHOP.address, 80), ACK))
         .sent();
     let flow = scene.flow(2, TCP, (WEB.address, 4000), (SHOP.address, 80)).unwrap();
-    assert_eq!((flow.packets, flow.bytes), (2, 2 * (14 + 20 + 20 + 23)));
+    assert_eq!((flow.packets, flow.bytes), (3, 3 * (14 + 20 + 20 + 23)));
 }
 
 #[test]
@@ -130,6 +134,9 @@ fn a_connection_that_is_older_than_the_tables_goes_on() {
         .sent();
     scene
         .says(SHOP, &Packet::tcp((SHOP.address, 80), (WEB.address, 4000), ACK))
+        .sent();
+    scene
+        .says(WEB, &Packet::tcp((WEB.address, 4000), (SHOP.address, 80), ACK))
         .sent();
     assert_eq!(scene.counts(), (2, 0));
 }

@@ -50,6 +50,9 @@ fn the_endpoints_answer_comes_from_the_published_port() {
         (flow.action, flow.ifindex, flow.next_hop),
         (Action::World as u8, NIC, Ipv4Address::from(CLIENT))
     );
+    scene
+        .world_says(&Packet::tcp((CLIENT, 5000), (NIC_ADDRESS, 8080), ACK))
+        .sent();
     assert_eq!(scene.counts(), (2, 0));
 }
 
@@ -178,6 +181,9 @@ fn a_neighbour_reaches_the_published_port_as_itself() {
         (back.source(), back.source_port(), back.destination()),
         (NIC_ADDRESS, 8080, SHOP.address)
     );
+    scene
+        .says(SHOP, &Packet::tcp((SHOP.address, 4000), (NIC_ADDRESS, 8080), ACK))
+        .sent();
     assert_eq!(scene.counts(), (2, 0));
 }
 
@@ -314,4 +320,46 @@ fn a_late_packet_of_a_forgotten_connection_opens_nothing_the_wrong_way_round() {
         .says(WEB, &Packet::tcp((WEB.address, 20_000), (SERVER, 80), SYN))
         .sent();
     assert_eq!(frame.source(), NIC_ADDRESS);
+}
+
+#[test]
+fn each_port_of_a_range_leads_to_its_counterpart() {
+    let mut scene = scene::set();
+    scene.publish_range(ANY, (20_000, 29_999), TCP, (WEB, 5000));
+    for (port, inside) in [(20_000, 5000), (20_001, 5001), (24_576, 9576), (29_999, 14_999)] {
+        let frame = scene
+            .world_says(&Packet::tcp((CLIENT, 5000), (NIC_ADDRESS, port), SYN))
+            .sent();
+        assert_eq!((frame.destination(), frame.destination_port()), (WEB.address, inside));
+        let back = scene
+            .says(WEB, &Packet::tcp((WEB.address, inside), (CLIENT, 5000), SYN | ACK))
+            .sent();
+        assert_eq!((back.source(), back.source_port()), (NIC_ADDRESS, port));
+    }
+    for port in [19_999, 30_000] {
+        scene
+            .world_says(&Packet::tcp((CLIENT, 5000), (NIC_ADDRESS, port), SYN))
+            .stays();
+    }
+    scene
+        .world_says(&Packet::udp((CLIENT, 5000), (NIC_ADDRESS, 20_000)))
+        .stays();
+}
+
+#[test]
+fn a_single_port_goes_before_a_range_and_an_exact_address_before_all() {
+    let mut scene = scene::set();
+    scene.publish_range(ANY, (20_000, 20_999), TCP, (WEB, 20_000));
+    scene.publish_range(NIC_ADDRESS, (20_100, 20_199), TCP, (SHOP, 100));
+    scene.publish(ANY, 20_150, TCP, WEB, 80);
+    for (port, to) in [
+        (20_000, (WEB.address, 20_000)),
+        (20_120, (SHOP.address, 120)),
+        (20_150, (WEB.address, 80)),
+    ] {
+        let frame = scene
+            .world_says(&Packet::tcp((CLIENT, 5000), (NIC_ADDRESS, port), SYN))
+            .sent();
+        assert_eq!((frame.destination(), frame.destination_port()), to, "{port}");
+    }
 }

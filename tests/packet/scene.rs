@@ -19,7 +19,8 @@ use sluice_datapath_common::drop::{Direction, DropReason};
 use sluice_datapath_common::endpoint::{Attachment, Endpoint, EndpointKey};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::network::{NETWORK_EXISTS, NETWORK_ICC, NETWORK_MASQUERADES, Network};
-use sluice_datapath_common::publish::{Publication, PublishKey};
+use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey, blocks};
+use sluice_datapath_common::settings::Settings;
 use sluice_datapath_common::uplink::{LocalAddress, Uplink};
 use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6Address, programs};
 
@@ -82,11 +83,31 @@ pub struct Scene {
 
 /// Sets the scene and moves the thread into its network namespace, where test runs look for devices.
 pub fn set() -> Scene {
-    static NAMESPACE: LazyLock<File> = LazyLock::new(furnish);
     static DATAPATH: LazyLock<Mutex<Datapath>> = LazyLock::new(|| Mutex::new(Datapath::load(&config())));
+    set_with(&DATAPATH)
+}
+
+/// The same with tables as large as on a real host.
+pub fn set_large() -> Scene {
+    static DATAPATH: LazyLock<Mutex<Datapath>> = LazyLock::new(|| {
+        Mutex::new(Datapath::load_with(
+            &config(),
+            &[
+                ("FLOWS4", 131_072),
+                ("OPENING4", 512),
+                ("FLOWS6", 131_072),
+                ("OPENING6", 512),
+            ],
+        ))
+    });
+    set_with(&DATAPATH)
+}
+
+fn set_with(datapath: &'static Mutex<Datapath>) -> Scene {
+    static NAMESPACE: LazyLock<File> = LazyLock::new(furnish);
     setns(&*NAMESPACE, CloneFlags::CLONE_NEWNET).expect("enter the network namespace of the scene");
     // A test that failed has left nothing behind that is not cleared here.
-    let datapath = DATAPATH.lock().unwrap_or_else(|failed| failed.into_inner());
+    let datapath = datapath.lock().unwrap_or_else(|failed| failed.into_inner());
     let mut scene = Scene {
         datapath,
         generations: [0; 8],
@@ -232,6 +253,37 @@ impl Scene {
         self.reserve(port, protocol);
     }
 
+    /// Publishes a range of ports.
+    pub fn publish_range(&mut self, address: Ipv4Addr, ports: (u16, u16), protocol: u8, to: (Container, u16)) {
+        let (first, last) = ports;
+        let (container, inside) = to;
+        for (start, bits) in blocks(first, last) {
+            let key = RangeKey::<Ipv4> {
+                address: address.into(),
+                protocol: u16::from(protocol),
+                port: start.to_be(),
+            };
+            let publication = Publication::<Ipv4> {
+                network: container.network,
+                endpoint: container.number,
+                address: container.address.into(),
+                port: inside.to_be(),
+                first: first.to_be(),
+            };
+            self.insert_range(key, 48 + bits, publication);
+        }
+        (first..=last).for_each(|port| self.reserve(port, protocol));
+        let settings: Settings = self.slot("SETTINGS", 0);
+        self.set(
+            "SETTINGS",
+            0,
+            Settings {
+                published_ranges: settings.published_ranges + 1,
+                ..settings
+            },
+        );
+    }
+
     pub fn unpublish(&mut self, address: Ipv4Addr, port: u16, protocol: u8) {
         let key = PublishKey::<Ipv4> {
             address: address.into(),
@@ -240,6 +292,28 @@ impl Scene {
             padding: 0,
         };
         self.remove::<_, Publication<Ipv4>>("PUBLISHED4", key);
+    }
+
+    /// How many connections an endpoint may have, and how many of them half open in the large table. 0: any number, and none.
+    pub fn limit(&mut self, flows: u32, half_open: u32) {
+        let settings: Settings = self.slot("SETTINGS", 0);
+        self.set(
+            "SETTINGS",
+            0,
+            Settings {
+                flows_per_endpoint: flows,
+                half_open_per_endpoint: half_open,
+                ..settings
+            },
+        );
+    }
+
+    /// The clock of flows, ns.
+    pub fn now(&self) -> u64 {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the kernel writes to `time`, which is exclusively borrowed. This clock cannot fail.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
     }
 
     /// The endpoint says this, by its own MAC unless the packet has one.

@@ -40,6 +40,9 @@ fn the_answer_finds_its_way_back() {
     assert_eq!((frame.source(), frame.source_port()), (SERVER, 80));
     assert_eq!((frame.destination(), frame.destination_port()), (WEB.address, KEPT));
     assert_eq!((frame.receiver_mac(), frame.sender_mac()), (WEB.mac, GATEWAY_MAC));
+    scene
+        .says(WEB, &Packet::tcp((WEB.address, KEPT), (SERVER, 80), ACK))
+        .sent();
     assert_eq!(scene.counts(), (2, 0));
     scene.assert_no_drops();
 }

@@ -11,7 +11,7 @@ use sluice_datapath_common::fragment::FragmentKey;
 use sluice_datapath_common::network::{
     NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_ROUTED, NETWORK_ROUTED6, Network,
 };
-use sluice_datapath_common::publish::{Publication, PublishKey};
+use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey};
 use sluice_datapath_common::uplink::Uplink;
 use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6, Ipv6Address};
 
@@ -27,6 +27,20 @@ pub struct Datapath(programs::Datapath);
 impl Datapath {
     pub fn load(config: &Config) -> Self {
         Self(programs::Datapath::load(config))
+    }
+
+    pub fn load_with(config: &Config, sizes: &[(&str, u32)]) -> Self {
+        Self(programs::Datapath::load_with(config, sizes))
+    }
+
+    pub fn insert_range(&mut self, key: RangeKey<Ipv4>, bits: u32, publication: Publication<Ipv4>) {
+        let key = RangeKey::<Ipv6> {
+            address: address(key.address),
+            protocol: key.protocol,
+            port: key.port,
+        };
+        self.0
+            .insert_prefix("RANGES6", PREFIX_BITS + bits, key, self::publication(publication));
     }
 
     pub fn run(&self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
@@ -264,7 +278,7 @@ fn flow_of(flow: &Flow<Ipv6>) -> Flow<Ipv4> {
         action: flow.action,
         flags: flow.flags,
         state: flow.state,
-        padding: 0,
+        class: flow.class,
         filler: [],
     }
 }

@@ -54,6 +54,8 @@ mod neighbours;
 mod nic;
 #[path = "../packet/policy.rs"]
 mod policy;
+#[path = "../packet/ports.rs"]
+mod ports;
 #[path = "../packet/published.rs"]
 mod published;
 #[path = "../packet/routed.rs"]

@@ -105,6 +105,18 @@ fn load(object: &[u8], config: &Config, names: &Names, directory: &Path) -> Resu
         let program = loaded
             .program_mut(name)
             .ok_or_else(|| AgentError::Failed(format!("the eBPF object has no program {name}")))?;
+        load_program(name, program)?;
+        let fd = program.fd().map_err(|error| refused(name, error))?;
+        bpf::pin(fd.as_fd(), &aside.join(name)).tried(|| format!("pinning the program {name}"))?;
+    }
+    let _ = fs::remove_dir_all(directory);
+    fs::rename(&aside, directory).tried(|| format!("renaming {} to {}", aside.display(), directory.display()))
+}
+
+/// The verifier gives up with EAGAIN when a signal comes in between; then it is asked again.
+fn load_program(name: &str, program: &mut Program) -> Result<(), AgentError> {
+    const ATTEMPTS: usize = 10;
+    for attempt in 1.. {
         let outcome = match program {
             Program::SchedClassifier(program) => program.load(),
             Program::CgroupSockAddr(program) => program.load(),
@@ -115,12 +127,13 @@ fn load(object: &[u8], config: &Config, names: &Names, directory: &Path) -> Resu
                 )));
             }
         };
-        outcome.map_err(|error| refused(name, error))?;
-        let fd = program.fd().map_err(|error| refused(name, error))?;
-        bpf::pin(fd.as_fd(), &aside.join(name)).tried(|| format!("pinning the program {name}"))?;
+        match outcome {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) && attempt < ATTEMPTS => {}
+            outcome => return outcome.map_err(|error| refused(name, error)),
+        }
     }
-    let _ = fs::remove_dir_all(directory);
-    fs::rename(&aside, directory).tried(|| format!("renaming {} to {}", aside.display(), directory.display()))
+    Ok(())
 }
 
 fn refused(program: &str, error: ProgramError) -> AgentError {

@@ -11,7 +11,7 @@ use sluice_datapath_common::{
     publish::Publication,
 };
 
-use super::{flow, policy, publish, route::Leg};
+use super::{flow, policy, publish, reclaim, route::Leg};
 use crate::{
     family::{Layer3, Reach, Way},
     maps::{self, Desk, Prefix},
@@ -87,7 +87,7 @@ pub fn judge<F: Layer3>(frame: Frame, key: &FlowKey<F>) -> Result<Affair, DropRe
 pub fn admit<F: Layer3>(frame: Frame) -> Number {
     let Some(facts) = F::facts(false) else { return HOSTS };
     match judge(frame, &facts.key) {
-        Ok(Affair::Ours) => number(flow::open::<F>(frame, facts.tcp_flags).map(|()| Affair::Ours)),
+        Ok(Affair::Ours) => reclaim::after::<F>(flow::open::<F>(frame, facts.tcp_flags)),
         judged => number(judged),
     }
 }
@@ -112,7 +112,7 @@ pub fn admit_from_world<F: Layer3>(frame: Frame) -> Number {
     if desk.plan.back.ifindex == 0 {
         desk.plan.back.ifindex = frame.ifindex();
     }
-    number(flow::open::<F>(frame, tcp_flags).map(|()| Affair::Ours))
+    reclaim::after::<F>(flow::open::<F>(frame, tcp_flags))
 }
 
 /// Judges what lies on the desk.

@@ -1,34 +1,32 @@
-//! Do we know this conversation? If yes, what was decided; if no, it is opened in both directions.
+//! Do we know this conversation? If yes, what was decided.
 //!
-//! A conversation begins in `OPENING`, a small table whose oldest entries give way, and moves to `FLOWS`, which never evicts, when the other
-//! side answers. Both of its entries move together. An LRU table may have taken one half of a pair; a lone half is worth nothing and is
-//! forgotten, so that the opener's next packet begins anew.
+//! A conversation is two entries, one per direction, which are made and moved and go together. It lives in `FLOWS`, which never evicts. While it is
+//! half open (nobody has answered; of TCP: the opener has not spoken again since) it may do so only if its endpoint has few such; the others begin
+//! in `OPENING`, a small table whose oldest entries give way, and move when they are established (`life`). An LRU table may have taken one half of a
+//! pair; a lone half is worth nothing and is forgotten, so that the opener's next packet begins anew.
 //!
-//! Nothing here is locked. Two packets of one new conversation on two CPUs may both open it: the insert of the forward entry, which must not
-//! exist, decides who wins, and the other follows the winner. Counters may lose a packet when two CPUs carry one direction at once.
+//! What has been idle for longer than it may is gone, whether or not the agent has cleared it away yet.
+//!
+//! Nothing here is locked. Counters may lose a packet when two CPUs carry one direction at once.
 
 use core::ptr::NonNull;
 
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::bpf_ktime_get_coarse_ns,
-};
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use sluice_datapath_common::{
     DropReason, Family,
-    checksum::{add, difference},
-    flow::{
-        FLOW_CHECKS_MTU, FLOW_FIN_SENT, FLOW_IS_REPLY, FLOW_MASQUERADES, FLOW_PUBLISHED, FLOW_REWRITES_DESTINATION,
-        FLOW_REWRITES_SOURCE, Flow, FlowKey, State,
-    },
+    flow::{FLOW_CHECKS_MTU, FLOW_IS_REPLY, FLOW_MASQUERADES, FLOW_PUBLISHED, Flow, FlowKey, State},
+    lifetime::{SHORTEST, idle_for, is_idle},
 };
 
+pub use super::open::{may_open, open, opened};
 use super::{
-    admit::{self, Affair, Number, Plan},
+    admit::{self, Affair, Number},
+    life,
     route::Leg,
 };
 use crate::{
     family::Layer3,
-    key::{End, flow_key},
+    key::{End, differ, differ_by_words, flow_key},
     maps::{self, Desk},
     packet::{ACK, FIN, Frame, Packet, RST, SCTP, SYN, TCP},
 };
@@ -36,91 +34,72 @@ use crate::{
 /// An entry as it lies in its table.
 pub type Entry<F> = NonNull<Flow<F>>;
 
-/// `EEXIST`
-const EXISTS: i64 = -17;
-
 /// The flow that the packet belongs to, if it is known and still allowed. Counts the packet.
 #[inline(always)]
 pub fn follow<F: Layer3>(packet: &Packet<F>) -> Result<Option<Entry<F>>, DropReason> {
+    let now = now();
     let flow = match F::FLOWS.find(&packet.key) {
-        Some(flow) if is_judged(flow) && is_alive(flow) => flow,
+        Some(flow) if is_current(flow, now) => flow,
         _ => {
             if admit::judgement(F::search(packet.frame))? == Affair::Hosts {
                 return Ok(None);
             }
-            let Some(flow) = find(&packet.key) else { return Ok(None) };
-            flow
+            match F::FLOWS.find(&packet.key) {
+                Some(flow) => flow,
+                None => return Ok(lay_out(packet.frame)),
+            }
         }
     };
-    if packet.tcp_flags & (SYN | FIN | RST) != 0 {
+    if speaks_of_its_life(packet.tcp_flags) || establishes(flow, packet.key.protocol, packet.tcp_flags) {
         F::track();
     }
-    count(flow, packet.frame);
+    count(flow, packet.frame, now);
     Ok(Some(flow))
 }
 
-/// Opens the conversation as planned, unless its packet may not open one.
+/// Does a TCP packet begin or end something?
 #[inline(always)]
-pub fn open<F: Layer3>(frame: Frame, tcp_flags: u8) -> Result<(), DropReason> {
-    if F::desk().is_none_or(|desk| !may_open(desk.key.protocol, tcp_flags, &desk.plan)) {
-        return Err(DropReason::NotAnOpening);
-    }
-    admit::judgement(F::choose_port(frame))?;
-    admit::judgement(F::make_pair()).map(|_| ())
+fn speaks_of_its_life(tcp_flags: u8) -> bool {
+    tcp_flags & (FIN | RST) != 0 || tcp_flags & (SYN | ACK) == SYN
 }
 
-/// The entry of a conversation that was opened just now, for its first packet, which is counted.
+/// A flow of the small table: its entry, with this packet counted, as a copy on the desk, which is where one that was opened just now lies. The
+/// verifier would else walk all that follows once more.
 #[inline(always)]
-pub fn opened<F: Layer3>(packet: &Packet<F>) -> Result<Entry<F>, DropReason> {
-    // It lies where it was put a moment ago, unless another CPU was faster and is answered already.
-    let flow = match F::OPENING.find(&packet.key) {
-        None => F::FLOWS.find(&packet.key).ok_or(DropReason::FlowTableFull)?,
-        Some(flow) => flow,
+fn lay_out<F: Layer3>(frame: Frame) -> Option<Entry<F>> {
+    if F::copy_out(frame) == 0 {
+        return None;
+    }
+    F::desk().map(|desk| NonNull::from(&mut desk.flow))
+}
+
+/// Copies the flow of the packet in hand to the desk. 0: it is not in the small table.
+#[inline(always)]
+pub fn copy_out<F: Layer3>(frame: Frame) -> u32 {
+    let (Some(facts), Some(desk)) = (F::facts(false), F::desk()) else {
+        return 0;
     };
-    count(flow, packet.frame);
-    Ok(flow)
+    if speaks_of_its_life(facts.tcp_flags) {
+        F::track();
+    }
+    let Some(flow) = F::OPENING.find(&facts.key) else {
+        return 0;
+    };
+    count(flow, frame, now());
+    // SAFETY: see `reverse_of`.
+    unsafe { copy(flow.as_ptr(), &raw mut desk.flow) };
+    1
 }
 
-/// May this packet open a conversation?
-///
-/// Through a translation only a SYN may: a late packet of an old connection would get a new port, and mean nothing to the other side. Without
-/// one, a TCP packet in mid-connection passes (the tables may be newer than the connection, or the peer may have been restarted): whoever gets it
-/// knows what to say. The same goes for SCTP, whose INIT is its SYN.
-#[inline(always)]
-pub fn may_open<F: Layer3>(protocol: u8, tcp_flags: u8, plan: &Plan<F>) -> bool {
-    if protocol != TCP && protocol != SCTP {
-        return true;
-    }
-    match plan.flags & (FLOW_MASQUERADES | FLOW_PUBLISHED) != 0 {
-        true => tcp_flags & (SYN | ACK | RST | FIN) == SYN,
-        false => tcp_flags & RST == 0,
-    }
-}
-
-/// The flow of this key, if it was judged in this epoch and both its ends are alive; it is not renewed, nor counted.
+/// The flow of this key, if it was judged in this epoch, both its ends are alive and it is not over; it is not renewed, nor counted.
 #[inline(always)]
 pub fn known<F: Layer3>(key: &FlowKey<F>) -> Option<Entry<F>> {
-    find(key).filter(|flow| is_judged(*flow) && is_alive(*flow))
+    find(key).filter(|flow| is_judged(*flow) && is_alive(*flow) && !is_over(key))
 }
 
-/// May a new conversation that `forward` opens be answered under `back`? What is left of dead endpoints is cleared away.
+/// The entry in either table.
 #[inline(always)]
-pub fn is_free<F: Layer3>(back: &FlowKey<F>, forward: &FlowKey<F>) -> bool {
-    // By the gateway's address to itself, from the very port that it has published.
-    if *back == *forward {
-        return false;
-    }
-    let Some(flow) = find(back) else { return true };
-    if !is_alive(flow) {
-        forget(back);
-        return true;
-    }
-    // A half that the forward entry was evicted from, or a packet of the same conversation on another CPU.
-    reverse_of(back, flow) == *forward
-}
-
-#[inline(always)]
-fn find<F: Layer3>(key: &FlowKey<F>) -> Option<Entry<F>> {
+pub fn find<F: Layer3>(key: &FlowKey<F>) -> Option<Entry<F>> {
     match F::FLOWS.find(key) {
         None => F::OPENING.find(key),
         found => found,
@@ -129,7 +108,7 @@ fn find<F: Layer3>(key: &FlowKey<F>) -> Option<Entry<F>> {
 
 /// The key of the entry of the other direction.
 #[inline(always)]
-fn reverse_of<F: Family>(key: &FlowKey<F>, flow: Entry<F>) -> FlowKey<F> {
+pub fn reverse_of<F: Family>(key: &FlowKey<F>, flow: Entry<F>) -> FlowKey<F> {
     // SAFETY: an entry's slot stays readable until the program ends; the same goes for every access to an entry below.
     let flow = unsafe { flow.as_ref() };
     let source = End {
@@ -156,6 +135,56 @@ fn write_reverse<F: Family>(reverse: &mut FlowKey<F>, key: &FlowKey<F>, flow: En
     reverse.protocol = key.protocol;
 }
 
+/// Are both its ends still those it was opened between?
+#[inline(always)]
+pub fn is_alive<F: Family>(flow: Entry<F>) -> bool {
+    age(flow) == 0
+}
+
+/// Not 0: one of its ends has ended since.
+#[inline(always)]
+fn age<F: Family>(flow: Entry<F>) -> u64 {
+    // SAFETY: see `reverse_of`.
+    let flow = unsafe { flow.as_ref() };
+    differ(flow.source_generation, maps::generation(flow.source_endpoint))
+        | differ(flow.destination_generation, maps::generation(flow.destination_endpoint))
+}
+
+/// Has the conversation of this entry been idle in both directions for longer than it may?
+#[inline(always)]
+pub fn is_over<F: Layer3>(key: &FlowKey<F>) -> bool {
+    is_over_by(key, 0) != 0
+}
+
+/// The same while room is short, when closed connections linger for less.
+#[inline(always)]
+pub fn is_over_in_a_hurry<F: Layer3>(key: &FlowKey<F>) -> bool {
+    is_over_by(key, 1) != 0
+}
+
+/// Now on the clock of `last_seen`, ns. The coarse clock costs a tenth of the fine one.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// Is the entry of this key the other half of `flow`, whose protocol is the same?
+#[inline(always)]
+pub fn leads_to<F: Family>(flow: Entry<F>, key: &FlowKey<F>) -> bool {
+    // SAFETY: see `reverse_of`.
+    let flow = unsafe { flow.as_ref() };
+    let ports = |one: u16, other: u16| u32::from(one) << 16 | u32::from(other);
+    differ_by_words(&flow.destination, &key.source)
+        | differ_by_words(&flow.source, &key.destination)
+        | differ(
+            ports(flow.destination_port, flow.source_port),
+            ports(key.source_port, key.destination_port),
+        )
+        | differ(flow.reverse_scope, key.scope)
+        == 0
+}
+
 /// Was it judged in this epoch?
 #[inline(always)]
 fn is_judged<F: Family>(flow: Entry<F>) -> bool {
@@ -163,23 +192,35 @@ fn is_judged<F: Family>(flow: Entry<F>) -> bool {
     unsafe { flow.as_ref() }.epoch == maps::epoch()
 }
 
-/// Are both its ends still those it was opened between?
+/// Is there nothing to be asked about it? One that was used a moment ago cannot be over.
 #[inline(always)]
-fn is_alive<F: Family>(flow: Entry<F>) -> bool {
+fn is_current<F: Family>(flow: Entry<F>, now: u64) -> bool {
+    // SAFETY: see `reverse_of`.
+    let (idle, behind) = unsafe { (idle_for(flow.as_ref(), now), differ(flow.as_ref().epoch, maps::epoch())) };
+    age(flow) | behind == 0 && idle <= SHORTEST
+}
+
+/// Could this packet make a half open conversation an established one? An answer does; of TCP and SCTP, what the opener says after its SYN or INIT.
+#[inline(always)]
+pub fn establishes<F: Family>(flow: Entry<F>, protocol: u8, tcp_flags: u8) -> bool {
     // SAFETY: see `reverse_of`.
     let flow = unsafe { flow.as_ref() };
-    flow.source_generation == maps::generation(flow.source_endpoint)
-        && flow.destination_generation == maps::generation(flow.destination_endpoint)
+    let is_reply = flow.flags & FLOW_IS_REPLY != 0;
+    flow.state == State::Unanswered as u8
+        && match protocol {
+            TCP | SCTP => !is_reply && tcp_flags & (SYN | RST) == 0,
+            _ => is_reply,
+        }
 }
 
 #[inline(always)]
-fn count<F: Family>(flow: Entry<F>, frame: Frame) {
-    // SAFETY: see `reverse_of`. The clock takes no arguments. The coarse one costs a tenth of the fine one.
+fn count<F: Family>(flow: Entry<F>, frame: Frame, now: u64) {
+    // SAFETY: see `reverse_of`.
     unsafe {
         let flow = flow.as_ptr();
         (*flow).packets += 1;
         (*flow).bytes += u64::from(frame.len());
-        (*flow).last_seen = bpf_ktime_get_coarse_ns();
+        (*flow).last_seen = now;
     }
 }
 
@@ -195,22 +236,22 @@ pub fn search_current<F: Layer3>(frame: Frame) -> Number {
     }
 }
 
-/// Everything but the common case: flows that nobody has answered yet, that an older epoch judged, whose endpoints are gone. `Hosts` stands for a
-/// packet of no known flow.
+/// Everything but the common case: flows in the small table, that an older epoch judged, whose endpoints are gone, that have been idle. `Hosts` stands
+/// for a packet of no known flow.
 #[inline(always)]
 fn search<F: Layer3>(frame: Frame, key: &FlowKey<F>, tcp_flags: u8) -> Number {
-    match look_at(key) {
+    let ours = admit::number(Ok(Affair::Ours));
+    let judged = match look_at(key) {
         Found::NOTHING => return admit::number(Ok(Affair::Hosts)),
-        Found::STALE => {
-            let judged = judge_again(frame, key);
-            if judged != admit::number(Ok(Affair::Ours)) {
-                forget(key);
-                return judged;
-            }
-        }
-        _ => {}
+        Found::OVER => admit::number(Ok(Affair::Hosts)),
+        Found::STALE => judge_again(frame, key),
+        _ => ours,
+    };
+    if judged == ours {
+        return life::settle(key, tcp_flags);
     }
-    settle(key, tcp_flags)
+    life::forget(key);
+    judged
 }
 
 /// What is found under a key.
@@ -218,86 +259,68 @@ struct Found;
 
 impl Found {
     const NOTHING: u32 = 0;
-    const STALE: u32 = 1;
-    const CURRENT: u32 = 2;
+    const OVER: u32 = 1;
+    const STALE: u32 = 2;
+    const CURRENT: u32 = 3;
 }
 
-/// Looks an entry up; one whose endpoint is gone goes too, and one whose other half is gone or belongs to another conversation by now.
+/// Looks an entry up. It is over when its endpoint is gone, when nobody has used it for longer than it may last, and when its other half is gone or
+/// belongs to another conversation by now.
 #[inline(never)]
 fn look_at<F: Layer3>(key: &FlowKey<F>) -> u32 {
     let Some(flow) = find(key) else { return Found::NOTHING };
-    if !is_alive(flow) || !has_other_half(key) {
-        forget(key);
-        return Found::NOTHING;
+    if !is_alive(flow) || !has_other_half(key) || is_over(key) {
+        Found::OVER
+    } else if is_judged(flow) {
+        Found::CURRENT
+    } else {
+        Found::STALE
     }
-    if is_judged(flow) { Found::CURRENT } else { Found::STALE }
 }
 
 #[inline(never)]
 fn has_other_half<F: Layer3>(key: &FlowKey<F>) -> bool {
-    let Some(flow) = find(key) else { return false };
-    let back = reverse_of(key, flow);
-    find(&back).is_some_and(|other| reverse_of(&back, other) == *key)
-}
-
-/// Sees to a flow that nobody has answered yet: is this the answer?
-#[inline(never)]
-fn settle<F: Layer3>(key: &FlowKey<F>, tcp_flags: u8) -> Number {
-    const KNOWN: Result<Affair, DropReason> = Ok(Affair::Ours);
-    let Some(opening) = F::OPENING.find(key) else {
-        return admit::number(KNOWN);
+    let (Some(flow), Some(desk)) = (find(key), F::desk()) else {
+        return false;
     };
-    let back = reverse_of(key, opening);
-    let Some(other) = F::OPENING.find(&back) else {
-        return admit::number(Ok(Affair::Hosts));
-    };
-    // SAFETY: see `reverse_of`.
-    let is_reply = unsafe { opening.as_ref() }.flags & FLOW_IS_REPLY != 0;
-    // A refusal is an answer, but not the beginning of anything.
-    if !is_reply || tcp_flags & RST != 0 {
-        return admit::number(KNOWN);
-    }
-    admit::number(promote(key, opening, &back, other).and(KNOWN))
+    write_reverse(&mut desk.reverse, key, flow);
+    find(&desk.reverse).is_some_and(|other| leads_to(other, key))
 }
 
-/// Moves both entries to the table that never evicts. When that is full they stay what they were.
-#[inline(always)]
-fn promote<F: Layer3>(key: &FlowKey<F>, flow: Entry<F>, back: &FlowKey<F>, other: Entry<F>) -> Result<(), DropReason> {
-    // SAFETY: see `reverse_of`.
-    let before = unsafe { flow.as_ref() }.state;
-    set_state(flow, State::Established as u8);
-    set_state(other, State::Established as u8);
-    // The opener's entry first: until the second is there too, its packets are no worse off than before.
-    let moved = move_entry(back, other).and_then(|()| move_entry(key, flow).inspect_err(|_| F::FLOWS.remove(back)));
-    if moved.is_err() {
-        set_state(flow, before);
-        set_state(other, before);
-        return moved;
-    }
-    F::OPENING.remove(back);
-    F::OPENING.remove(key);
-    Ok(())
-}
-
-#[inline(always)]
-fn move_entry<F: Layer3>(key: &FlowKey<F>, flow: Entry<F>) -> Result<(), DropReason> {
-    match F::FLOWS.insert(key, flow.as_ptr(), BPF_NOEXIST) {
-        Ok(()) | Err(EXISTS) => Ok(()),
-        Err(_) => Err(DropReason::FlowTableFull),
-    }
-}
-
-/// Removes a conversation: this entry, and the other if it still belongs to this one.
+/// 1: both directions have been idle for longer than they may.
 #[inline(never)]
-fn forget<F: Layer3>(key: &FlowKey<F>) {
-    let Some(flow) = find(key) else { return };
-    let back = reverse_of(key, flow);
-    F::FLOWS.remove(key);
-    F::OPENING.remove(key);
-    let Some(other) = find(&back) else { return };
-    if reverse_of(&back, other) == *key {
-        F::FLOWS.remove(&back);
-        F::OPENING.remove(&back);
+fn is_over_by<F: Layer3>(key: &FlowKey<F>, hurried: u32) -> u32 {
+    let (Some(flow), Some(desk)) = (find(key), F::desk()) else {
+        return 1;
+    };
+    let (now, hurried) = (now(), hurried != 0);
+    // SAFETY: see `reverse_of`.
+    if !is_idle(unsafe { flow.as_ref() }, now, hurried) {
+        return 0;
+    }
+    write_reverse(&mut desk.reverse, key, flow);
+    let Some(other) = find(&desk.reverse) else { return 1 };
+    // SAFETY: see `reverse_of`.
+    let is_in_use = !is_idle(unsafe { other.as_ref() }, now, hurried);
+    !(is_in_use && leads_to(other, key)) as u32
+}
+
+/// Copies an entry, by words: `memcpy` is a loop over bytes here.
+///
+/// # Safety
+/// Both are entries, in maps.
+#[inline(always)]
+pub unsafe fn copy<F: Family>(from: *const Flow<F>, to: *mut Flow<F>) {
+    const { assert!(size_of::<Flow<F>>().is_multiple_of(8) && align_of::<Flow<F>>() == 8) }
+    let mut word = 0;
+    while word < size_of::<Flow<F>>() / 8 {
+        // SAFETY: within both entries. Volatile, or the compiler would see through it and call `memcpy`.
+        unsafe {
+            to.cast::<u64>()
+                .add(word)
+                .write_volatile(from.cast::<u64>().add(word).read_volatile())
+        };
+        word += 1;
     }
 }
 
@@ -366,166 +389,4 @@ fn redirect<F: Family>(flow: &mut Flow<F>, leg: &Leg<F>) {
     flow.next_hop = leg.next_hop;
     flow.destination_mac = leg.destination_mac;
     flow.source_mac = leg.source_mac;
-}
-
-/// Follows the TCP connection of the packet in hand through its life, in both of its entries.
-#[inline(always)]
-pub fn track_current<F: Layer3>() -> u32 {
-    match F::facts(false) {
-        Some(facts) => track(&facts.key, facts.tcp_flags),
-        None => 0,
-    }
-}
-
-#[inline(always)]
-fn track<F: Layer3>(key: &FlowKey<F>, tcp_flags: u8) -> u32 {
-    let Some(flow) = find(key) else { return 0 };
-    let Some(other) = find(&reverse_of(key, flow)) else {
-        return 0;
-    };
-    // SAFETY: see `reverse_of`.
-    let (state, fin_came) = unsafe { ((*flow.as_ptr()).state, (*other.as_ptr()).flags & FLOW_FIN_SENT != 0) };
-    let next = if tcp_flags & RST != 0 {
-        State::Closed
-    } else if tcp_flags & FIN != 0 {
-        // SAFETY: see `reverse_of`.
-        unsafe { (*flow.as_ptr()).flags |= FLOW_FIN_SENT };
-        if fin_came { State::Closed } else { State::Closing }
-    } else if tcp_flags & ACK == 0 && state >= State::Closing as u8 {
-        // The ports are used again before the flow has expired: the connection begins anew, its translation stays.
-        // SAFETY: see `reverse_of`.
-        unsafe {
-            (*flow.as_ptr()).flags &= !FLOW_FIN_SENT;
-            (*other.as_ptr()).flags &= !FLOW_FIN_SENT;
-        }
-        State::Unanswered
-    } else if tcp_flags & ACK != 0 && state == State::Unanswered as u8 {
-        State::Established
-    } else {
-        return 0;
-    };
-    set_state(flow, next as u8);
-    set_state(other, next as u8);
-    0
-}
-
-#[inline(always)]
-fn set_state<F: Family>(flow: Entry<F>, state: u8) {
-    // SAFETY: see `reverse_of`.
-    unsafe { (*flow.as_ptr()).state = state };
-}
-
-/// Makes both entries of what lies on the desk. The one of the way back first, as it holds the port; it is then turned round.
-#[inline(always)]
-pub fn make_pair<F: Layer3>() -> Number {
-    const DONE: Result<Affair, DropReason> = Ok(Affair::Ours);
-    const FULL: Result<Affair, DropReason> = Err(DropReason::FlowTableFull);
-    let Some(Desk { key, back, plan, flow }) = F::desk() else {
-        return admit::number(FULL);
-    };
-    let (key, back) = (&*key, &*back);
-    write_back(flow, key, plan, back);
-    // What is there is the other half of this conversation, or `choose_port` would have passed it by.
-    if F::OPENING.insert(back, &raw const *flow, BPF_ANY).is_err() {
-        return admit::number(FULL);
-    }
-    turn_round(flow, plan, back);
-    match F::OPENING.insert(key, &raw const *flow, BPF_NOEXIST) {
-        Ok(()) => {}
-        Err(EXISTS) => {
-            // Another CPU has opened it; unless it chose the same way back, ours leads nowhere.
-            let winner = F::OPENING.find(key).map(|winner| reverse_of(key, winner));
-            if winner.is_some_and(|winner| winner != *back) {
-                F::OPENING.remove(back);
-            }
-        }
-        Err(_) => {
-            F::OPENING.remove(back);
-            return admit::number(FULL);
-        }
-    }
-    admit::number(DONE)
-}
-
-/// The entry for the answers.
-#[inline(always)]
-fn write_back<F: Layer3>(flow: &mut Flow<F>, key: &FlowKey<F>, plan: &Plan<F>, back: &FlowKey<F>) {
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
-    let mut rewrites = 0;
-    if back.source != key.destination || back.source_port != key.destination_port {
-        rewrites |= FLOW_REWRITES_SOURCE;
-    }
-    if back.destination != key.source || back.destination_port != key.source_port {
-        rewrites |= FLOW_REWRITES_DESTINATION;
-    }
-    let addresses = add(
-        F::difference(back.source, key.destination),
-        F::difference(back.destination, key.source),
-    );
-    let destination_port = difference(u32::from(back.destination_port), u32::from(key.source_port));
-    let source_port = difference(u32::from(back.source_port), u32::from(key.destination_port));
-    *flow = Flow {
-        packets: 0,
-        bytes: 0,
-        last_seen: now,
-        opened: now,
-        source: key.destination,
-        destination: key.source,
-        next_hop: plan.back.next_hop,
-        source_port: key.destination_port,
-        destination_port: key.source_port,
-        address_difference: addresses,
-        // An ICMP identifier stands in both ports of the key, but in the packet once.
-        port_difference: if key.protocol == F::ICMP {
-            destination_port
-        } else {
-            add(source_port, destination_port)
-        },
-        ifindex: plan.back.ifindex,
-        epoch: plan.epoch,
-        source_endpoint: plan.there.endpoint,
-        source_generation: plan.there.generation,
-        destination_endpoint: plan.back.endpoint,
-        destination_generation: plan.back.generation,
-        reverse_scope: key.scope,
-        destination_mac: plan.back.destination_mac,
-        source_mac: plan.back.source_mac,
-        action: plan.back.action,
-        flags: rewrites | plan.flags | FLOW_IS_REPLY,
-        state: State::Unanswered as u8,
-        padding: 0,
-        filler: Default::default(),
-    };
-}
-
-/// Makes the entry for the opener's packets of the one for the answers, whose key is `back`.
-#[inline(always)]
-fn turn_round<F: Layer3>(flow: &mut Flow<F>, plan: &Plan<F>, back: &FlowKey<F>) {
-    flow.source = back.destination;
-    flow.destination = back.source;
-    flow.source_port = back.destination_port;
-    flow.destination_port = back.source_port;
-    flow.next_hop = plan.there.next_hop;
-    flow.address_difference = !flow.address_difference;
-    flow.port_difference = !flow.port_difference;
-    flow.ifindex = plan.there.ifindex;
-    core::mem::swap(&mut flow.source_endpoint, &mut flow.destination_endpoint);
-    core::mem::swap(&mut flow.source_generation, &mut flow.destination_generation);
-    flow.reverse_scope = back.scope;
-    flow.destination_mac = plan.there.destination_mac;
-    flow.source_mac = plan.there.source_mac;
-    flow.action = plan.there.action;
-    // What one direction does to the source, the other does to the destination.
-    let (source, destination) = (
-        flow.flags & FLOW_REWRITES_SOURCE != 0,
-        flow.flags & FLOW_REWRITES_DESTINATION != 0,
-    );
-    flow.flags = plan.flags;
-    if source {
-        flow.flags |= FLOW_REWRITES_DESTINATION;
-    }
-    if destination {
-        flow.flags |= FLOW_REWRITES_SOURCE;
-    }
 }

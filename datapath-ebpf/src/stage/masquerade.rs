@@ -3,161 +3,212 @@
 //! The opener keeps its own port while the way back is free under it. For an address of the host, "free" is asked of more than the flow
 //! tables: a published port is not, nor one with a socket of the host, nor any of the host's ephemeral range, which the host may take at any
 //! moment without asking us. So a container's own ephemeral port is usually exchanged for one outside that range.
+//!
+//! All of those ports can be had: some are tried at random, then they are gone through in order. A search that goes through all of them is made only
+//! now and then, as it costs a millisecond; a conversation that finds no port meanwhile is refused, and its sender tries again.
 
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_loop};
+use aya_ebpf::{
+    btf_maps,
+    helpers::{bpf_get_prandom_u32, bpf_loop},
+    macros::btf_map,
+};
 use sluice_datapath_common::{
     DropReason,
     flow::{FLOW_MASQUERADES, FlowKey, SCOPE_WORLD},
 };
 
 use super::{
-    admit::{self, Affair, Number, Plan},
-    flow,
+    admit::{self, Affair, Number},
+    flow, open,
 };
 use crate::{
     family::Layer3,
-    key::{End, flow_key},
     maps::{self, CONFIG, Desk},
     packet::{Frame, SCTP, TCP, UDP, UDP_LITE},
 };
 
-/// How many ports are tried. With nine in ten taken, one conversation in eight hundred finds none.
-const PROBES: u32 = 64;
+/// How many ports are tried at random, after the opener's own.
+const AT_RANDOM: u32 = 8;
+/// How many are tried in all, most of them in a row. With 49 of 50 taken, one conversation in thirty thousand finds none by these.
+const PROBES: u32 = 512;
+/// From here on a port is likely to be taken.
+const LIKELY_TAKEN: u32 = 4;
+/// So many are tried before that of a connection that is closed, and only lingers, is as good as a free one.
+const UNUSED_FIRST: u32 = 256;
+/// The time between two searches through all ports, ns.
+const PAUSE: u64 = 10_000_000;
 /// Lower ports speak of a privileged sender.
 const FIRST: u32 = 1024;
 
-/// Writes the key of the way back, with a source port that is free, to the desk where the conversation lies.
+/// When all ports may be gone through the next time, by the clock of flows. Nobody else ever looks at it.
+#[btf_map]
+pub static NEXT_SEARCH: btf_maps::Array<u64, 1> = btf_maps::Array::new();
+
+/// Finds a port for the conversation of the desk: writes the key of the way back.
 #[inline(always)]
 pub fn choose_port<F: Layer3>(frame: Frame) -> Number {
-    match F::desk() {
-        Some(Desk { key, back, plan, .. }) => admit::number(choose(frame, key, plan, back).map(|()| Affair::Ours)),
-        None => admit::number(Err(DropReason::NoPortLeft)),
-    }
-}
-
-#[inline(always)]
-fn choose<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &Plan<F>, back: &mut FlowKey<F>) -> Result<(), DropReason> {
-    let answerer = End {
-        address: plan.destination,
-        port: plan.destination_port,
+    let Some(Desk {
+        key,
+        back,
+        plan,
+        first_place,
+        ..
+    }) = F::desk()
+    else {
+        return admit::number(Err(DropReason::NoPortLeft));
     };
-    *back = flow_key(
-        answerer,
-        End {
-            address: plan.source,
-            port: key.source_port,
-        },
-        plan.there.scope,
-        key.protocol,
-    );
     let has_ports = matches!(key.protocol, TCP | UDP | SCTP | UDP_LITE) || key.protocol == F::ICMP;
-    let masquerades = plan.flags & FLOW_MASQUERADES != 0;
     if !has_ports && (plan.source != key.source || plan.destination != key.destination) {
-        return Err(DropReason::CannotTranslate);
+        return admit::number(Err(DropReason::CannotTranslate));
     }
-    let mut search = Search {
-        frame,
-        masquerades,
-        found: false,
-        range: Range::outside_ephemeral(),
-    };
-    let probes = if has_ports { PROBES } else { 1 };
+    // Field by field, as the stack is short; what was there is a key too, so its padding is zero.
+    back.source = plan.destination;
+    back.destination = plan.source;
+    back.source_port = plan.destination_port;
+    back.destination_port = key.source_port;
+    back.scope = plan.there.scope;
+    back.protocol = key.protocol;
+    let size = Range::of(key.protocol == F::ICMP).size();
+    *first_place = random(size);
+    let rounds = if has_ports { AT_RANDOM + 1 + size } else { 1 };
+    let mut search = Search { frame, found: false };
     let probe: extern "C" fn(u32, *mut Search) -> i64 = probe::<F>;
     // SAFETY: the callback takes what it is given here, and `search` outlives the loop.
-    unsafe { bpf_loop(probes, probe as *mut core::ffi::c_void, (&raw mut search).cast(), 0) };
-    match search.found {
-        true => Ok(()),
+    unsafe { bpf_loop(rounds, probe as *mut core::ffi::c_void, (&raw mut search).cast(), 0) };
+    admit::number(match search.found {
+        true => Ok(Affair::Ours),
         false => Err(DropReason::NoPortLeft),
-    }
+    })
 }
 
 /// What one probe hands to the next, besides what lies on the desk.
 struct Search {
     frame: Frame,
-    masquerades: bool,
     found: bool,
-    range: Range,
 }
 
-/// Tries one port: the opener's own first, then others at random. 1 ends the search.
+/// Tries one port: the opener's own first, then others at random, then in a row. 1 ends the search.
 extern "C" fn probe<F: Layer3>(round: u32, search: *mut Search) -> i64 {
-    // SAFETY: `choose` hands over its `search`, which nobody else touches meanwhile.
+    // SAFETY: `choose_port` hands over its `search`, which nobody else touches meanwhile.
     let search = unsafe { &mut *search };
-    let Some(Desk { key, back, .. }) = F::desk() else {
+    let Some(desk) = F::desk() else { return 1 };
+    let is_icmp = desk.back.protocol == F::ICMP;
+    let range = Range::of(is_icmp);
+    if round == PROBES && !may_search_all() {
         return 1;
-    };
-    let is_icmp = key.protocol == F::ICMP;
-    if round > 0 {
-        back.destination_port = if is_icmp {
-            random(u32::from(u16::MAX)) as u16
-        } else {
-            search.range.random()
-        };
-        if is_icmp {
-            back.source_port = back.destination_port;
-        }
-    } else if search.masquerades && !is_icmp && !search.range.contains(key.source_port) {
-        return 0;
     }
-    search.found = is_free(search, key, back);
+    let port = if round == 0 {
+        let own = desk.key.source_port;
+        if desk.plan.flags & FLOW_MASQUERADES != 0 && !range.contains(own) {
+            return 0;
+        }
+        own
+    } else if round <= AT_RANDOM {
+        range.port(random(range.size()))
+    } else {
+        let place = desk.first_place.wrapping_add(round - AT_RANDOM - 1);
+        let size = range.size();
+        range.port(if place >= size { place - size } else { place })
+    };
+    desk.back.destination_port = port;
+    if is_icmp {
+        desk.back.source_port = port;
+    }
+    desk.takes_closed = (round > UNUSED_FIRST) as u16;
+    // The opener's own may be held by what is left of an earlier life.
+    let is_likely_taken = round == 0 || round > LIKELY_TAKEN || desk.careful != 0;
+    search.found = is_free(search.frame, desk, is_likely_taken);
     search.found as i64
 }
 
-/// Is the way back free?
+/// Is the way back of the desk free? One that is not likely to be taken is only asked after where it is not entered: there it is noticed.
 #[inline(always)]
-fn is_free<F: Layer3>(search: &Search, forward: &FlowKey<F>, back: &FlowKey<F>) -> bool {
-    if !flow::is_free(back, forward) {
+fn is_free<F: Layer3>(frame: Frame, desk: &mut Desk<F>, is_likely_taken: bool) -> bool {
+    let (protocol, masquerades) = (desk.back.protocol, desk.plan.flags & FLOW_MASQUERADES != 0);
+    if masquerades && maps::is_reserved(F::AF, protocol, desk.back.destination_port) {
         return false;
     }
-    let is_icmp = forward.protocol == F::ICMP;
-    if !search.masquerades || is_icmp {
-        return true;
-    }
-    if maps::is_reserved(F::AF, back.protocol, back.destination_port) {
+    let asks = is_likely_taken || desk.kept == 0 || F::OPENING.find(&desk.back).is_some();
+    if asks && open::is_free::<F>() == 0 {
         return false;
     }
-    let asks = back.scope == SCOPE_WORLD && (back.protocol == TCP || back.protocol == UDP);
-    !(asks && F::socket_owns(search.frame, back, true))
+    let has_sockets = masquerades && (protocol == TCP || protocol == UDP);
+    !(has_sockets && desk.back.scope == SCOPE_WORLD && is_the_hosts(frame, &desk.back))
 }
 
-/// The ports from [`FIRST`] on without the host's ephemeral ones, host byte order.
+/// Does a socket of the host own the way back? Out of line for its stack.
+#[inline(never)]
+fn is_the_hosts<F: Layer3>(frame: Frame, back: &FlowKey<F>) -> bool {
+    F::socket_owns(frame, back, true)
+}
+
+/// Is it time to go through all ports?
+#[inline(never)]
+fn may_search_all() -> bool {
+    let (now, Some(next)) = (flow::now(), NEXT_SEARCH.get_ptr_mut(0)) else {
+        return false;
+    };
+    // SAFETY: a slot of an array; two CPUs that read it at once both search, which is a waste and no more.
+    unsafe {
+        let is_time = now >= *next;
+        if is_time {
+            *next = now + PAUSE;
+        }
+        is_time
+    }
+}
+
+/// The ports from [`FIRST`] on without the host's ephemeral ones, host byte order; or all identifiers of ICMP.
 #[derive(Clone, Copy)]
 struct Range {
+    first: u32,
     ephemeral_first: u32,
     ephemeral_last: u32,
 }
 
 impl Range {
     #[inline(always)]
-    fn outside_ephemeral() -> Self {
+    fn of(is_icmp: bool) -> Self {
+        if is_icmp {
+            // An identifier is nobody's but the opener's; all but the first are alike.
+            return Self {
+                first: 1,
+                ephemeral_first: 0x1_0000,
+                ephemeral_last: 0xffff,
+            };
+        }
         let config = CONFIG.load();
         let (first, last) = (u32::from(config.ephemeral_first), u32::from(config.ephemeral_last));
         // What the kernel starts with (net.ipv4.ip_local_port_range), also when what we were told leaves us too little to choose from.
         let usable = first >= FIRST && last >= first && last - first < 0xf000;
         let (ephemeral_first, ephemeral_last) = if usable { (first, last) } else { (32_768, 60_999) };
         Self {
+            first: FIRST,
             ephemeral_first,
             ephemeral_last,
         }
     }
 
-    /// Ports below [`FIRST`] count: their owner had the right to them.
+    /// Ports below the first count: their owner had the right to them.
     #[inline(always)]
     fn contains(self, port: u16) -> bool {
         let port = u32::from(u16::from_be(port));
         port < self.ephemeral_first || port > self.ephemeral_last
     }
 
-    /// One of them, network byte order.
     #[inline(always)]
-    fn random(self) -> u16 {
-        let below = self.ephemeral_first - FIRST;
-        let above = 0xffff - self.ephemeral_last;
-        let pick = FIRST + random(below + above);
-        let port = if pick < self.ephemeral_first {
-            pick
+    fn size(self) -> u32 {
+        (self.ephemeral_first - self.first) + (0xffff - self.ephemeral_last)
+    }
+
+    /// One of them by its place, network byte order.
+    #[inline(always)]
+    fn port(self, place: u32) -> u16 {
+        let port = self.first + place;
+        let port = if port < self.ephemeral_first {
+            port
         } else {
-            pick - self.ephemeral_first + self.ephemeral_last + 1
+            port - self.ephemeral_first + self.ephemeral_last + 1
         };
         (port as u16).to_be()
     }

@@ -129,6 +129,8 @@ impl Stage {
         tables::forget_fragments::<Ipv4>(&mut self.datapath);
         tables::forget_fragments::<Ipv6>(&mut self.datapath);
         self.datapath.clear_held();
+        // An agent looks after the tables: what is over is not the packets' business.
+        self.datapath.set("SWEPT", 0, u64::MAX / 2);
         self.drops = self.all_drops();
     }
 

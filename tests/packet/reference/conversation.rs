@@ -208,12 +208,23 @@ impl Reference {
         true
     }
 
-    /// A first answer gives a conversation its place among the answered ones, which nobody is pushed out of. A refusal (RST) is none.
+    /// Both sides having spoken, a conversation gets its place among the answered ones, which nobody is pushed out of. Of TCP the opener must have
+    /// spoken again after the answer: whoever is only said to have asked cannot do so. A refusal (RST) is no answer.
     fn settle(&mut self, index: usize, side: Side, tcp_flags: u8) -> Result<(), DropReason> {
-        if self.conversations[index].answered || side == Side::Opener || tcp_flags & RST != 0 {
+        let conversation = &self.conversations[index];
+        let was_heard = match conversation.opening.protocol {
+            TCP | SCTP => {
+                side == Side::Opener
+                    && tcp_flags & (SYN | RST) == 0
+                    && conversation.counts[Side::Answerer as usize].0 > 0
+            }
+            _ => side == Side::Answerer,
+        };
+        if conversation.state != State::Unanswered || !was_heard {
             return Ok(());
         }
-        if self.answered_entries(family(self.conversations[index].opening.source)) + 2 > self.capacity {
+        let family = family(conversation.opening.source);
+        if !conversation.answered && self.answered_entries(family) + 2 > self.capacity {
             return Err(DropReason::FlowTableFull);
         }
         let conversation = &mut self.conversations[index];
@@ -370,8 +381,7 @@ impl Conversation {
             // The ports are used again: it begins anew.
             self.finished = [false; 2];
             self.state = State::Unanswered;
-        } else if flags & (SYN | ACK) == SYN | ACK && self.state == State::Unanswered {
-            self.state = State::Established;
+            self.counts[Side::Answerer as usize].0 = 0;
         }
     }
 
