@@ -8,7 +8,7 @@ use crate::{
     RuntimeError,
     cgroup::Cgroups,
     plan::{Device, Limit, Mount, Namespace, Plan, Process},
-    security::capabilities::Sets,
+    security::{apparmor::check_apparmor, capabilities::Sets},
     spec,
 };
 
@@ -54,6 +54,7 @@ pub(crate) fn plan(
         host_name: spec.hostname().clone().filter(|name| !name.is_empty()),
         domain_name: spec.domainname().clone().filter(|name| !name.is_empty()),
         seccomp_flags,
+        init: is_true(spec, spec::INIT),
         process: process(first),
     })
 }
@@ -66,13 +67,22 @@ fn refuse_what_would_be_passed_over(spec: &Spec, first: &oci_spec::runtime::Proc
             spec.hooks().as_ref().is_some_and(|hooks| *hooks != Hooks::default()),
             "hooks",
         ),
-        (is_set(first.apparmor_profile()), "AppArmor profiles"),
         (is_set(first.selinux_label()), "SELinux labels"),
     ];
     match unsupported.into_iter().find(|(is_asked_for, _)| *is_asked_for) {
         Some((_, what)) => Err(RuntimeError::Failed(format!("{what} are not supported"))),
-        None => Ok(()),
+        None => match first.apparmor_profile() {
+            Some(profile) if !profile.is_empty() => check_apparmor(profile),
+            _ => Ok(()),
+        },
     }
+}
+
+fn is_true(spec: &Spec, annotation: &str) -> bool {
+    let annotations = spec.annotations().as_ref();
+    annotations
+        .and_then(|all| all.get(annotation))
+        .is_some_and(|value| value == "true")
 }
 
 fn namespaces(wanted: &[oci_spec::runtime::LinuxNamespace]) -> Result<Vec<Namespace>, RuntimeError> {
@@ -155,6 +165,7 @@ pub(crate) fn process(process: &oci_spec::runtime::Process) -> Process {
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         limits: process.rlimits().iter().flatten().map(limit).collect(),
         oom_score_adj: process.oom_score_adj(),
+        apparmor: process.apparmor_profile().clone().filter(|profile| !profile.is_empty()),
     }
 }
 

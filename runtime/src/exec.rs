@@ -9,7 +9,8 @@ pub struct Exec {
     pub id: String,
     /// Names the process: 64 hex digits.
     pub exec_id: String,
-    /// What to run (args, env, cwd, user, terminal); it gets the container's own seccomp filter, capabilities, no_new_privs and cgroups.
+    /// What to run (args, env, cwd, user, terminal), with which capabilities and AppArmor profile. It gets the container's own seccomp filter,
+    /// no_new_privs, limits and cgroups.
     pub process: oci_spec::runtime::Process,
     /// Is stdin wanted? Else it is /dev/null.
     pub stdin: bool,

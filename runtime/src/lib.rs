@@ -32,12 +32,14 @@ mod wire;
 use std::{fs, os::fd::OwnedFd, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc};
 
 pub use attach::{Attachment, Stream};
-pub use cgroup::{BlockStats, CpuStats, MemoryStats, PidsStats, Stats};
+pub use cgroup::{BlockStats, CpuStats, Features, MemoryStats, PidsStats, Stats};
 pub use create::{Create, Log};
 pub use error::RuntimeError;
 pub use exec::Exec;
+pub use rootfs::shared_memory::{mount_shared_memory, unmount_shared_memory};
+pub use security::apparmor::check_apparmor;
 pub use state::{State, Status};
-pub use user::{User, resolve_user};
+pub use user::{User, resolve_groups, resolve_user};
 pub use view::{of_running, of_stopped};
 pub use wait::Exit;
 
@@ -65,6 +67,7 @@ pub struct Runtime {
     filters: Arc<security::seccomp::Cache>,
     /// A sealed copy of the shim: what a container could ever reach of it, it can't change.
     shim: Arc<OwnedFd>,
+    features: std::sync::OnceLock<Features>,
 }
 
 impl Runtime {
@@ -84,6 +87,7 @@ impl Runtime {
             hierarchies: Arc::new(hierarchies),
             filters: Arc::new(filters),
             shim: Arc::new(shim),
+            features: std::sync::OnceLock::new(),
             config,
         })
     }

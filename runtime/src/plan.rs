@@ -88,6 +88,9 @@ pub(crate) struct Process {
     pub no_new_privileges: bool,
     pub limits: Vec<Limit>,
     pub oom_score_adj: Option<i32>,
+    /// The AppArmor profile; none: unconfined.
+    #[serde(default)]
+    pub apparmor: Option<String>,
 }
 
 /// How to make the container.
@@ -113,6 +116,9 @@ pub(crate) struct Plan {
     pub domain_name: Option<String>,
     /// Flags for loading the seccomp filter; none: there is no filter.
     pub seccomp_flags: Option<u64>,
+    /// The first process is the child of an init of ours.
+    #[serde(default)]
+    pub init: bool,
     /// The first process.
     pub process: Process,
 }

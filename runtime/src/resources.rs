@@ -2,9 +2,19 @@
 
 use oci_spec::runtime::LinuxResources;
 
-use crate::{Runtime, RuntimeError, cgroup::Stats, off_the_loop};
+use crate::{
+    Runtime, RuntimeError,
+    cgroup::{Features, Stats},
+    off_the_loop,
+};
 
 impl Runtime {
+    /// Which limits the kernel can set here.
+    pub fn features(&self) -> &Features {
+        self.features
+            .get_or_init(|| self.hierarchies.features(&self.config.cgroup_parent))
+    }
+
     /// Sets new limits on a container, running or not. What `resources` does not speak of stays.
     pub async fn update(&self, id: &str, resources: &LinuxResources) -> Result<(), RuntimeError> {
         self.directory(id)?;

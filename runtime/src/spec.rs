@@ -9,6 +9,10 @@ pub use crate::security::{
     seccomp_profile::{default_seccomp, default_seccomp_for},
 };
 
+/// The annotation that asks for an init of ours as the container's first process (`true`): it starts the spec's process as its child, passes
+/// signals on to it, and reaps what is orphaned.
+pub const INIT: &str = "dev.sluice.init";
+
 /// Covered, so that nothing can be read there.
 pub const DEFAULT_MASKED_PATHS: [&str; 12] = [
     "/proc/acpi",

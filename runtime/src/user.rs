@@ -34,6 +34,28 @@ pub fn resolve_user(rootfs: &Path, user: &str) -> Result<User, RuntimeError> {
     resolve(&passwd, &group, user)
 }
 
+/// Finds what Docker would make of groups (names or numbers) in a root file system. A number need not be in its files, a name must.
+pub fn resolve_groups(rootfs: &Path, groups: &[String]) -> Result<Vec<u32>, RuntimeError> {
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = read_in(rootfs, "etc/group")?;
+    groups.iter().map(|asked| group(&text, asked)).collect()
+}
+
+/// The number of a group. A name that looks like a number is a name first.
+fn group(text: &str, asked: &str) -> Result<u32, RuntimeError> {
+    let asked_number = number(asked)?;
+    let found = group_lines(text)
+        .find(|(name, _, _)| *name == asked)
+        .or_else(|| group_lines(text).find(|(_, gid, _)| Some(*gid) == asked_number));
+    found.map(|(_, gid, _)| gid).or(asked_number).ok_or_else(|| {
+        RuntimeError::NoSuchUser(format!(
+            "unable to find group {asked}: no matching entries in group file"
+        ))
+    })
+}
+
 /// The text of a file below the root; empty when there is none.
 fn read_in(rootfs: &Path, name: &str) -> Result<String, RuntimeError> {
     let failed = |error: String| RuntimeError::Failed(format!("read {name} in {}: {error}", rootfs.display()));
@@ -134,15 +156,7 @@ fn resolve(passwd: &str, group: &str, asked: &str) -> Result<User, RuntimeError>
             home,
         });
     }
-    let group_number = number(asked_group)?;
-    let found = group_lines(group)
-        .find(|(name, _, _)| *name == asked_group)
-        .or_else(|| group_lines(group).find(|(_, gid, _)| Some(*gid) == group_number));
-    let gid = found.map(|(_, gid, _)| gid).or(group_number).ok_or_else(|| {
-        RuntimeError::NoSuchUser(format!(
-            "unable to find group {asked_group}: no matching entries in group file"
-        ))
-    })?;
+    let gid = self::group(group, asked_group)?;
     Ok(User {
         uid,
         gid,

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod image;
 pub mod inspect;
 pub mod life;
+mod limits;
 pub mod logs;
 pub mod network;
 pub mod port;

@@ -12,7 +12,7 @@ use sluice_store::{Condition, Transaction, Write, key, record};
 use crate::{
     Engine, EngineError, Kind,
     blocking::blocking,
-    container::{directory, held::Held, merge, validate},
+    container::{directory, held::Held, limits, merge, sharing, validate},
     names,
     network::{connect, defaults::BRIDGE},
     undo::Undo,
@@ -63,12 +63,20 @@ impl Engine {
                 "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
             )));
         }
-        let mut warnings = validate::validate(&request.config, &request.host_config)?;
-        self.check_networks(&request.host_config, &request.networks)?;
+        let mut host_config = request.host_config;
+        let mut warnings = limits::discard(&mut host_config, self.runtime.features());
+        warnings.extend(validate::validate(&request.config, &host_config)?);
+        limits::check_availability(&host_config, self.runtime.features())?;
+        limits::complete(&mut host_config);
+        sharing::complete(&mut host_config, self.runtime.features());
+        self.check_networks(&host_config, &request.networks)?;
         let image = self.find_image(&request.config.image).await?;
         let config = merge::merge(request.config, &image.config, &image.extras)?;
-        warnings.extend(validate::validate(&config, &request.host_config)?);
-        warnings.dedup();
+        for warning in validate::validate(&config, &host_config)? {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
 
         let id = Id::from_bytes(rand::random());
         let name = self.take_name(name, &id)?;
@@ -86,8 +94,8 @@ impl Engine {
             name,
             created: Timestamp::now(),
             config,
-            networks: self.networks_of(request.networks, &request.host_config.network_mode),
-            host_config: request.host_config,
+            networks: self.networks_of(request.networks, &host_config.network_mode),
+            host_config,
             image_id: image.id,
             mounts,
             state: Default::default(),

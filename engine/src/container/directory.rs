@@ -10,7 +10,7 @@ use sluice_model::{Container, Endpoint, container::NetworkMode};
 
 use crate::{
     Config, EngineError,
-    container::spec,
+    container::{sharing, spec},
     error,
     network::{hosts, place::Place, resolv},
 };
@@ -115,6 +115,7 @@ pub(crate) fn make_bind_sources(container: &Container) -> Result<(), EngineError
 
 /// Removes the directory and all in it, the writable layer too. Fine when there is none.
 pub(crate) fn remove(images: &Images, directory: &Path) -> Result<(), EngineError> {
+    sluice_runtime::unmount_shared_memory(&sharing::place_of_memory(directory))?;
     images.discard(directory)?;
     // a container can make trees that the standard library's way of removing does not survive
     Ok(sluice_image::remove_tree(directory)?)

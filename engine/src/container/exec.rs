@@ -191,7 +191,8 @@ impl Engine {
             .clone()
             .filter(|user| !user.is_empty())
             .unwrap_or(container.config.user.clone());
-        let identity = blocking(move || resolve_user(&rootfs, &user)).await?;
+        let groups = container.host_config.group_add.clone();
+        let identity = blocking(move || resolve_user(&rootfs, &user, &groups)).await?;
         let process = process_of(&container, &view.request, &identity)?;
         let request = Exec {
             id: held.id.to_string(),
@@ -326,7 +327,7 @@ fn process_of(
     );
     spec::override_with(&mut env, &request.env);
     let cwd = request.working_dir.as_deref().filter(|directory| !directory.is_empty());
-    spec::process(&Wanted {
+    let mut process = spec::process(&Wanted {
         args: request.cmd.clone(),
         env,
         cwd: cwd.unwrap_or(&container.config.working_dir),
@@ -340,7 +341,11 @@ fn process_of(
             "cannot describe the process to run in container {}: {error}",
             container.id
         ))
-    })
+    })?;
+    if !request.privileged {
+        process.set_apparmor_profile(options.apparmor);
+    }
+    Ok(process)
 }
 
 #[cfg(test)]

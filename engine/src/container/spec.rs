@@ -8,26 +8,24 @@ use std::{
 use oci_spec::{
     OciSpecError,
     runtime::{
-        Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroup,
-        LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder,
-        LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp, Mount, MountBuilder,
-        Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, User, UserBuilder,
+        Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxSeccomp, Mount, MountBuilder, Process, ProcessBuilder,
+        RootBuilder, Spec, SpecBuilder, User, UserBuilder,
     },
 };
 use sluice_model::{Container, HostConfig, container::NetworkMode};
-use sluice_runtime::spec::{
-    DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT_SHM_SIZE, default_device_rules, default_mounts,
-};
+use sluice_runtime::spec::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT_SHM_SIZE, default_mounts};
 
 use crate::{
     EngineError,
-    container::{capabilities, security::Options},
+    container::{
+        capabilities, devices, limits,
+        security::Options,
+        sharing::{self, SharedMemory, Sharing, Whose},
+    },
 };
 
 /// Docker's, when nobody sets one.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The period of the CPU quota, microseconds.
-const CPU_PERIOD: u64 = 100_000;
 
 /// Who the process runs as, found out in the container's own `/etc/passwd` and `/etc/group`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -55,87 +53,77 @@ pub(crate) struct Surroundings<'a> {
     pub identity: &'a Identity,
     /// The host name inside.
     pub host_name: &'a str,
-    /// The system call filter, unless the user wants none.
+    /// The system call filter; none: the user wants none.
     pub seccomp: Option<LinuxSeccomp>,
+    /// With whom it shares namespaces.
+    pub sharing: &'a Sharing,
 }
 
 /// The spec of a container.
 pub(crate) fn build(container: &Container, around: &Surroundings<'_>) -> Result<Spec, EngineError> {
-    let options = Options::parse(&container.host_config.security_opt)?;
-    assemble(container, around, options)
-        .map_err(|error| EngineError::failed(format!("cannot write the spec of container {}: {error}", container.id)))?
-}
-
-fn assemble(
-    container: &Container,
-    around: &Surroundings<'_>,
-    options: Options,
-) -> Result<Result<Spec, EngineError>, OciSpecError> {
     let host = &container.host_config;
-    let process = match first_process(container, around, options)? {
-        Ok(process) => process,
-        Err(error) => return Ok(Err(error)),
+    let options = Options::parse(&host.security_opt)?;
+    let (nodes, rules) = devices::of(host)?;
+    let mut resources = limits::resources(host)?;
+    resources.set_devices(Some(rules));
+    let process = first_process(container, around, &options)?;
+    let assemble = || -> Result<Spec, OciSpecError> {
+        let mut linux = LinuxBuilder::default()
+            .cgroups_path(Path::new("/").join(around.cgroup_parent).join(container.id.as_str()))
+            .namespaces(sharing::namespaces(around.sharing, around.sandbox)?)
+            .resources(resources)
+            .devices(nodes)
+            .masked_paths(paths(host, &options, &host.masked_paths, &DEFAULT_MASKED_PATHS))
+            .readonly_paths(paths(host, &options, &host.readonly_paths, &DEFAULT_READONLY_PATHS))
+            .sysctl(sysctls(host, around.sandbox.is_some()))
+            .build()?;
+        linux.set_seccomp(around.seccomp.clone());
+        linux.set_rootfs_propagation(propagation_of_root(around.mounts));
+        let mut spec = SpecBuilder::default()
+            .root(
+                RootBuilder::default()
+                    .path(around.rootfs)
+                    .readonly(host.read_only_rootfs)
+                    .build()?,
+            )
+            .process(process)
+            .mounts(mounts(host, around)?)
+            .linux(linux)
+            .build()?;
+        if around.sharing.uts == Whose::Own {
+            spec.set_hostname(Some(around.host_name.to_owned()));
+            spec.set_domainname(container.config.domainname.clone().filter(|name| !name.is_empty()));
+        } else {
+            spec.set_hostname(None);
+        }
+        if host.init {
+            spec.set_annotations(Some(HashMap::from([(
+                sluice_runtime::spec::INIT.to_owned(),
+                "true".to_owned(),
+            )])));
+        }
+        Ok(spec)
     };
-    let unconfined = host.privileged || options.unmasked;
-    let mut linux = LinuxBuilder::default()
-        .cgroups_path(Path::new("/").join(around.cgroup_parent).join(container.id.as_str()))
-        .namespaces(namespaces(around.sandbox)?)
-        .resources(resources(host)?)
-        .masked_paths(if unconfined {
-            vec![]
-        } else {
-            owned(&DEFAULT_MASKED_PATHS)
-        })
-        .readonly_paths(if unconfined {
-            vec![]
-        } else {
-            owned(&DEFAULT_READONLY_PATHS)
-        })
-        .sysctl(sysctls(host, around.sandbox.is_some()))
-        .build()?;
-    linux.set_seccomp(
-        around
-            .seccomp
-            .clone()
-            .filter(|_| !host.privileged && !options.seccomp_unconfined),
-    );
-    linux.set_rootfs_propagation(propagation_of_root(around.mounts));
-    let mut spec = SpecBuilder::default()
-        .root(
-            RootBuilder::default()
-                .path(around.rootfs)
-                .readonly(host.read_only_rootfs)
-                .build()?,
-        )
-        .hostname(around.host_name)
-        .process(process)
-        .mounts(mounts(host, around.directory, around.mounts)?)
-        .linux(linux)
-        .build()?;
-    spec.set_domainname(container.config.domainname.clone().filter(|name| !name.is_empty()));
-    if host.init {
-        spec.set_annotations(Some(HashMap::from([("dev.sluice.init".to_owned(), "true".to_owned())])));
-    }
-    Ok(Ok(spec))
+    assemble()
+        .map_err(|error| EngineError::failed(format!("cannot write the spec of container {}: {error}", container.id)))
 }
 
-fn first_process(
-    container: &Container,
-    around: &Surroundings<'_>,
-    options: Options,
-) -> Result<Result<Process, EngineError>, OciSpecError> {
-    let config = &container.config;
-    let names = match capabilities::resolve(
-        &container.host_config.cap_add,
-        &container.host_config.cap_drop,
-        container.host_config.privileged,
-    ) {
-        Ok(names) => names,
-        Err(error) => return Ok(Err(error)),
-    };
+/// The user's own list, else none for who is not to be held back, else the default.
+fn paths(host: &HostConfig, options: &Options, asked: &Option<Vec<String>>, default: &[&str]) -> Vec<String> {
+    match asked {
+        Some(list) => list.clone(),
+        None if host.privileged || options.unmasked => vec![],
+        None => owned(default),
+    }
+}
+
+fn first_process(container: &Container, around: &Surroundings<'_>, options: &Options) -> Result<Process, EngineError> {
+    let (config, host) = (&container.config, &container.host_config);
+    let names = capabilities::resolve(&host.cap_add, &host.cap_drop, host.privileged)?;
+    let rlimits = limits::rlimits(host)?;
     let mut args = config.entrypoint.clone().unwrap_or_default();
     args.extend(config.cmd.iter().cloned());
-    process(&Wanted {
+    let mut process = process(&Wanted {
         args,
         env: environment(&config.env, around.host_name, &around.identity.home, config.tty),
         cwd: &config.working_dir,
@@ -144,7 +132,17 @@ fn first_process(
         capabilities: &names,
         no_new_privileges: options.no_new_privileges,
     })
-    .map(Ok)
+    .map_err(|error| {
+        EngineError::failed(format!(
+            "cannot describe the process of container {}: {error}",
+            container.id
+        ))
+    })?;
+    process
+        .set_rlimits(rlimits)
+        .set_apparmor_profile(options.apparmor.clone())
+        .set_oom_score_adj(i32::try_from(host.oom_score_adj).ok().filter(|score| *score != 0));
+    Ok(process)
 }
 
 /// A process of a container, the first or a further one.
@@ -226,87 +224,6 @@ pub(crate) fn override_with(all: &mut Vec<String>, set: &[String]) {
     }
 }
 
-fn namespaces(sandbox: Option<&Path>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
-    let mut all = Vec::new();
-    for typ in [
-        LinuxNamespaceType::Mount,
-        LinuxNamespaceType::Uts,
-        LinuxNamespaceType::Pid,
-        LinuxNamespaceType::Ipc,
-    ] {
-        all.push(LinuxNamespaceBuilder::default().typ(typ).build()?);
-    }
-    if let Some(path) = sandbox {
-        all.push(
-            LinuxNamespaceBuilder::default()
-                .typ(LinuxNamespaceType::Network)
-                .path(path)
-                .build()?,
-        );
-    }
-    // on cgroup v1 Docker leaves the host's cgroup namespace; a private one is what cgroup2 hosts get
-    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        all.push(
-            LinuxNamespaceBuilder::default()
-                .typ(LinuxNamespaceType::Cgroup)
-                .build()?,
-        );
-    }
-    Ok(all)
-}
-
-fn resources(host: &HostConfig) -> Result<LinuxResources, OciSpecError> {
-    let mut resources = LinuxResourcesBuilder::default()
-        .devices(devices(host.privileged)?)
-        .build()?;
-    if host.memory > 0 {
-        // twice the memory by default, so that as much swap as memory
-        let swap = if host.memory_swap == 0 {
-            host.memory.saturating_mul(2)
-        } else {
-            host.memory_swap
-        };
-        resources.set_memory(Some(
-            LinuxMemoryBuilder::default().limit(host.memory).swap(swap).build()?,
-        ));
-    }
-    let mut cpu = LinuxCpuBuilder::default().build()?;
-    let mut limited = false;
-    if host.nano_cpus > 0 {
-        cpu.set_period(Some(CPU_PERIOD))
-            .set_quota(Some(host.nano_cpus / 10_000));
-        limited = true;
-    }
-    if host.cpu_shares > 0 {
-        cpu.set_shares(u64::try_from(host.cpu_shares).ok());
-        limited = true;
-    }
-    if !host.cpuset_cpus.is_empty() {
-        cpu.set_cpus(Some(host.cpuset_cpus.clone()));
-        limited = true;
-    }
-    if limited {
-        resources.set_cpu(Some(cpu));
-    }
-    if host.pids_limit > 0 {
-        resources.set_pids(Some(LinuxPidsBuilder::default().limit(host.pids_limit).build()?));
-    }
-    Ok(resources)
-}
-
-/// Nothing but the few harmless devices; everything when privileged.
-fn devices(privileged: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
-    if !privileged {
-        return Ok(default_device_rules());
-    }
-    let everything = LinuxDeviceCgroupBuilder::default()
-        .allow(true)
-        .typ(LinuxDeviceType::A)
-        .access("rwm")
-        .build()?;
-    Ok(vec![everything])
-}
-
 fn sysctls(host: &HostConfig, own_network: bool) -> HashMap<String, String> {
     let mut all = HashMap::new();
     if own_network {
@@ -331,7 +248,8 @@ fn propagation_of_root(own: &[Mount]) -> Option<String> {
     }
 }
 
-fn mounts(host: &HostConfig, directory: &Path, own: &[Mount]) -> Result<Vec<Mount>, OciSpecError> {
+fn mounts(host: &HostConfig, around: &Surroundings<'_>) -> Result<Vec<Mount>, OciSpecError> {
+    let (directory, own) = (around.directory, around.mounts);
     let shm_size = u64::try_from(host.shm_size)
         .ok()
         .filter(|size| *size > 0)
@@ -340,7 +258,24 @@ fn mounts(host: &HostConfig, directory: &Path, own: &[Mount]) -> Result<Vec<Moun
     if host.privileged {
         all.iter_mut().for_each(make_writable);
     }
+    match &around.sharing.shared_memory {
+        SharedMemory::Own => {}
+        SharedMemory::None => all.retain(|mount| mount.destination() != Path::new("/dev/shm")),
+        SharedMemory::At(place) => {
+            all.retain(|mount| mount.destination() != Path::new("/dev/shm"));
+            all.push(bind(
+                "/dev/shm",
+                place,
+                &["rbind", "rprivate", "nosuid", "noexec", "nodev"],
+            )?);
+        }
+    }
     let wanted = |target: &str| own.iter().any(|mount| mount.destination() == Path::new(target));
+    // who brings a mount of his own for one of these places gets it, and with a /dev of his own all that is in it
+    all.retain(|mount| {
+        let destination = mount.destination().to_string_lossy();
+        !(wanted(&destination) || wanted("/dev") && destination.starts_with("/dev/"))
+    });
     for file in ["resolv.conf", "hostname", "hosts"] {
         let target = format!("/etc/{file}");
         // who brings a file of his own gets it
@@ -414,7 +349,8 @@ mod tests {
                 cgroup_parent: "sluice",
                 identity: &identity,
                 host_name: &name,
-                seccomp: Some(LinuxSeccomp::default()),
+                seccomp: Some(LinuxSeccomp::default()).filter(|_| !container.host_config.privileged),
+                sharing: &Sharing::default(),
             },
         );
         serde_json::to_value(spec.unwrap()).unwrap()

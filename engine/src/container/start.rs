@@ -14,6 +14,8 @@ use crate::{
         capabilities, directory,
         held::Held,
         mounts,
+        security::Options,
+        sharing,
         spec::{self, Identity, Surroundings},
     },
     error,
@@ -137,7 +139,13 @@ impl Engine {
         });
         undo.by("unmount the root", {
             let (images, directory) = (self.images.clone(), self.config.container(&container.id));
-            async move { blocking(move || Ok(images.unmount(&directory)?)).await }
+            async move {
+                blocking(move || {
+                    sluice_runtime::unmount_shared_memory(&sharing::place_of_memory(&directory))?;
+                    Ok(images.unmount(&directory)?)
+                })
+                .await
+            }
         });
     }
 
@@ -164,6 +172,7 @@ impl Engine {
         self.sizes.forget(&self.config.container(&container.id).join("upper"));
         self.mount_volumes(container).await?;
         let (images, config) = (self.images.clone(), self.config.clone());
+        let sharing = self.sharing_of(container)?;
         let (container, place) = (container.clone(), place.clone());
         blocking(move || {
             let directory = config.container(&container.id);
@@ -171,12 +180,18 @@ impl Engine {
             directory::write_etc(&config, &container, &place)?;
             directory::make_bind_sources(&container)?;
             mounts::check_propagation(&container.mounts)?;
-            let identity = resolve_user(&snapshot.merged, &container.config.user)?;
             let host = &container.host_config;
+            let identity = resolve_user(&snapshot.merged, &container.config.user, &host.group_add)?;
             let names = capabilities::resolve(&host.cap_add, &host.cap_drop, host.privileged)?;
             let own_mounts = mounts::to_oci(&config.volumes(), &container.mounts, &host.tmpfs).map_err(|why| {
                 EngineError::failed(format!("cannot write the mounts of container {}: {why}", container.id))
             })?;
+            let set = capabilities::to_oci(&names).into_iter().collect();
+            if host.ipc_mode == "shareable" {
+                let size = u64::try_from(host.shm_size).ok().filter(|size| *size > 0);
+                let size = size.unwrap_or(sluice_runtime::spec::DEFAULT_SHM_SIZE);
+                sluice_runtime::mount_shared_memory(&sharing::place_of_memory(&directory), size)?;
+            }
             let spec = spec::build(
                 &container,
                 &Surroundings {
@@ -187,9 +202,8 @@ impl Engine {
                     cgroup_parent: &config.cgroup_parent,
                     identity: &identity,
                     host_name: &spec::host_name(&container),
-                    seccomp: Some(sluice_runtime::spec::default_seccomp_for(
-                        &capabilities::to_oci(&names).into_iter().collect(),
-                    )),
+                    seccomp: Options::parse(&host.security_opt)?.filter(&set, host.privileged)?,
+                    sharing: &sharing,
                 },
             )?;
             let path = directory.join("config.json");
@@ -286,11 +300,16 @@ fn cannot_start(error: RuntimeError) -> EngineError {
 }
 
 /// Who the process runs as, by the container's own files.
-pub(crate) fn resolve_user(rootfs: &std::path::Path, user: &str) -> Result<Identity, EngineError> {
+pub(crate) fn resolve_user(rootfs: &std::path::Path, user: &str, further: &[String]) -> Result<Identity, EngineError> {
     let user = sluice_runtime::resolve_user(rootfs, user)?;
+    let further = sluice_runtime::resolve_groups(rootfs, further)?;
     // The primary group stands among the others too, or a file that its group may not read could be read by leaving the group (CVE-2022-36109).
     let mut groups = vec![user.gid];
-    groups.extend(user.additional_gids.into_iter().filter(|group| *group != user.gid));
+    for group in user.additional_gids.into_iter().chain(further) {
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
     Ok(Identity {
         uid: user.uid,
         gid: user.gid,

@@ -4,17 +4,14 @@ use std::path::{Component, Path};
 
 use sluice_model::{
     ContainerConfig, HostConfig, Protocol,
-    container::{Mount, MountKind},
+    container::{Mount, MountKind, NetworkMode},
     health::Healthcheck,
 };
 
 use crate::{
     EngineError,
-    container::{capabilities, security, signal},
+    container::{capabilities, devices, limits, security, sharing, signal},
 };
-
-/// Docker's least memory, bytes.
-const LEAST_MEMORY: i64 = 6 * 1024 * 1024;
 
 /// The least time in a health check, nanoseconds.
 const LEAST_OF_HEALTH: i64 = 1_000_000;
@@ -43,7 +40,13 @@ pub(crate) fn validate(config: &ContainerConfig, host: &HostConfig) -> Result<Ve
         destination(target)?;
     }
     duplicate_targets(host)?;
-    limits(host, &mut warnings)?;
+    limits::check(host, &mut warnings)?;
+    devices::check(host)?;
+    sharing::check(config, host)?;
+    sysctls(host)?;
+    for options in host.tmpfs.values() {
+        tmpfs(options)?;
+    }
     restart_policy(host)?;
     capabilities::resolve(&host.cap_add, &host.cap_drop, host.privileged)?;
     security::Options::parse(&host.security_opt)?;
@@ -170,53 +173,88 @@ fn duplicate_targets(host: &HostConfig) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn limits(host: &HostConfig, warnings: &mut Vec<String>) -> Result<(), EngineError> {
-    if host.memory != 0 && host.memory < LEAST_MEMORY {
-        return Err(EngineError::invalid("Minimum memory limit allowed is 6MB"));
+/// Only what is in a namespace of the container's own: anything else would change the host.
+fn sysctls(host: &HostConfig) -> Result<(), EngineError> {
+    const OF_IPC: [&str; 8] = [
+        "sem",
+        "msgmax",
+        "msgmnb",
+        "msgmni",
+        "shmall",
+        "shmmax",
+        "shmmni",
+        "shm_rmid_forced",
+    ];
+    for name in host.sysctls.keys() {
+        let dotted = name.replace('/', ".");
+        let refused = |why: &str| EngineError::invalid(format!("sysctl \"{name}\" {why}"));
+        let own_ipc = host.ipc_mode != "host";
+        if dotted.starts_with("net.") {
+            if host.network_mode == NetworkMode::Host {
+                return Err(refused("not allowed in host network namespace"));
+            }
+        } else if dotted.starts_with("fs.mqueue.")
+            || dotted
+                .strip_prefix("kernel.")
+                .is_some_and(|rest| OF_IPC.contains(&rest))
+        {
+            if !own_ipc {
+                return Err(refused("is not allowed in the hosts ipc namespace"));
+            }
+        } else if dotted == "kernel.domainname" && host.uts_mode != "host" {
+            // the NIS domain, which has an option of its own too
+        } else if dotted == "kernel.hostname" {
+            return Err(refused("is not allowed as it conflicts with the OCI hostname field"));
+        } else {
+            return Err(refused("is not in a separate kernel namespace"));
+        }
     }
-    if host.memory_swap > 0 && host.memory == 0 {
-        return Err(EngineError::invalid(
-            "You should always set the Memory limit when using Memoryswap limit",
-        ));
-    }
-    if host.memory_swap > 0 && host.memory_swap < host.memory {
-        return Err(EngineError::invalid(
-            "Minimum memoryswap limit should be larger than memory limit",
-        ));
-    }
-    if host.memory_swap < -1 {
-        return Err(EngineError::invalid(format!(
-            "invalid memory and swap limit: {}",
-            host.memory_swap
-        )));
-    }
-    let here = std::thread::available_parallelism().map_or(1, usize::from);
-    if host.nano_cpus < 0 || host.nano_cpus > i64::try_from(here).unwrap_or(i64::MAX).saturating_mul(1_000_000_000) {
-        return Err(EngineError::invalid(format!(
-            "range of CPUs is from 0.01 to {here}.00, as there are only {here} CPUs available"
-        )));
-    }
-    if host.cpu_shares < 0 {
-        return Err(EngineError::invalid(format!(
-            "shares must be positive, not {}",
-            host.cpu_shares
-        )));
-    }
-    if host.shm_size < 0 {
-        return Err(EngineError::invalid("SHM size can not be less than 0"));
-    }
-    if !host
-        .cpuset_cpus
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b'-'))
-    {
-        return Err(EngineError::invalid(format!(
-            "Invalid value {} for cpuset cpus",
-            host.cpuset_cpus
-        )));
-    }
-    if host.memory > 0 && host.memory_swap > 0 && !Path::new("/proc/swaps").exists() {
-        warnings.push("Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.".into());
+    Ok(())
+}
+
+/// The options of a tmpfs that its file system or the mount understands.
+fn tmpfs(options: &str) -> Result<(), EngineError> {
+    const FLAGS: [&str; 20] = [
+        "defaults",
+        "ro",
+        "rw",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "exec",
+        "noexec",
+        "sync",
+        "async",
+        "dirsync",
+        "atime",
+        "noatime",
+        "diratime",
+        "nodiratime",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+    ];
+    const WITH_VALUE: [&str; 7] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"];
+    const PROPAGATION: [&str; 8] = [
+        "private",
+        "rprivate",
+        "shared",
+        "rshared",
+        "slave",
+        "rslave",
+        "unbindable",
+        "runbindable",
+    ];
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        let is_known = match option.split_once('=') {
+            Some((name, value)) => WITH_VALUE.contains(&name) && !value.is_empty(),
+            None => FLAGS.contains(&option) || PROPAGATION.contains(&option),
+        };
+        if !is_known {
+            return Err(EngineError::invalid(format!("invalid tmpfs option [\"{option}\"]")));
+        }
     }
     Ok(())
 }
@@ -311,7 +349,7 @@ mod tests {
         };
         let host = HostConfig {
             binds: vec![bind("/tmp", "/data")],
-            memory: LEAST_MEMORY,
+            memory: limits::LEAST_MEMORY,
             ..Default::default()
         };
         assert!(validate(&config, &host).unwrap().is_empty());
@@ -364,15 +402,35 @@ mod tests {
     }
 
     #[test]
-    fn six_megabytes_is_the_least_memory() {
-        let host = HostConfig {
-            memory: LEAST_MEMORY - 1,
-            ..Default::default()
+    fn only_settings_of_the_containers_own_namespaces_can_be_changed() {
+        let with = |name: &str, change: &dyn Fn(&mut HostConfig)| {
+            let mut host = HostConfig::default();
+            host.sysctls.insert(name.into(), "1".into());
+            change(&mut host);
+            validate(&ContainerConfig::default(), &host).map_err(|error| error.message)
         };
+        for name in [
+            "net.ipv4.ip_forward",
+            "net/core/somaxconn",
+            "kernel.shmmax",
+            "fs.mqueue.msg_max",
+        ] {
+            with(name, &|_| {}).unwrap();
+        }
         assert_eq!(
-            refusal(ContainerConfig::default(), host),
-            "Minimum memory limit allowed is 6MB"
+            with("vm.swappiness", &|_| {}).unwrap_err(),
+            "sysctl \"vm.swappiness\" is not in a separate kernel namespace"
         );
+        assert!(with("net.core.x", &|host| host.network_mode = NetworkMode::Host).is_err());
+        assert!(with("kernel.shmmax", &|host| host.ipc_mode = "host".into()).is_err());
+    }
+
+    #[test]
+    fn a_tmpfs_takes_only_its_own_options() {
+        assert!(tmpfs("size=64m,mode=1777,exec,ro").is_ok());
+        for wrong in ["colour=red", "size=", "loud"] {
+            assert!(tmpfs(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -10,7 +10,12 @@ use sluice_model::{
 use sluice_runtime::{Exit, RuntimeError};
 use sluice_store::{Transaction, Write, key, record};
 
-use crate::{Engine, EngineError, blocking::blocking, container::held::Held, network::disconnect};
+use crate::{
+    Engine, EngineError,
+    blocking::blocking,
+    container::{held::Held, sharing},
+    network::disconnect,
+};
 
 /// The code of a container whose end nobody saw (Docker's).
 const UNSEEN: i32 = 255;
@@ -112,7 +117,11 @@ impl Engine {
     pub(crate) async fn clear(&self, held: &Held) -> Result<(), EngineError> {
         let deleted = self.runtime.delete(held.id.as_str()).await;
         let (images, directory) = (self.images.clone(), self.config.container(&held.id));
-        let unmounted = blocking(move || Ok(images.unmount(&directory)?)).await;
+        let unmounted = blocking(move || {
+            sluice_runtime::unmount_shared_memory(&sharing::place_of_memory(&directory))?;
+            Ok(images.unmount(&directory)?)
+        })
+        .await;
         let volumes = self.unmount_volumes(&held.record()).await;
         self.sizes.forget(&self.config.container(&held.id).join("upper"));
         deleted?;

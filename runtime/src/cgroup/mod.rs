@@ -4,6 +4,7 @@
 //! programs hang on it. Controllers may be in it, or in v1 hierarchies beside it, or some here and some there.
 
 mod device_program;
+mod features;
 mod stats;
 mod v1;
 mod v2;
@@ -19,6 +20,7 @@ use oci_spec::runtime::LinuxResources;
 
 use crate::{RuntimeError, plan::Cgroup1};
 
+pub use features::Features;
 pub use stats::{BlockStats, CpuStats, MemoryStats, PidsStats, Stats};
 
 /// Below the parent, where shims live.
@@ -161,6 +163,11 @@ impl Hierarchies {
         v1::limit(resources, &|controller| {
             Some(self.v1_with(controller)?.mounted_at.join(&place))
         })
+    }
+
+    /// Which limits can be set here.
+    pub fn features(&self, parent: &str) -> Features {
+        features::find(self, parent)
     }
 
     /// What the container has used.

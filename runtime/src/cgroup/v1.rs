@@ -70,12 +70,18 @@ pub(super) fn limit(
             if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
                 set(&directory, "cpu.shares", &shares.to_string())?;
             }
-            if let Some(period) = cpu.period().filter(|period| *period != 0) {
-                set(&directory, "cpu.cfs_period_us", &period.to_string())?;
-            }
-            if let Some(quota) = cpu.quota().filter(|quota| *quota != 0) {
-                set(&directory, "cpu.cfs_quota_us", &quota.to_string())?;
-            }
+            let period = || match cpu.period().filter(|period| *period != 0) {
+                Some(period) => set(&directory, "cpu.cfs_period_us", &period.to_string()),
+                None => Ok(()),
+            };
+            let quota = || match cpu.quota().filter(|quota| *quota != 0) {
+                Some(quota) => set(&directory, "cpu.cfs_quota_us", &quota.to_string()),
+                None => Ok(()),
+            };
+            // The kernel refuses either if the two together were more than is allowed, so the way to new values depends on the old ones.
+            period()
+                .and_then(|()| quota())
+                .or_else(|_| quota().and_then(|()| period()))?;
         }
         if let Some(directory) = directory_of("cpuset") {
             if let Some(cpus) = cpu.cpus().as_ref().filter(|cpus| !cpus.is_empty()) {
@@ -108,6 +114,14 @@ pub(super) fn limit(
                 .into_iter()
                 .find(|name| directory.join(name).exists());
             set(&directory, name.unwrap_or("blkio.weight"), &weight.to_string())?;
+        }
+        for device in block.weight_device().iter().flatten() {
+            let name = ["blkio.weight_device", "blkio.bfq.weight_device"]
+                .into_iter()
+                .find(|name| directory.join(name).exists());
+            let weight = device.weight().unwrap_or(0);
+            let value = format!("{}:{} {weight}", device.major(), device.minor());
+            set(&directory, name.unwrap_or("blkio.weight_device"), &value)?;
         }
         let throttles = [
             ("blkio.throttle.read_bps_device", block.throttle_read_bps_device()),

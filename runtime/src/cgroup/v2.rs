@@ -97,11 +97,13 @@ pub(super) fn limit(
     }
     if let Some(block) = resources.block_io().as_ref().filter(|_| is_here("blkio")) {
         if let Some(weight) = block.weight().filter(|weight| *weight != 0) {
-            set(
-                cgroup,
-                "io.weight",
-                &(1 + (u64::from(weight).max(10) - 10) * 9999 / 990).to_string(),
-            )?;
+            let (name, weight) = io_weight(cgroup, weight);
+            set(cgroup, name, &weight.to_string())?;
+        }
+        for device in block.weight_device().iter().flatten() {
+            let (name, weight) = io_weight(cgroup, device.weight().unwrap_or(0));
+            let value = format!("{}:{} {weight}", device.major(), device.minor());
+            set(cgroup, name, &value)?;
         }
         let throttles = [
             ("rbps", block.throttle_read_bps_device()),
@@ -134,6 +136,15 @@ pub(super) fn limit(
         set(cgroup, name, value)?;
     }
     Ok(())
+}
+
+/// Which of two schedulers takes the weight (10 to 1000), and in what figures: BFQ as it is, the other from 1 to 10000.
+fn io_weight(cgroup: &Path, weight: u16) -> (&'static str, u64) {
+    let weight = u64::from(weight).max(10);
+    match cgroup.join("io.bfq.weight").exists() {
+        true => ("io.bfq.weight", weight),
+        false => ("io.weight", 1 + (weight - 10) * 9999 / 990),
+    }
 }
 
 /// CPU shares (2 to 262144) as a weight (1 to 10000), the way all runtimes convert.

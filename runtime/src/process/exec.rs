@@ -88,6 +88,7 @@ fn enter(
         &Identity {
             process,
             container: &plan.process,
+            init: None,
             filter,
         },
         streams,

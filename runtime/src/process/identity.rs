@@ -4,25 +4,28 @@ use std::{
     convert::Infallible,
     ffi::{CString, OsStr},
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
-use super::{channel, stdio, tty};
+use super::{channel, reaper, stdio, tty};
 use crate::{
     RuntimeError,
     plan::Process,
     rootfs::resolve::{self, Wanted},
+    security::apparmor,
     syscall,
 };
 
 /// What a process will be.
 pub(crate) struct Identity<'a> {
-    /// Program, arguments, environment, directory, user.
+    /// Program, arguments, environment, directory, user, capabilities.
     pub process: &'a Process,
-    /// Capabilities, no_new_privs, limits: those of the container, whoever asks for the process.
+    /// no_new_privs and limits: those of the container, whoever asks for the process.
     pub container: &'a Process,
+    /// The program that shall be its parent, and that is executed in its place.
+    pub init: Option<OwnedFd>,
     /// The compiled seccomp filter and the flags to load it with.
     pub filter: Option<(Vec<u8>, u64)>,
 }
@@ -44,11 +47,14 @@ pub(crate) fn become_process(
     channel: BorrowedFd<'_>,
 ) -> Result<Infallible, RuntimeError> {
     let master = take_streams(streams, identity.process)?;
+    if let Some(profile) = &identity.process.apparmor {
+        apparmor::apply_at_exec(profile)?;
+    }
     let entered = enter_directory(&identity.process.cwd);
     set_limits(identity.container)?;
     // SAFETY: takes no pointers.
     syscall::result(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) }).map_err(failed("keep capabilities"))?;
-    let capabilities = &identity.container.capabilities;
+    let capabilities = &identity.process.capabilities;
     capabilities.limit()?;
     become_user(identity.process.uid, identity.process.gid, &identity.process.groups)?;
     capabilities.apply_but_keep_admin()?;
@@ -68,7 +74,10 @@ pub(crate) fn become_process(
     let arguments = &identity.process.args[..];
     let environment = &identity.process.env[..];
     let program = find_program(arguments, environment)?;
-    let arguments = c_strings(arguments)?;
+    let arguments = match identity.init {
+        Some(_) => c_strings(&[&[reaper::NAME.to_owned(), "--".to_owned()], arguments].concat())?,
+        None => c_strings(arguments)?,
+    };
     let environment = c_strings(environment)?;
     let c_program = syscall::c_path(&program).map_err(failed("name the program"))?;
     let arguments = pointers(&arguments);
@@ -88,6 +97,23 @@ pub(crate) fn become_process(
         // Without no_new_privs the kernel takes a filter from SYS_ADMIN only, so that goes after it.
         load(&identity.filter)?;
         capabilities.apply()?;
+    }
+    if let Some(init) = &identity.init {
+        // SAFETY: the empty path is static, both arrays end with a null pointer, all outlive the call.
+        unsafe {
+            libc::syscall(
+                libc::SYS_execveat,
+                init.as_raw_fd(),
+                c"".as_ptr(),
+                arguments.as_ptr(),
+                environment.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            )
+        };
+        let error = io::Error::last_os_error();
+        return Err(RuntimeError::Failed(format!(
+            "execute the init of the container (the shim must be a static program for that): {error}"
+        )));
     }
     // SAFETY: program and both arrays are NUL-terminated, the arrays end with a null pointer, all outlive the call.
     unsafe { libc::execve(c_program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };

@@ -51,6 +51,11 @@ fn set_up(
 ) -> Result<Infallible, RuntimeError> {
     let process = &plan.process;
     fresh_process()?;
+    // While there is still the host's /proc.
+    let init = match plan.init {
+        true => Some(syscall::open(Path::new("/proc/self/exe"), libc::O_PATH).map_err(failed("open the init"))?),
+        false => None,
+    };
     let mut joined = Some(joined);
     if creator::own_cgroup_namespace(plan) {
         wait_for_cgroups(&mut joined)?;
@@ -94,6 +99,7 @@ fn set_up(
         &Identity {
             process,
             container: process,
+            init,
             filter,
         },
         streams,

@@ -5,6 +5,7 @@ pub(crate) mod creator;
 pub(crate) mod exec;
 pub(crate) mod identity;
 pub(crate) mod init;
+pub(crate) mod reaper;
 pub(crate) mod shim;
 pub(crate) mod stdio;
 pub(crate) mod tty;

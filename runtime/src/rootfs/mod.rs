@@ -9,3 +9,4 @@ pub(crate) mod mounts;
 pub(crate) mod options;
 pub(crate) mod pivot;
 pub(crate) mod resolve;
+pub(crate) mod shared_memory;

@@ -32,8 +32,16 @@ pub(crate) fn open_plain(root: BorrowedFd<'_>, path: &Path, flags: i32) -> io::R
     syscall::openat2(root, path, flags, 0, IN_ROOT | libc::RESOLVE_NO_SYMLINKS)
 }
 
-/// Opens `path` inside `root`; what is missing of it is made (directories with mode 0755, the last component as wanted).
+/// Links that lead to what is missing, one to another, before it is taken for a circle: as many as the kernel follows.
+const MOST_LINKS: u32 = 40;
+
+/// Opens `path` inside `root`; what is missing of it is made (directories with mode 0755, the last component as wanted), also where a
+/// symbolic link leads to.
 pub(crate) fn ensure(root: BorrowedFd<'_>, path: &Path, wanted: Wanted) -> io::Result<OwnedFd> {
+    ensure_behind(root, path, wanted, MOST_LINKS)
+}
+
+fn ensure_behind(root: BorrowedFd<'_>, path: &Path, wanted: Wanted, links: u32) -> io::Result<OwnedFd> {
     match open_in(root, path, libc::O_PATH) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => return other,
@@ -55,6 +63,17 @@ pub(crate) fn ensure(root: BorrowedFd<'_>, path: &Path, wanted: Wanted) -> io::R
     for (index, name) in names.iter().enumerate().skip(existing) {
         let last = index + 1 == names.len();
         let c_name = CString::new(name.as_bytes())?;
+        if let Some(target) = link(current.as_fd(), &c_name)? {
+            // A link to nothing yet: from the root again, where the kernel keeps every step inside.
+            let mut behind: PathBuf = Path::new("/")
+                .join(names[..index].iter().collect::<PathBuf>())
+                .join(target);
+            behind.extend(&names[index + 1..]);
+            return match links.checked_sub(1) {
+                Some(links) => ensure_behind(root, &behind, wanted, links),
+                None => Err(io::Error::from_raw_os_error(libc::ELOOP)),
+            };
+        }
         if last && wanted == Wanted::File {
             make_file(current.as_fd(), &c_name)?;
         } else {
@@ -83,6 +102,22 @@ fn deepest(root: BorrowedFd<'_>, names: &[&std::ffi::OsStr]) -> io::Result<(Owne
         }
     }
     open_in(root, Path::new("/"), libc::O_PATH | libc::O_DIRECTORY).map(|directory| (directory, 0))
+}
+
+/// Where a symbolic link leads; none: it is none, or not there.
+fn link(dir: BorrowedFd<'_>, name: &CString) -> io::Result<Option<PathBuf>> {
+    let mut target = [0u8; libc::PATH_MAX as usize];
+    // SAFETY: name is NUL-terminated and outlives the call, the buffer is ours and of the length given.
+    let length = unsafe { libc::readlinkat(dir.as_raw_fd(), name.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
+    match syscall::result(length as i32) {
+        Ok(length) => Ok(Some(PathBuf::from(std::ffi::OsStr::from_bytes(
+            &target[..length as usize],
+        )))),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT | libc::EINVAL) => Ok(None),
+            _ => Err(error),
+        },
+    }
 }
 
 fn make_directory(dir: BorrowedFd<'_>, name: &CString) -> io::Result<()> {

@@ -131,3 +131,72 @@ async fn devices_that_are_not_allowed_can_be_made_but_not_opened() {
         .await;
     assert_eq!(said, "made\nrefused\n1\n");
 }
+
+#[tokio::test]
+async fn what_a_container_uses_is_counted() {
+    let Some(lab) = Lab::new() else { return };
+    let mut bundle = lab.bundle(
+        "a",
+        &["sh", "-c", "head -c 20m /dev/zero | tail -c 1 > /dev/null; i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done; sleep 1000"],
+    );
+    let _ = std::os::unix::fs::symlink("busybox", bundle.rootfs().join("bin/tail"));
+    let mut memory = LinuxMemory::default();
+    memory.set_limit(Some(64 << 20)).set_swap(Some(64 << 20));
+    let mut pids = LinuxPids::default();
+    pids.set_limit(77);
+    bundle.resources().set_memory(Some(memory)).set_pids(Some(pids));
+    lab.create(&bundle).await;
+    lab.runtime.start("a").await.unwrap();
+    let mut stats = lab.runtime.stats("a").await.unwrap();
+    for _ in 0..500 {
+        if stats.cpu.total.as_millis() > 0 && stats.memory.usage > 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        stats = lab.runtime.stats("a").await.unwrap();
+    }
+    assert!(stats.cpu.total.as_millis() > 0, "{stats:?}");
+    assert!(
+        stats.memory.usage > 0 && stats.memory.limit == Some(64 << 20),
+        "{stats:?}"
+    );
+    assert!(stats.memory.detail.len() > 10, "{stats:?}");
+    assert!(stats.pids.current >= 1 && stats.pids.limit == Some(77), "{stats:?}");
+    let features = lab.runtime.features();
+    assert!(
+        features.memory && features.cpu_quota && features.pids && features.cpuset,
+        "{features:?}"
+    );
+    assert_eq!(features.is_unified, stats.is_unified);
+}
+
+#[tokio::test]
+async fn memory_is_raised_and_lowered_while_it_runs() {
+    let Some(lab) = Lab::new() else { return };
+    let mut bundle = lab.bundle("a", &["sleep", "1000"]);
+    let limits = |limit: i64, swap: i64| {
+        let mut memory = LinuxMemory::default();
+        memory.set_limit(Some(limit)).set_swap(Some(swap));
+        let mut resources = oci_spec::runtime::LinuxResources::default();
+        resources.set_devices(None).set_memory(Some(memory));
+        resources
+    };
+    bundle
+        .resources()
+        .set_memory(limits(64 << 20, 64 << 20).memory().to_owned());
+    lab.create(&bundle).await;
+    lab.runtime.start("a").await.unwrap();
+    for (limit, swap) in [(256 << 20, 512 << 20), (32 << 20, 32 << 20), (128 << 20, -1)] {
+        lab.runtime.update("a", &limits(limit, swap)).await.unwrap();
+        let stats = lab.runtime.stats("a").await.unwrap();
+        assert_eq!(stats.memory.limit, Some(limit as u64));
+    }
+    let mut cpu = LinuxCpu::default();
+    let mut resources = oci_spec::runtime::LinuxResources::default();
+    resources.set_devices(None);
+    for (quota, period) in [(50_000, 100_000), (2_000, 1_000), (300_000, 1_000_000)] {
+        cpu.set_quota(Some(quota)).set_period(Some(period));
+        resources.set_cpu(Some(cpu.clone()));
+        lab.runtime.update("a", &resources).await.unwrap();
+    }
+}

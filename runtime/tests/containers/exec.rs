@@ -178,3 +178,19 @@ async fn a_process_that_leaves_others_behind_ends_all_the_same() {
     assert_eq!(said(attachment).await.0, "started\n");
     assert_eq!(lab.runtime.wait_exec("a", &wanted.exec_id).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn capabilities_are_those_asked_for() {
+    let Some(lab) = Lab::new() else { return };
+    sleeping(&lab).await;
+    let mut wanted = exec("a", &["grep", "CapEff", "/proc/self/status"]);
+    let mut sets = wanted.process.capabilities().clone().unwrap();
+    let mut more = sets.bounding().clone().unwrap();
+    more.insert(oci_spec::runtime::Capability::SysAdmin);
+    sets.set_bounding(Some(more.clone()))
+        .set_effective(Some(more.clone()))
+        .set_permitted(Some(more));
+    wanted.process.set_capabilities(Some(sets));
+    let (_, attachment) = lab.runtime.exec(&wanted).await.unwrap();
+    assert_eq!(said(attachment).await.0, "CapEff:\t00000000a82425fb\n");
+}

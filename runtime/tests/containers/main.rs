@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cgroups;
+mod escapes;
 mod exec;
 mod isolation;
 mod lab;

@@ -8,6 +8,7 @@ use bollard_stubs::models::{
 };
 use clap::{ArgAction, Args};
 
+use super::limits::{Limits, security_options};
 use crate::{daemon::Daemon, failure::Failure, measure::parse_bytes, output::print, publish::Published, query::query};
 
 /// `sluice create`
@@ -162,6 +163,8 @@ pub struct Container {
     /// Its working directory
     #[arg(short, long, value_name = "DIRECTORY")]
     workdir: Option<String>,
+    #[command(flatten)]
+    limits: Limits,
     /// The image, and what to run in it instead of its own command
     #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
     image: Vec<String>,
@@ -275,7 +278,7 @@ impl Container {
             ));
         }
         let bytes = |text: &Option<String>| text.as_deref().map(parse_bytes).transpose();
-        Ok(HostConfig {
+        self.limits.add_to(HostConfig {
             auto_remove: Some(self.rm),
             cap_add: some(self.cap_add.clone()),
             cap_drop: some(self.cap_drop.clone()),
@@ -298,7 +301,7 @@ impl Container {
             publish_all_ports: Some(self.publish_all),
             readonly_rootfs: self.read_only.then_some(true),
             restart_policy: self.restart.as_deref().map(restart_policy).transpose()?,
-            security_opt: some(self.security_opt.clone()),
+            security_opt: some(security_options(&self.security_opt)?),
             shm_size: bytes(&self.shm_size)?,
             sysctls: some_map(pairs(&self.sysctl)),
             tmpfs: some_map(self.tmpfs.iter().map(|text| {

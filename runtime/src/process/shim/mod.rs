@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{channel, creator, stdio};
+use super::{channel, creator, reaper, stdio};
 use crate::{
     RuntimeError,
     plan::file,
@@ -82,7 +82,11 @@ impl Orders {
 
 /// The whole life of the shim's process; standard output is where the daemon reads how the creation went.
 pub fn main() -> i32 {
-    let Some(orders) = Orders::parse(std::env::args_os().skip(1)) else {
+    let mut arguments = std::env::args_os();
+    if arguments.next().is_some_and(|name| name == reaper::NAME) {
+        return reaper::main(arguments.skip(1));
+    }
+    let Some(orders) = Orders::parse(arguments) else {
         eprintln!("sluice-shim is started by sluiced, for one container; it is of no use by itself");
         return 2;
     };
@@ -114,26 +118,27 @@ fn detach(orders: &Orders) -> io::Result<Cloned> {
     unsafe { syscall::clone3(0, libc::SIGCHLD, Some(cgroup.as_fd())) }
 }
 
-/// Unmaps the pages of programs and libraries that only the set-up needed. Those the loop needs come back when it touches them.
-fn forget_set_up() {
+/// Unmaps the pages of programs and libraries. Those that are needed again come back when they are touched.
+fn forget_pages() {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for line in maps.lines() {
-        let mut fields = line.split_ascii_whitespace();
-        let (Some(range), Some(rights), Some(offset)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
-        };
-        // Only what is never written to, not even by the dynamic linker: code, and the read-only data that a file begins with.
-        let is_of_a_file = fields.nth(1).is_some_and(|inode| inode != "0");
-        let is_pristine = rights == "r-xp" || (rights == "r--p" && offset.bytes().all(|digit| digit == b'0'));
-        let Some((from, to)) = range.split_once('-').filter(|_| is_of_a_file && is_pristine) else {
-            continue;
-        };
-        let address = |text| usize::from_str_radix(text, 16).ok();
-        if let (Some(from), Some(to)) = (address(from), address(to)) {
-            // SAFETY: a private mapping of a file that nobody has written to: what is dropped is read from the file again.
-            unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED) };
-        }
+    let pristine: Vec<_> = maps.lines().filter_map(pristine).collect();
+    drop(maps);
+    for (from, length) in pristine {
+        // SAFETY: a private mapping of a file that nobody has written to: what is dropped is read from the file again.
+        unsafe { libc::madvise(from as *mut libc::c_void, length, libc::MADV_DONTNEED) };
     }
+}
+
+/// Start and length of a mapping that is never written to, not even by the dynamic linker: code, and the read-only data that a file begins with.
+fn pristine(line: &str) -> Option<(usize, usize)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (range, rights, offset) = (fields.next()?, fields.next()?, fields.next()?);
+    let is_of_a_file = fields.nth(1).is_some_and(|inode| inode != "0");
+    let is_pristine = rights == "r-xp" || (rights == "r--p" && offset.bytes().all(|digit| digit == b'0'));
+    let (from, to) = range.split_once('-').filter(|_| is_of_a_file && is_pristine)?;
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    let (from, to) = (address(from)?, address(to)?);
+    Some((from, to.checked_sub(from)?))
 }
 
 /// Moves the report line out of the way and /dev/null to 0, 1 and 2.
@@ -163,7 +168,6 @@ fn live(orders: &Orders, report: OwnedFd) -> i32 {
             let pid = first.pid.unwrap_or_default();
             answer(report.as_fd(), Kind::Done, &pid.to_le_bytes());
             drop(report);
-            forget_set_up();
             serve::run(orders, listener, signals, log, first);
             0
         }

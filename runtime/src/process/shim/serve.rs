@@ -10,6 +10,7 @@ use std::{
 use super::{
     Orders,
     client::Client,
+    forget_pages,
     job::{Job, MOST_STDIN, Stage},
     log::Log,
     write_whole,
@@ -24,6 +25,8 @@ use crate::{
 
 /// How long the outputs of an ended process may stay open, held by others it left behind.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long nothing must happen before the shim makes itself small, in milliseconds.
+const IDLE: libc::c_int = 200;
 /// How many ended exec'd processes are remembered for those who ask late.
 const REMEMBERED: usize = 256;
 
@@ -70,8 +73,18 @@ pub(super) fn run(orders: &Orders, listener: UnixListener, signals: OwnedFd, log
     let mut sources = Vec::new();
     while !shim.is_over() {
         shim.gather(&mut polled, &mut sources);
+        let timeout = match shim.timeout() {
+            -1 => IDLE,
+            timeout => timeout,
+        };
         // SAFETY: pointer and length belong together.
-        let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, shim.timeout()) };
+        let mut ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
+        if ready == 0 && timeout == IDLE {
+            forget_pages();
+            // At once: all that runs in between would be read back.
+            // SAFETY: as above.
+            ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) };
+        }
         if ready > 0 {
             // Channels before signals: a pid told comes before that pid's end. Clients last: what they ask is then up to date.
             for (entry, source) in polled.iter().zip(&sources) {
