@@ -49,7 +49,11 @@ fn a_container_that_eats_too_much_is_reported_as_killed_for_that() {
     let ran = docker.run("run --name hungry -m 16m --memory-swap 16m busybox tail /dev/zero");
     assert_eq!(ran.code(), Some(137), "{ran}");
     assert_eq!(docker.inspect("hungry", "{{.State.OOMKilled}}"), "true");
-    let events = docker.ok("events --since 10m --until 0s --filter container=hungry --format {{.Action}}");
+    let now: u64 = lab.host.run("date +%s").trim().parse().unwrap();
+    let events = docker.ok(&format!(
+        "events --since 0 --until {} --filter container=hungry --format {{{{.Action}}}}",
+        now + 1
+    ));
     assert!(events.lines().any(|action| action == "oom"), "{events}");
 }
 
@@ -65,7 +69,6 @@ fn limits_that_make_no_sense_are_refused_in_dockers_words() {
         ("--cpus 1 --cpu-quota 5000", "Conflicting options"),
         ("--cpuset-cpus 99", "Requested CPUs are not available"),
         ("--oom-score-adj 2000", "range for oom score adj is [-1000, 1000]"),
-        ("--blkio-weight 5", "Range of blkio weight is from 10 to 1000"),
     ] {
         docker.run(&format!("create {options} busybox")).fails(1, words);
     }

@@ -11,5 +11,6 @@ mod lab;
 mod lifecycle;
 mod memory;
 mod oracle;
+mod robust;
 mod speed;
 mod streams;
