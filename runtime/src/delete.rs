@@ -46,7 +46,7 @@ fn sweep(directory: PathBuf, cgroups: &Cgroups) -> Result<(), RuntimeError> {
 }
 
 /// Waits for the shim to end; one that does not is killed.
-fn end(shim: i32) {
+pub(crate) fn end(shim: i32) {
     let Ok(process) = syscall::pidfd_open(shim) else { return };
     if !has_ended(&process, PATIENCE) {
         // SAFETY: takes no pointers; the descriptor can't mean another process.

@@ -1,11 +1,6 @@
 //! What is known of a container.
 
-use crate::{
-    Exit, Runtime, RuntimeError,
-    connection::{self, Connection},
-    wait,
-    wire::Kind,
-};
+use crate::{Exit, Runtime, RuntimeError, connection::Connection, wire::Kind};
 
 /// What a container is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,15 +52,10 @@ impl Runtime {
                 exit: None,
             });
         }
-        let exit = match wait::recorded(&directory) {
-            Some(exit) => Some(exit),
-            None if connection::live_pids(&directory).0.is_none() => Some(self.end_orphan(id, &directory).await),
-            None => None,
-        };
         Ok(State {
             status: Status::Stopped,
             pid: None,
-            exit,
+            exit: Some(self.exit_of(id, &directory).await?),
         })
     }
 }

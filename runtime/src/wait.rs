@@ -4,7 +4,8 @@ use std::{fs, path::Path, time::SystemTime};
 
 use crate::{
     Runtime, RuntimeError,
-    connection::Connection,
+    connection::{self, Connection},
+    delete, off_the_loop,
     plan::file,
     wire::{self, Kind},
 };
@@ -24,7 +25,7 @@ pub struct Exit {
 const CODE_OF_ORPHANS: i32 = 137;
 
 /// What the shim has left in writing.
-pub(crate) fn recorded(directory: &Path) -> Option<Exit> {
+fn recorded(directory: &Path) -> Option<Exit> {
     wire::decode_exit(&fs::read(directory.join(file::EXIT)).ok()?)
 }
 
@@ -35,9 +36,21 @@ impl Runtime {
         if let Some(exit) = self.ask_for_end(&directory, "").await? {
             return Ok(exit);
         }
-        match recorded(&directory) {
+        self.exit_of(id, &directory).await
+    }
+
+    /// How a container ended whose shim does not answer any more. It may be about to go: then it is waited for.
+    pub(crate) async fn exit_of(&self, id: &str, directory: &Path) -> Result<Exit, RuntimeError> {
+        if let (Some(shim), _) = connection::live_pids(directory) {
+            off_the_loop(move || {
+                delete::end(shim);
+                Ok(())
+            })
+            .await?;
+        }
+        match recorded(directory) {
             Some(exit) => Ok(exit),
-            None => Ok(self.end_orphan(id, &directory).await),
+            None => Ok(self.end_orphan(id, directory).await),
         }
     }
 
@@ -60,7 +73,7 @@ impl Runtime {
     }
 
     /// A container without a shim has nobody to hold its streams or to see its end: it ends here.
-    pub(crate) async fn end_orphan(&self, id: &str, directory: &Path) -> Exit {
+    async fn end_orphan(&self, id: &str, directory: &Path) -> Exit {
         tracing::warn!(
             id,
             "the shim of a container is gone without having recorded an exit; the container is killed"

@@ -318,11 +318,14 @@ fn take_signals() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(signals) })
 }
 
-/// When a process started, in clock ticks since boot: with it a pid means one process for ever.
+/// When a living process started, in clock ticks since boot: with it a pid means one process for ever.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, so count from its end.
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    // One that has ended and is not yet reaped is no process any more.
+    let state = fields.next().filter(|state| !matches!(*state, "Z" | "X"));
+    state.and_then(|_| fields.nth(18)?.parse().ok())
 }
 
 /// Writes a file so that a reader finds all of it or nothing. It outlives us and the daemon, as the page cache does; should the machine
