@@ -37,11 +37,16 @@ fn sweep(directory: PathBuf, cgroups: &Cgroups) -> Result<(), RuntimeError> {
         end(shim);
     }
     cgroups.remove()?;
-    match fs::remove_dir_all(&directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(RuntimeError::Failed(format!("remove {}: {error}", directory.display())))
+    let since = Instant::now();
+    loop {
+        match fs::remove_dir_all(&directory) {
+            // A shim that its maker did not live to hear of may write there once more, before it finds that it is nobody's.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && since.elapsed() < PATIENCE => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(RuntimeError::Failed(format!("remove {}: {error}", directory.display())));
+            }
+            _ => return Ok(()),
         }
-        _ => Ok(()),
     }
 }
 

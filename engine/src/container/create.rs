@@ -88,7 +88,7 @@ impl Engine {
             }
         });
 
-        let mounts = self.take_mounts(&id, &config, &request.host_config, undo).await?;
+        let mounts = self.take_mounts(&id, &config, &host_config, undo).await?;
         let container = Container {
             id: id.clone(),
             name,
