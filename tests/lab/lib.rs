@@ -17,6 +17,7 @@ mod ran;
 mod ready;
 mod snapshot;
 mod terminal;
+mod watch;
 
 pub use daemon::{Daemon, Engine};
 pub use docker::Docker;
@@ -29,6 +30,7 @@ pub use ran::Ran;
 pub use ready::start;
 pub use snapshot::Snapshot;
 pub use terminal::Terminal;
+pub use watch::Watch;
 
 /// Says that the test cannot run here and why; `cargo xtask test` counts it as skipped, not as passed.
 pub fn skipped(why: &str) {

@@ -1,6 +1,8 @@
 //! The usual lab: a host that will run containers, and a LAN with everybody else in it.
 
-use crate::Host;
+use std::net::Ipv4Addr;
+
+use crate::{Host, Watch};
 
 /// The host's address in the LAN.
 pub const HOST: &str = "10.88.0.1";
@@ -17,6 +19,8 @@ pub struct Lab {
     pub host: Host,
     /// The rest of the world. It has no route to containers, so an answer to one proves masquerading.
     pub lan: Host,
+    /// Looks at all that the host sends to the LAN: nothing may bear a container's address.
+    pub watch: Watch,
 }
 
 impl Lab {
@@ -29,7 +33,8 @@ impl Lab {
             "ip address add {LAN}/24 dev eth0; ip address add {SECOND}/24 dev eth0; ip address add {INTERNET}/32 dev lo"
         ));
         host.run(&format!("ip route add default via {LAN}"));
-        Self { host, lan }
+        let watch = lan.inside(|| Watch::over("eth0", Ipv4Addr::new(10, 88, 0, 0)));
+        Self { host, lan, watch }
     }
 }
 

@@ -150,3 +150,72 @@ fn an_error_does_not_open_or_answer_a_flow() {
         0
     );
 }
+
+/// Type and greatest code: unreachable, time exceeded, parameter problem (RFC 792, RFC 1812).
+const ERRORS: [(u8, u8); 3] = [(UNREACHABLE, 15), (TIME_EXCEEDED, 1), (12, 2)];
+
+#[test]
+fn errors_of_all_types_and_codes_reach_whoever_sent_the_packet_out() {
+    let mut scene = scene::set();
+    for (kind, last) in ERRORS {
+        for code in 0..=last {
+            for packet in [
+                Packet::udp((WEB.address, 40_000), (SERVER, 33_434)),
+                Packet::udp((WEB.address, 40_000), (SERVER, 33_434)).options(10),
+                Packet::udp((WEB.address, 40_000), (SERVER, 33_434)).without_udp_checksum(),
+                Packet::udp((WEB.address, 40_000), (SERVER, 33_434)).fragment(5, 0, true),
+            ] {
+                let sent = scene.says(WEB, &packet).sent();
+                let whole = sent.0.len();
+                for quoted_bytes in [8 + 20 + 4 * packet.options, whole] {
+                    let error = Packet::error(ROUTER, NIC_ADDRESS, kind, &sent, quoted_bytes).code(code);
+                    let told = scene.world_says(&error).sent();
+                    assert_eq!(told.icmp_kind_and_code(), (kind, code));
+                    assert_eq!((told.source(), told.destination()), (ROUTER, WEB.address));
+                    let quote = told.quoted();
+                    quote.ip_sum().unwrap();
+                    if quoted_bytes == whole {
+                        quote.sums().unwrap();
+                    }
+                    assert_eq!((quote.source(), quote.source_port()), (WEB.address, 40_000));
+                }
+            }
+        }
+    }
+    scene.assert_no_drops();
+}
+
+#[test]
+fn errors_of_all_types_and_codes_reach_whoever_asked_a_published_port() {
+    let mut scene = scene::set();
+    scene.publish(Ipv4Addr::UNSPECIFIED, 53, UDP, WEB, 5353);
+    for (kind, last) in ERRORS {
+        for code in 0..=last {
+            for options in [0, 10] {
+                let asked = scene
+                    .world_says(&Packet::udp((CLIENT, 5000), (NIC_ADDRESS, 53)).options(options))
+                    .sent();
+                let error = Packet::error(WEB.address, CLIENT, kind, &asked, 1000).code(code);
+                let told = scene.says(WEB, &error).sent();
+                assert_eq!(told.icmp_kind_and_code(), (kind, code));
+                assert_eq!((told.source(), told.destination()), (NIC_ADDRESS, CLIENT));
+                let quote = told.quoted();
+                quote.sums().unwrap();
+                assert_eq!((quote.destination(), quote.destination_port()), (NIC_ADDRESS, 53));
+            }
+        }
+    }
+    scene.assert_no_drops();
+}
+
+/// Nobody may report on it (RFC 1122, 3.2.2), and it does not say whose it is.
+#[test]
+fn an_error_about_a_later_fragment_is_the_hosts() {
+    let mut scene = scene::set();
+    let packet = Packet::udp((WEB.address, 40_000), (SERVER, 33_434)).payload(&[1; 1472]);
+    scene.says(WEB, &packet.clone().fragment(6, 0, true)).sent();
+    let later = scene.says(WEB, &packet.fragment(6, 1480, false)).sent();
+    scene
+        .world_says(&Packet::error(ROUTER, NIC_ADDRESS, TIME_EXCEEDED, &later, 1000))
+        .stays();
+}

@@ -43,6 +43,7 @@ pub struct Packet {
     pub destination_port: u16,
     pub tcp_flags: u8,
     pub icmp_kind: u8,
+    pub icmp_code: u8,
     pub udp_checksum: bool,
     pub payload: Vec<u8>,
 }
@@ -65,6 +66,7 @@ impl Packet {
             destination_port: destination.1,
             tcp_flags: 0,
             icmp_kind: 0,
+            icmp_code: 0,
             udp_checksum: true,
             payload: b"a payload of odd length".to_vec(),
         }
@@ -117,6 +119,12 @@ impl Packet {
 
     pub fn macs(mut self, from: Mac, to: Mac) -> Self {
         (self.from_mac, self.to_mac) = (from, to);
+        self
+    }
+
+    /// Of an ICMP message.
+    pub fn code(mut self, code: u8) -> Self {
+        self.icmp_code = code;
         self
     }
 
@@ -209,7 +217,7 @@ impl Packet {
                 header.extend(((4 + self.payload.len()) as u16).to_be_bytes());
             }
             ICMP => {
-                header.extend([self.icmp_kind, 0, 0, 0]);
+                header.extend([self.icmp_kind, self.icmp_code, 0, 0]);
                 header.extend(self.source_port.to_be_bytes());
                 header.extend([0, 7]);
             }
@@ -293,6 +301,11 @@ impl Frame {
         u16::from_be_bytes(self.bytes(self.above() + 2))
     }
 
+    /// Type and code of an ICMP message.
+    pub fn icmp_kind_and_code(&self) -> (u8, u8) {
+        (self.0[self.above()], self.0[self.above() + 1])
+    }
+
     /// Of an ICMP echo.
     pub fn identifier(&self) -> u16 {
         u16::from_be_bytes(self.bytes(self.above() + 4))
@@ -351,7 +364,7 @@ impl Frame {
 }
 
 /// RFC 1071, written down a second time on purpose: nothing of the datapath's arithmetic is used here.
-fn checksum(bytes: &[u8]) -> u16 {
+pub fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u64 = bytes
         .chunks(2)
         .map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0)))

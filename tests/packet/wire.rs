@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use aya::programs::TcAttachType;
+use lab::Watch;
 use nix::sched::{CloneFlags, setns, unshare};
 use sluice_datapath_common::config::Config;
 use sluice_datapath_common::endpoint::{Attachment, Endpoint, EndpointKey};
@@ -43,7 +44,7 @@ const NETWORK: u32 = 2;
 const TRANSFER: usize = 6 << 20;
 
 /// A network namespace that lives as long as this value.
-struct Namespace(File);
+pub struct Namespace(File);
 
 impl Namespace {
     fn make() -> Self {
@@ -56,7 +57,7 @@ impl Namespace {
     }
 
     /// Runs the closure in the namespace, on a thread of its own.
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
@@ -71,17 +72,19 @@ impl Namespace {
     }
 }
 
-struct Rig {
-    host: Namespace,
-    web: Namespace,
-    shop: Namespace,
-    lan: Namespace,
+pub struct Rig {
+    pub host: Namespace,
+    pub web: Namespace,
+    pub shop: Namespace,
+    pub lan: Namespace,
     datapath: Datapath,
+    /// No container's address leaves by the NIC, in no test.
+    _watch: Watch,
 }
 
 impl Rig {
     /// Makes all of it. With `offload` off, every checksum is finished by its sender and proven by its receiver.
-    fn make(offload: bool) -> Self {
+    pub fn make(offload: bool) -> Self {
         let (host, web, shop, lan) = (
             Namespace::make(),
             Namespace::make(),
@@ -153,12 +156,28 @@ impl Rig {
             host,
             web,
             shop,
+            _watch: lan.inside(|| Watch::over("eth0", HOST)),
             lan,
             datapath: Datapath::load(&config),
         };
         rig.fill();
         rig.attach();
         rig
+    }
+
+    /// Gives all devices this MTU.
+    pub fn set_mtu(&self, mtu: u32) {
+        let set = |namespace: &Namespace, devices: &[&str]| {
+            namespace.inside(|| {
+                devices
+                    .iter()
+                    .for_each(|device| ip(&format!("link set {device} mtu {mtu}")))
+            });
+        };
+        set(&self.host, &["sluice0", "sluice0-dp", "slc1", "slc2", "nic0"]);
+        [&self.web, &self.shop, &self.lan]
+            .iter()
+            .for_each(|namespace| set(namespace, &["eth0"]));
     }
 
     fn fill(&mut self) {
@@ -302,7 +321,7 @@ impl Rig {
     }
 
     /// Nobody has seen a wrong checksum, and nothing has been dropped.
-    fn assert_clean(&mut self) {
+    pub fn assert_clean(&mut self) {
         for namespace in [&self.host, &self.web, &self.shop, &self.lan] {
             let statistics = namespace.inside(|| std::fs::read_to_string("/proc/net/snmp").unwrap());
             for protocol in ["Tcp", "Udp", "Icmp"] {
@@ -431,16 +450,16 @@ fn transfer(client: &Namespace, at: SocketAddr, server: &Namespace, inside: Sock
 
 /// Where everybody is, in one family.
 #[derive(Clone, Copy)]
-struct Places {
-    gateway: IpAddr,
-    web: IpAddr,
-    shop: IpAddr,
-    host: IpAddr,
-    lan: IpAddr,
-    loopback: IpAddr,
+pub struct Places {
+    pub gateway: IpAddr,
+    pub web: IpAddr,
+    pub shop: IpAddr,
+    pub host: IpAddr,
+    pub lan: IpAddr,
+    pub loopback: IpAddr,
 }
 
-const FAMILIES: [Places; 2] = [
+pub const FAMILIES: [Places; 2] = [
     Places {
         gateway: IpAddr::V4(GATEWAY),
         web: IpAddr::V4(WEB),

@@ -104,6 +104,8 @@ struct Incoming {
     came: u64,
     length: u32,
     ticket: u32,
+    /// How many parts of it are in.
+    written: u32,
 }
 
 /// A search for those that wait for a first fragment.
@@ -115,6 +117,9 @@ struct Search {
     oldest: u32,
     /// How many bytes of the first fragment were put aside. 0: none, the frame is still as it came.
     saved: u32,
+    /// The fragment whose bytes are being written into the frame, and how many of its parts are.
+    ticket: u32,
+    pasted: u32,
 }
 
 /// What a function out of line answers.
@@ -217,6 +222,7 @@ pub fn put_by_number(frame: Frame, ring: u32, endpoint: u32, direction: u32) -> 
         came: unsafe { bpf_ktime_get_coarse_ns() },
         length: frame.len().saturating_sub(ETHERNET),
         ticket: 0,
+        written: 0,
     };
     match put_all(&mut incoming) {
         DONE => incoming.ticket,
@@ -242,29 +248,28 @@ fn put_all(incoming: &mut Incoming) -> i64 {
         bpf_spin_unlock(&raw mut (*ring).lock);
         count as u32 & !NOT_OF_TICKET
     };
-    for part in 0..PIECES {
-        if part < pieces && write_piece(incoming, part) != DONE {
-            return FAILED;
-        }
-    }
-    DONE
+    let write: extern "C" fn(u32, *mut Incoming) -> i64 = write_piece;
+    // SAFETY: the callback takes what it is given here, and `incoming` outlives the loop.
+    unsafe { bpf_loop(pieces, write as *mut core::ffi::c_void, (&raw mut *incoming).cast(), 0) };
+    if incoming.written == pieces { DONE } else { FAILED }
 }
 
-/// Copies one part of a fragment into its place in the ring.
-#[inline(never)]
-fn write_piece(incoming: &Incoming, part: u32) -> i64 {
+/// Copies one part of a fragment into its place in the ring. 0: on with the next.
+extern "C" fn write_piece(part: u32, incoming: *mut Incoming) -> i64 {
+    // SAFETY: `put_all` hands over its `incoming`, which nobody else touches meanwhile.
+    let incoming = unsafe { &mut *incoming };
     let offset = part * PIECE as u32;
     let Some(length) = length_of_part(incoming.length, offset) else {
-        return FAILED;
+        return 1;
     };
     let Some(piece) = piece(incoming.sender.ring, incoming.ticket.wrapping_add(part)) else {
-        return FAILED;
+        return 1;
     };
-    let Some(aside) = ASIDE.get_ptr(0) else { return FAILED };
+    let Some(aside) = ASIDE.get_ptr(0) else { return 1 };
     match claim(incoming.sender.ring, piece) {
         Some(WAITING) => give_up(piece),
         Some(_) => {}
-        None => return FAILED,
+        None => return 1,
     }
     // SAFETY: the piece is ours; the frame is the program's context, and the kernel checks that it has these bytes.
     let copied = unsafe {
@@ -283,7 +288,8 @@ fn write_piece(incoming: &Incoming, part: u32) -> i64 {
         )
     };
     leave(incoming.sender.ring, piece, if copied == 0 { WAITING } else { FREE });
-    copied
+    incoming.written += (copied == 0) as u32;
+    (copied != 0) as i64
 }
 
 /// Takes a fragment back that was put in a moment ago. False: somebody else has it already.
@@ -330,6 +336,8 @@ pub fn release_by_number(frame: Frame, ring: u32) -> u32 {
         now: unsafe { bpf_ktime_get_coarse_ns() },
         oldest: counted.count as u32,
         saved: 0,
+        ticket: 0,
+        pasted: 0,
     };
     (release_all(&mut search) != DONE) as u32
 }
@@ -378,10 +386,16 @@ fn let_go(search: &mut Search, head: *mut Piece) {
     {
         return give_up(head);
     }
-    for part in 1..PIECES {
-        if part * (PIECE as u32) < length && paste_next(search, ticket, part) != DONE {
-            return give_up(head);
-        }
+    search.ticket = ticket;
+    search.pasted = 1;
+    let parts = length.div_ceil(PIECE as u32);
+    if parts > 1 {
+        let paste: extern "C" fn(u32, *mut Search) -> i64 = paste_next;
+        // SAFETY: the callback takes what it is given here, and `search` outlives the loop.
+        unsafe { bpf_loop(parts - 1, paste as *mut core::ffi::c_void, (&raw mut *search).cast(), 0) };
+    }
+    if search.pasted != parts {
+        return give_up(head);
     }
     let device = search.frame.ifindex();
     // SAFETY: as above. Where it is not taken (the device goes down) it is lost, as any packet there is.
@@ -390,23 +404,23 @@ fn let_go(search: &mut Search, head: *mut Piece) {
     }
 }
 
-/// Writes a further part of a fragment into the frame.
-#[inline(never)]
-fn paste_next(search: &Search, ticket: u32, part: u32) -> i64 {
-    let Some(piece) = piece(search.ring, ticket.wrapping_add(part)) else {
-        return FAILED;
+/// Writes a further part of the fragment into the frame. 0: on with the next.
+extern "C" fn paste_next(round: u32, search: *mut Search) -> i64 {
+    // SAFETY: `let_go` hands over its `search`, which nobody else touches meanwhile.
+    let search = unsafe { &mut *search };
+    let part = round + 1;
+    let Some(piece) = piece(search.ring, search.ticket.wrapping_add(part)) else {
+        return 1;
     };
     if !claim_waiting(search.ring, piece) {
-        return FAILED;
+        return 1;
     }
     // SAFETY: the piece is ours.
-    if unsafe { (*piece).ticket != ticket || (*piece).part != part } {
-        leave(search.ring, piece, WAITING);
-        return FAILED;
-    }
-    let pasted = paste(search.frame, piece, part);
-    leave(search.ring, piece, FREE);
-    pasted
+    let is_part = unsafe { (*piece).ticket == search.ticket && (*piece).part == part };
+    let is_pasted = is_part && paste(search.frame, piece, part) == DONE;
+    leave(search.ring, piece, if is_part { FREE } else { WAITING });
+    search.pasted += is_pasted as u32;
+    !is_pasted as i64
 }
 
 /// Writes the bytes of a piece that is ours to their place in the frame.

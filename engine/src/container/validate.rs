@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use sluice_model::{
-    ContainerConfig, HostConfig, Protocol,
+    ContainerConfig, HostConfig,
     container::{Mount, MountKind, NetworkMode},
     health::Healthcheck,
 };
@@ -312,11 +312,6 @@ fn ports(host: &HostConfig) -> Result<(), EngineError> {
             return Err(EngineError::invalid(format!(
                 "invalid port specification: \"{first}-{last}\""
             )));
-        }
-        if binding.container.protocol == Protocol::Sctp {
-            return Err(EngineError::not_offered(
-                "publishing SCTP ports is not offered by this version",
-            ));
         }
     }
     Ok(())

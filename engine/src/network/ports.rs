@@ -8,7 +8,9 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, setsockopt, socket, sockopt},
+    sys::socket::{
+        AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, bind, setsockopt, socket, sockopt,
+    },
 };
 use rand::RngExt;
 use sluice_model::{Id, Network, PortBinding, PortSpec, Protocol, PublishedPort};
@@ -199,7 +201,7 @@ pub(crate) fn wishes(bindings: &[PortBinding], exposed: &[PortSpec], publish_all
     let mut all = bindings.to_vec();
     if publish_all {
         for port in exposed {
-            if port.protocol != Protocol::Sctp && !bindings.iter().any(|binding| binding.container == *port) {
+            if !bindings.iter().any(|binding| binding.container == *port) {
                 all.push(PortBinding {
                     container: *port,
                     host_address: None,
@@ -215,19 +217,22 @@ pub(crate) fn wishes(bindings: &[PortBinding], exposed: &[PortSpec], publish_all
 }
 
 /// Binds the port for a moment: TCP with SO_REUSEADDR and without listening, so that connections in TIME_WAIT don't count and no client is
-/// accepted by nobody; UDP without, so that every other socket counts.
+/// accepted by nobody; UDP without, so that every other socket counts. A kernel without SCTP has nobody who could hold a port of it.
 pub(crate) fn try_bind(protocol: Protocol, address: IpAddr, port: u16) -> Result<(), Errno> {
     let family = if address.is_ipv4() {
         AddressFamily::Inet
     } else {
         AddressFamily::Inet6
     };
-    let kind = match protocol {
-        Protocol::Tcp => SockType::Stream,
-        Protocol::Udp => SockType::Datagram,
-        Protocol::Sctp => return Err(Errno::EPROTONOSUPPORT),
+    let (kind, which) = match protocol {
+        Protocol::Tcp => (SockType::Stream, None),
+        Protocol::Udp => (SockType::Datagram, None),
+        Protocol::Sctp => (SockType::Stream, Some(SockProtocol::Sctp)),
     };
-    let probe = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    let probe = match socket(family, kind, SockFlag::SOCK_CLOEXEC, which) {
+        Err(Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT) if protocol == Protocol::Sctp => return Ok(()),
+        probe => probe?,
+    };
     if protocol == Protocol::Tcp {
         setsockopt(&probe, sockopt::ReuseAddr, &true)?;
     }
@@ -396,6 +401,18 @@ mod tests {
             .is_err()
         );
         assert!(take(&mut ports, 3, &[wish("80/tcp", None, (80, 80))]).is_ok());
+    }
+
+    #[test]
+    fn a_port_of_sctp_can_be_published_whether_the_kernel_has_sctp_or_not() {
+        let mut ports = Ports::default();
+        let wish = [wish("9000/sctp", None, (9000, 9000))];
+        let taken = ports.take(&id(1), &wish, ANY, EPHEMERAL, &try_bind);
+        assert!(taken.is_ok(), "{:?}", taken.err().map(|error| error.message));
+        assert!(
+            ports.take(&id(2), &wish, ANY, EPHEMERAL, &try_bind).is_err(),
+            "it is taken now"
+        );
     }
 
     #[test]
