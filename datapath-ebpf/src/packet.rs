@@ -116,6 +116,8 @@ pub trait Read: Family {
     fn read(frame: Frame, header: u32, scope: u32, quoted: bool, facts: &mut Facts<Self>) -> Result<(), DropReason>;
     /// How many hops the packet may still take (TTL, hop limit).
     fn hops(packet: &Packet<Self>) -> Result<u8, DropReason>;
+    /// The source of a packet that cannot be read to its end. Without any, it is no packet.
+    fn source_of_unread(frame: Frame) -> Option<Self::Address>;
     /// The number of the datagram that the packet is a fragment of.
     fn identification(packet: &Packet<Self>) -> Result<u32, DropReason>;
 }
@@ -563,6 +565,12 @@ impl Read for Ipv4 {
     fn hops(packet: &Packet<Self>) -> Result<u8, DropReason> {
         let ip: Ipv4Header = packet.frame.read_beyond(packet.header)?;
         Ok(ip.rest.hops_and_protocol[0])
+    }
+
+    /// What cannot be read is none.
+    #[inline(always)]
+    fn source_of_unread(_frame: Frame) -> Option<Ipv4Address> {
+        None
     }
 
     #[inline(always)]

@@ -1,10 +1,10 @@
 //! Reading IPv6: a header of fixed length, and perhaps a chain of others before what it carries.
 
-use sluice_datapath_common::{DropReason, Family as _, Ipv6, Ipv6Address};
+use sluice_datapath_common::{DropReason, Ipv6, Ipv6Address};
 
 use super::{
-    Above, Facts, Fragment, Frame, Layer4, Packet, Ports, Read, TCP, UDP, is_tiny, least_header, number, outcome,
-    read_above,
+    Above, ETHERNET, Facts, Fragment, Frame, Layer4, Packet, Ports, Read, TCP, UDP, is_tiny, least_header, number,
+    outcome, read_above,
 };
 use crate::key::{End, flow_key};
 
@@ -79,8 +79,6 @@ pub struct LinkLayerOption {
 impl Read for Ipv6 {
     #[inline(always)]
     fn read(frame: Frame, header: u32, scope: u32, quoted: bool, facts: &mut Facts<Self>) -> Result<(), DropReason> {
-        // Known also when the rest cannot be read (`to_nic`).
-        facts.key.source = Self::ANY;
         let ip: Ipv6Header = if quoted {
             frame.read_beyond(header)?
         } else {
@@ -89,7 +87,6 @@ impl Read for Ipv6 {
         if ip.version[0] >> 4 != 6 {
             return Err(DropReason::Truncated);
         }
-        facts.key.source = Ipv6Address(ip.rest.source);
         facts.header = header;
         facts.above = header + size_of::<Ipv6Header>() as u32;
         facts.fragment = Fragment::Whole;
@@ -135,6 +132,12 @@ impl Read for Ipv6 {
     fn hops(packet: &Packet<Self>) -> Result<u8, DropReason> {
         let ip: Ipv6Header = packet.frame.read_beyond(packet.header)?;
         Ok(ip.rest.next_and_hops[1])
+    }
+
+    #[inline(always)]
+    fn source_of_unread(frame: Frame) -> Option<Ipv6Address> {
+        let ip: Ipv6Header = frame.read(ETHERNET).ok()?;
+        Some(Ipv6Address(ip.rest.source))
     }
 
     #[inline(always)]

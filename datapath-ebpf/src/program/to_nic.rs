@@ -35,7 +35,7 @@ pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
 #[inline(always)]
 fn guard<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
     let read = Packet::<F>::read(frame, SCOPE_HOST);
-    if read.is_err() && F::AF == Ipv6::AF && is_unreadable_but_ours::<F>() {
+    if read.is_err() && is_of_endpoint::<F>(frame) {
         return Err(DropReason::UnmasqueradedSource);
     }
     let Ok(mut packet) = read else {
@@ -69,10 +69,10 @@ fn guard<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
     Ok(Verdict::Stack)
 }
 
-/// Of an IPv6 packet with headers that we do not follow, the source has been read all the same. An IPv4 packet that cannot be read is none.
+/// Does the packet, which cannot be read to its end, come from an address of ours?
 #[inline(always)]
-fn is_unreadable_but_ours<F: Layer3>() -> bool {
-    F::facts(false).is_some_and(|facts| F::SUBNETS.find(&Prefix::whole(facts.key.source)).is_some())
+fn is_of_endpoint<F: Layer3>(frame: Frame) -> bool {
+    F::source_of_unread(frame).is_some_and(|source| F::SUBNETS.find(&Prefix::whole(source)).is_some())
 }
 
 /// In a routed network the address is the world's business.

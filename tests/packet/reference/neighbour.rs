@@ -135,18 +135,27 @@ fn answer(question: &Message, asker: Mac, mac: Mac, is_router: bool) -> Vec<u8> 
         &mac,
     ]
     .concat();
+    say((receiver, mac), (question.target, destination), 255, message)
+}
+
+/// An ICMPv6 message in a frame: receiver and sender, source and destination.
+pub(super) fn say(macs: (Mac, Mac), addresses: (IpAddr, IpAddr), hops: u8, message: Vec<u8>) -> Vec<u8> {
     let ip = [
-        &[0x60, 0, 0, 0, 0, message.len() as u8, ICMP6, 255][..],
-        &octets(question.target),
-        &octets(destination),
+        &[0x60, 0, 0, 0][..],
+        &(message.len() as u16).to_be_bytes(),
+        &[ICMP6, hops],
+        &octets(addresses.0),
+        &octets(addresses.1),
     ];
-    let mut frame = [&receiver[..], &mac, &[0x86, 0xdd], &ip.concat(), &message].concat();
+    let mut frame = [&macs.0[..], &macs.1, &[0x86, 0xdd], &ip.concat(), &message].concat();
     // RFC 8200, 8.1: the pseudo header is both addresses, the length and the protocol.
     let words = frame[ETHERNET + 8..]
         .chunks(2)
         .map(|pair| u64::from(pair[0]) << 8 | u64::from(pair[1]));
-    let sum = words.sum::<u64>() + message.len() as u64 + u64::from(ICMP6);
-    let sum = !((sum % 0xffff) as u16);
-    frame[MESSAGE + 2..MESSAGE + 4].copy_from_slice(&sum.to_be_bytes());
+    let mut sum = words.sum::<u64>() + message.len() as u64 + u64::from(ICMP6);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    frame[MESSAGE + 2..MESSAGE + 4].copy_from_slice(&(!(sum as u16)).to_be_bytes());
     frame
 }

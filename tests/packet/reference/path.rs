@@ -1,12 +1,14 @@
 //! The four programs, each from top to bottom.
 
+use std::net::IpAddr;
+
 use sluice_datapath_common::DropReason;
 
 use super::conversation::{Key, Known, Side, may_open};
 use super::judge::{Judgement, must_be_unicast};
 use super::wire::{self, Change, ETHERNET, Kind, Piece, Reading, change, change_error, ether_type, read};
 use super::world::{Endpoint, Family, Reach, family, reach};
-use super::{Chosen, Datagram, Fate, Reference};
+use super::{Chosen, Datagram, Fate, Reference, neighbour};
 
 /// What comes by a NIC has this scope.
 pub const WORLD: u32 = 0;
@@ -167,7 +169,15 @@ impl Reference {
             return Ok(stays());
         };
         let Ok(mut reading) = read(frame, family, ETHERNET, false) else {
-            return Ok(stays());
+            // With headers that nobody follows, it comes from somewhere all the same.
+            let source = frame
+                .get(ETHERNET + 8..ETHERNET + 24)
+                .filter(|_| family == Family::V6 && frame.len() >= ETHERNET + 40);
+            let source = source.map(|octets| IpAddr::from(<[u8; 16]>::try_from(octets).expect("sixteen bytes")));
+            return match source.and_then(|source| self.world.home(source)) {
+                Some(_) => Err(DropReason::UnmasqueradedSource),
+                None => Ok(stays()),
+            };
         };
         // The host's own neighbours.
         if reading.kind == Kind::Discovery {
@@ -279,9 +289,38 @@ impl Reference {
             .map_or(0, |device| device.mtu);
         let is_too_large = conversation.checks_mtu && (frame.len() - ETHERNET) as u32 > mtu;
         if reading.hops <= 1 || is_too_large {
-            return Ok(self.report_by_host(frame));
+            let uplink = self.world.uplinks.get(&(conversation.leg(side).device, Family::V6));
+            return match reading.source.is_ipv6() {
+                true => self.report(frame, reading, uplink.map_or(1280, |uplink| uplink.mtu)),
+                false => Ok(self.report_by_host(frame)),
+            };
         }
         Ok(Fate::Sent(self.translated(frame, reading, index, side, 1)?))
+    }
+
+    /// IPv6: the sender is told by its gateway, with the first 252 bytes of what it said, whole words only.
+    fn report(&self, frame: &[u8], reading: &Reading, mtu: u32) -> Result<Fate, DropReason> {
+        let home = self
+            .world
+            .home(reading.source)
+            .and_then(|home| self.world.networks.get(&home));
+        let gateway = home
+            .and_then(|network| network.gateway6)
+            .ok_or(DropReason::UnknownDevice)?;
+        let (kind, parameter) = match reading.hops <= 1 {
+            true => (3, 0),
+            false => (2, mtu),
+        };
+        let quoted = (frame.len() - ETHERNET).min(252) & !3;
+        let mut message = vec![kind, 0, 0, 0];
+        message.extend(u32::to_be_bytes(parameter));
+        message.extend(&frame[ETHERNET..ETHERNET + quoted]);
+        Ok(Fate::Sent(neighbour::say(
+            (wire::sender(frame), wire::receiver(frame)),
+            (gateway, reading.source),
+            64,
+            message,
+        )))
     }
 
     /// The host is given what the sender said, as it was said.
