@@ -18,6 +18,7 @@ mod scene;
 mod twin;
 
 mod arp;
+mod cost;
 mod errors;
 mod families;
 mod fragments;

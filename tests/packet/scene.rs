@@ -103,7 +103,8 @@ pub fn set_large() -> Scene {
     set_with(&DATAPATH)
 }
 
-fn set_with(datapath: &'static Mutex<Datapath>) -> Scene {
+/// The same on a datapath of one's own.
+pub fn set_with(datapath: &'static Mutex<Datapath>) -> Scene {
     static NAMESPACE: LazyLock<File> = LazyLock::new(furnish);
     setns(&*NAMESPACE, CloneFlags::CLONE_NEWNET).expect("enter the network namespace of the scene");
     // A test that failed has left nothing behind that is not cleared here.

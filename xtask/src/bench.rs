@@ -14,6 +14,7 @@ mod memory;
 mod path;
 mod place;
 mod profile;
+mod programs;
 mod report;
 mod sample;
 mod scale;
@@ -62,7 +63,8 @@ pub struct Bench {
     #[arg(long)]
     write: bool,
     /// Only these: engines (docker, docker-no-proxy, sluice), paths (container-to-container, lan-to-published, host-to-published,
-    /// container-to-lan), figures (stream, rtt, conn, udp), start, memory, scale. May be given several times; the bare veth pair is always there.
+    /// container-to-lan), figures (stream, rtt, conn, udp), start, memory, scale; or programs, alone: what a packet costs. May be given several times; the bare veth pair is always
+    /// there.
     #[arg(long, num_args = 1.., value_parser = Choice::read)]
     only: Vec<Choice>,
     /// Instead of measuring, profile this path (the figures chosen by --only) with perf, beside the bare veth pair.
@@ -85,6 +87,7 @@ enum Choice {
     Start,
     Memory,
     Scale,
+    Programs,
 }
 
 impl Choice {
@@ -96,7 +99,12 @@ impl Choice {
             .into_iter()
             .chain(paths)
             .chain(figures)
-            .chain([("start", Self::Start), ("memory", Self::Memory), ("scale", Self::Scale)])
+            .chain([
+                ("start", Self::Start),
+                ("memory", Self::Memory),
+                ("scale", Self::Scale),
+                ("programs", Self::Programs),
+            ])
             .find_map(|(key, choice)| (key == word).then_some(choice))
             .ok_or_else(|| String::from("no engine, path or figure of this name"))
     }
@@ -112,6 +120,9 @@ fn of_path(word: &str) -> Result<Path, String> {
 impl Bench {
     /// Builds, measures, shows.
     pub fn run(&self) -> Outcome {
+        if self.only.contains(&Choice::Programs) {
+            return self.measure_programs();
+        }
         let binaries = match &self.binaries {
             Some(binaries) => binaries.clone(),
             None => self.build()?,
@@ -141,6 +152,16 @@ impl Bench {
         }
         println!("{}", report.text());
         self.keep(&report)
+    }
+
+    /// The programs by themselves: no engine, no host.
+    fn measure_programs(&self) -> Outcome {
+        if self.only.len() > 1 {
+            return Err(Failure::new("programs are measured alone: --only programs"));
+        }
+        setup::provide(&[Group::Build, Group::Test])?;
+        build::ebpf()?;
+        programs::run(self.write)
     }
 
     fn build(&self) -> Outcome<PathBuf> {
