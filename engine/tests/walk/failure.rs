@@ -24,12 +24,15 @@ fn a_wish_that_cannot_be_granted_makes_nothing() {
         );
 
         let mut wish = house.wish("web", &["true"]);
+        // As with Docker it is the start that misses a network: it may be made until then.
         wish.host_config.network_mode = NetworkMode::Network("foo".into());
-        let error = engine.create_container(wish).await.unwrap_err();
+        let id = engine.create_container(wish).await.unwrap().id;
+        let error = engine.start_container(&id).await.unwrap_err();
         assert_eq!(
             (error.kind, error.message.as_str()),
             (Kind::NotFound, "network foo not found")
         );
+        engine.remove_container(&id, false, false).await.unwrap();
 
         let error = engine
             .create_container(house.wish("-bad", &["true"]))
