@@ -45,6 +45,7 @@ impl Engine {
             return Ok(true);
         }
         if !held.look(|container| container.state.is_alive()) {
+            self.call_restart_off(held).await?;
             // a restart to come is called off; that it stays so after a restart of the daemon is worth a record
             if !matches!(container.host_config.restart_policy.name.as_str(), "" | "no") {
                 self.save(held).await?;
@@ -81,6 +82,8 @@ impl Engine {
                 )));
             }
         }
+        // it may have ended by itself just before it was told to, and its policy have decided already
+        self.call_restart_off(held).await?;
         self.tell(held, "stop", &[]);
         Ok(true)
     }
