@@ -32,6 +32,15 @@ impl Snapshot {
             ("devices", lines("ip -o link | cut -d: -f2")),
             ("addresses", lines("ip -o -4 address | awk '{print $2, $4}'")),
             ("routes", lines("ip -4 route show table all")),
+            // of one link only they come and go by themselves
+            (
+                "addresses of IPv6",
+                lines("ip -o -6 address show scope global | awk '{print $2, $4}'"),
+            ),
+            (
+                "routes of IPv6",
+                lines("ip -6 route show table all | grep -v -e fe80 -e ff00 || true"),
+            ),
             ("rules", lines("ip -4 rule")),
             ("mounts", lines("awk '{print $5}' /proc/self/mountinfo")),
             ("pins", lines("find /sys/fs/bpf -mindepth 1")),

@@ -198,3 +198,23 @@ fn ipv6_goes_on_while_the_daemon_is_killed_and_comes_back() {
     assert!(pings.said().contains(" 0% packet loss"), "{}", pings.said());
     assert_eq!(address6(&daemon.docker(), "one", "bridge"), one);
 }
+
+#[test]
+fn a_daemon_that_starts_again_with_ipv6_gives_it_to_the_default_network() {
+    let lab = with_ipv6(Lab::new());
+    let mut daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker.ok("run -d --name one busybox sleep 1000");
+    assert!(
+        !docker.ok("exec one ip -o -6 address").contains("eth0"),
+        "no IPv6 at all"
+    );
+    docker.ok("rm -f one");
+    daemon.stop();
+    drop(daemon);
+    let daemon = lab::Daemon::start(&lab.host, "--ipv6");
+    let docker = daemon.docker();
+    docker.ok("run -d --name two busybox sleep 1000");
+    docker.ok(&format!("exec two ping -6 -c 1 -W 2 {LAN6}"));
+    assert!(daemon.sluice("flows").ok().contains("icmpv6"), "and its flows are told");
+}

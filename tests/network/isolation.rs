@@ -56,3 +56,48 @@ fn a_forged_source_address_is_dropped_and_counted() {
     assert!(line.contains("liar"), "{drops}");
     docker.ok(&format!("exec liar ping -c 1 -W 2 {LAN}"));
 }
+
+#[test]
+fn joining_and_leaving_a_network_touches_no_flow_of_another() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker.ok("network create zeta");
+    docker.ok("network create alpha");
+    docker.ok("run -d --name one --network zeta busybox sleep 1000");
+    docker.ok("run -d --name two --network zeta busybox sleep 1000");
+    let pid = docker.pid("one");
+    let two = docker.inspect("two", "{{.NetworkSettings.Networks.zeta.IPAddress}}");
+    let mut floods = [LAN, two.as_str()].map(|to| {
+        lab.host.spawn(
+            &format!("ping-{to}.log"),
+            &format!("nsenter --net=/proc/{pid}/ns/net ping -q -i 0.01 -c 300 -W 2 {to}"),
+        )
+    });
+    for _ in 0..3 {
+        docker.ok("network connect alpha one");
+        docker.ok("network disconnect alpha one");
+    }
+    for flood in &mut floods {
+        assert_eq!(flood.wait(), Some(0), "{}", flood.said());
+        assert!(flood.said().contains(" 0% packet loss"), "{}", flood.said());
+    }
+}
+
+#[test]
+fn in_a_routed_network_of_ipv4_the_lan_meets_containers_at_their_own_addresses() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker.import_web();
+    docker.ok("network create --subnet 10.71.0.0/24 -o com.docker.network.bridge.gateway_mode_ipv4=routed world");
+    lab.lan.run(&format!("ip route add 10.71.0.0/24 via {HOST}"));
+    docker.run_web("open", "--network world --ip 10.71.0.9 -p 8080:80");
+    docker.run_web("closed", "--network world --ip 10.71.0.8");
+    assert_eq!(fetch(&lab.lan, "http://10.71.0.9/"), Ok("hello".into()));
+    assert!(fetch(&lab.lan, "http://10.71.0.8/").is_err());
+    lab.lan.run("ping -c 1 -W 2 10.71.0.8");
+    let server = crate::traffic::who_comes(&lab.lan, &format!("{LAN}:9000"));
+    docker.words(&["exec", "open", "sh", "-c", &format!("echo hi | nc -w 5 {LAN} 9000")]);
+    assert_eq!(server.join().unwrap().ip().to_string(), "10.71.0.9");
+}

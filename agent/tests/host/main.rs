@@ -473,3 +473,156 @@ fn fifty_endpoints_at_once_are_quick() {
         agent.stop().await;
     });
 }
+
+/// Network 2 with IPv6 besides.
+fn dual() -> sluice_model::Network {
+    let mut network = network();
+    network.subnets.push(sluice_model::network::Subnet {
+        subnet: "fd00:31::/64".parse().unwrap(),
+        gateway: "fd00:31::1".parse().unwrap(),
+        range: None,
+        auxiliary: Default::default(),
+    });
+    network
+}
+
+/// An endpoint with IPv6 besides, fd00:31::`1 + number`.
+fn dual_endpoint(number: u32) -> sluice_model::Endpoint {
+    let mut endpoint = endpoint(number);
+    endpoint
+        .addresses
+        .push(format!("fd00:31::{}/64", 1 + number).parse().unwrap());
+    endpoint.gateways.push("fd00:31::1".parse().unwrap());
+    endpoint
+}
+
+fn put_endpoint(endpoint: &sluice_model::Endpoint) -> Write {
+    Write::Put(
+        key::endpoint(&endpoint.id),
+        sluice_store::record::encode(endpoint).unwrap(),
+    )
+}
+
+#[test]
+fn ipv6_stands_beside_ipv4_and_stays_through_a_restart() {
+    on_a_host(async |host| {
+        let agent = host.agent().await;
+        let mut writes = vec![put_network(&dual())];
+        for number in [1, 2] {
+            writes.extend(host.put(number));
+            writes.push(put_endpoint(&dual_endpoint(number)));
+        }
+        let revision = host.commit(writes).await;
+        let ids = [1, 2].map(|number| endpoint(number).id.to_string());
+        agent.settled(revision, &[&ids[0], &ids[1]]).await.unwrap();
+        let pings = |to: &str| host.attempt_in(1, &format!("ping -6 -c 1 -W 2 {to}"));
+        for to in ["fd00:31::1", "fd00:31::3"] {
+            assert!(pings(to).0, "{to}: {}", pings(to).1);
+        }
+        assert!(attempt("ping -6 -c 1 -W 2 fd00:31::2").0, "the host reaches it");
+        let addresses = || run("ip -6 -o address show dev sluice0 scope global");
+        let before = addresses();
+        assert!(
+            before.contains("fd00:31::1/64") && !before.contains("tentative"),
+            "{before}"
+        );
+        assert_eq!(
+            fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding")
+                .unwrap()
+                .trim(),
+            "0"
+        );
+
+        let mut flood = Command::new("nsenter")
+            .arg(format!("--net={}", host.sandbox(1).display()))
+            .args(["ping", "-6", "-q", "-i", "0.01", "-c", "200", "-W", "1", "fd00:31::1"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        agent.stop().await;
+        let agent = host.agent().await;
+        let lost = tokio::task::spawn_blocking(move || {
+            let _ = flood.wait();
+            std::io::read_to_string(flood.stdout.take().unwrap()).unwrap()
+        });
+        assert_eq!(addresses(), before);
+        let lost = lost.await.unwrap();
+        assert!(lost.contains(" 0% packet loss"), "{lost}");
+
+        // Without IPv6 again, the host's leg has none.
+        let revision = host
+            .commit(vec![
+                put_network(&network()),
+                put_endpoint(&endpoint(1)),
+                put_endpoint(&endpoint(2)),
+            ])
+            .await;
+        agent.settled(revision, &[&ids[0], &ids[1]]).await.unwrap();
+        assert_eq!(addresses(), "");
+        assert!(host.pings(1, address(2)));
+        agent.stop().await;
+    });
+}
+
+#[test]
+fn a_sandbox_changes_its_ways_out_without_losing_a_packet() {
+    on_a_host(async |host| {
+        let agent = host.agent().await;
+        host.populate(&agent, &[1, 2]).await;
+        let routes = || host.attempt_in(1, "ip route show default").1;
+        assert!(routes().contains("via 172.31.0.1"));
+        let device = host.attempt_in(1, "ip -o link show eth0").1;
+        let flood = flood(host);
+        let turn = async |gateways: &[&str]| {
+            let mut turned = endpoint(1);
+            turned.gateways = gateways.iter().map(|gateway| gateway.parse().unwrap()).collect();
+            let revision = host.commit(vec![put_endpoint(&turned)]).await;
+            agent.settled(revision, &[turned.id.as_str()]).await.unwrap();
+        };
+        turn(&[]).await;
+        assert_eq!(routes(), "");
+        turn(&["172.31.0.1"]).await;
+        assert!(routes().contains("via 172.31.0.1"));
+        assert_eq!(host.attempt_in(1, "ip -o link show eth0").1, device);
+        let output = tokio::task::spawn_blocking(|| flood.wait_with_output().unwrap())
+            .await
+            .unwrap();
+        let output = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.contains(" 0% packet loss"), "{output}");
+        agent.stop().await;
+    });
+}
+
+#[test]
+fn addresses_of_ipv6_are_followed_and_temporary_ones_are_not_spoken_from() {
+    on_a_host(async |host| {
+        let agent = host.agent().await;
+        host.populate(&agent, &[1]).await;
+        let dump = |map: &str| {
+            let pin = host.config.bpffs.join(format!("sluice/default/maps-v1/{map}"));
+            run(&format!("bpftool -j map dump pinned {}", pin.display()))
+        };
+        let empty = dump("LOCAL6");
+        run("ip -6 address add 2001:db8:31::1/64 dev up0 nodad");
+        eventually("the address is known", Duration::from_secs(5), async || {
+            dump("LOCAL6") != empty
+        })
+        .await;
+        let spoken = dump("UPLINKS6");
+        assert!(spoken.contains("\"0x20\",\"0x01\",\"0x0d\",\"0xb8\""), "{spoken}");
+        // One that nobody should begin to speak from any more changes nothing.
+        run("ip -6 address add 2001:db8:31::2/64 dev up0 nodad preferred_lft 0 valid_lft 1000");
+        let known = dump("LOCAL6");
+        eventually("it is known too", Duration::from_secs(5), async || {
+            dump("LOCAL6") != known || known.matches("0xb8").count() == 2
+        })
+        .await;
+        assert_eq!(dump("UPLINKS6"), spoken);
+        run("ip -6 address flush dev up0 scope global");
+        eventually("they are forgotten", Duration::from_secs(5), async || {
+            dump("LOCAL6") == empty
+        })
+        .await;
+        agent.stop().await;
+    });
+}

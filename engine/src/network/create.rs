@@ -101,6 +101,9 @@ impl Engine {
             ipv4: request.ipv4.unwrap_or(true),
             ipv6: request.ipv6,
         };
+        if families.ipv6 {
+            check_ipv6()?;
+        }
         network.subnets = self.subnets(&request.subnets, families, &occupied)?;
         network.number = self.networks.take_number()?;
         network.created = Timestamp::now();
@@ -199,6 +202,16 @@ impl Engine {
         };
         place_in(whole, wish)
     }
+}
+
+/// Has the kernel IPv6 at all (it may be switched off at boot)?
+pub(crate) fn check_ipv6() -> Result<(), EngineError> {
+    if std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        return Ok(());
+    }
+    Err(EngineError::failed(
+        "this host has no IPv6 (ipv6.disable=1 on the kernel's command line): a network cannot have it",
+    ))
 }
 
 /// The subnet with all that the user says of it.

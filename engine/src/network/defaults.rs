@@ -105,6 +105,7 @@ impl Engine {
         }
         let mut subnets = vec![ipv4];
         if config.ipv6 {
+            create::check_ipv6()?;
             let whole = match (config.fixed_cidr_v6, network.subnet(Family::V6)) {
                 (Some(whole), _) => IpNet::V6(whole.trunc()),
                 (None, Some(subnet)) => subnet.subnet,
