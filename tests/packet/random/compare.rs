@@ -102,7 +102,7 @@ fn differ<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
     ))
 }
 
-/// Of the dead it is left open whether their entries are still there.
+/// Of the dead, and of what is over, it is left open whether their entries are still there.
 fn check_entry(
     reference: &Reference,
     conversation: &Conversation,
@@ -111,7 +111,7 @@ fn check_entry(
 ) -> Result<(), String> {
     let key = conversation.key(side);
     let Some(flow) = found else {
-        return match conversation.is_alive(&reference.world) {
+        return match conversation.is_alive(&reference.world) && !conversation.is_over() {
             true => Err(format!("{key:?} has no entry")),
             false => Ok(()),
         };
@@ -146,7 +146,6 @@ fn check_entry(
         "action": flow.action, leg.action as u8;
         "flags": flow.flags, flags(conversation, side);
         "state": flow.state, conversation.state as u8;
-        "times": flow.opened <= flow.last_seen, true;
     }
     match wrong.is_empty() {
         true => Ok(()),

@@ -138,9 +138,14 @@ fn end(chance: &mut Chance, trial: &Trial<'_>) -> Step {
     let Some(of) = pick(chance, &labels) else {
         return Step::Epoch;
     };
-    match chance.percent(60) {
-        true => Step::Expires { of },
-        false => Step::PushedOut { of, side: side(chance) },
+    match chance.below(10) {
+        0..3 => Step::Expires { of },
+        3..7 => Step::Ages {
+            of,
+            // Nowhere near a lifetime.
+            seconds: chance.one_of(&[5, 20, 45, 90, 200, 700, 100_000]),
+        },
+        _ => Step::PushedOut { of, side: side(chance) },
     }
 }
 

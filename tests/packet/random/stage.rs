@@ -104,6 +104,14 @@ impl Stage {
         }
     }
 
+    /// The entry under this key was last used so many seconds earlier.
+    pub fn age(&mut self, key: &Key, seconds: u64) {
+        match key.source.is_ipv4() {
+            true => tables::age::<Ipv4>(&mut self.datapath, key, seconds),
+            false => tables::age::<Ipv6>(&mut self.datapath, key, seconds),
+        }
+    }
+
     pub fn fragments(&mut self) -> BTreeMap<Datagram, Option<(u16, u16)>> {
         let mut all = tables::fragments::<Ipv4>(&mut self.datapath);
         all.extend(tables::fragments::<Ipv6>(&mut self.datapath));

@@ -63,7 +63,12 @@ pub enum Step {
     Owns(Place, bool),
     /// Every flow is to be judged again.
     Epoch,
-    /// The conversation that step `of` opened has been silent for too long.
+    /// So many seconds pass in which the conversation that step `of` opened is silent.
+    Ages {
+        of: usize,
+        seconds: u64,
+    },
+    /// The agent has found that the conversation is over.
     Expires {
         of: usize,
     },
@@ -232,7 +237,7 @@ impl Case {
                         quote.of = place(quote.of);
                     }
                 }
-                Step::Expires { of } | Step::PushedOut { of, .. } => *of = place(*of),
+                Step::Expires { of } | Step::Ages { of, .. } | Step::PushedOut { of, .. } => *of = place(*of),
                 _ => {}
             }
         }

@@ -55,8 +55,6 @@ pub struct Entry {
     pub answered: bool,
     pub packets: u64,
     pub bytes: u64,
-    pub last_seen: u64,
-    pub opened: u64,
     pub source: (IpAddr, u16),
     pub destination: (IpAddr, u16),
     pub next_hop: IpAddr,
@@ -189,6 +187,22 @@ where
     }
 }
 
+/// The entry under this key was last used so many seconds earlier.
+pub fn age<F: Carried>(datapath: &mut Datapath, key: &Key, seconds: u64)
+where
+    FlowKey<F>: Pod,
+    Flow<F>: Pod,
+{
+    let Some(key) = flow_key::<F>(key) else { return };
+    for (_, map) in F::FLOWS {
+        if let Some(mut flow) = datapath.lookup::<FlowKey<F>, Flow<F>>(map, key) {
+            // The clock may not have been running for so long: then it goes round, as it does for the programs.
+            flow.last_seen = flow.last_seen.wrapping_sub(seconds * 1_000_000_000);
+            datapath.insert(map, key, flow);
+        }
+    }
+}
+
 /// The ports of datagrams; none when the datagram is the host's own.
 pub fn fragments<F: Carried>(datapath: &mut Datapath) -> Vec<(Datagram, Option<(u16, u16)>)>
 where
@@ -225,8 +239,6 @@ fn entry<F: Carried>(answered: bool, flow: &Flow<F>) -> Entry {
         answered,
         packets: flow.packets,
         bytes: flow.bytes,
-        last_seen: flow.last_seen,
-        opened: flow.opened,
         source: (F::ip(flow.source), u16::from_be(flow.source_port)),
         destination: (F::ip(flow.destination), u16::from_be(flow.destination_port)),
         next_hop: F::ip(flow.next_hop),

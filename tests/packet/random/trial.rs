@@ -74,6 +74,10 @@ impl<'a> Trial<'a> {
                 self.remove_entries(*of, [true, true], false);
                 Ok(())
             }
+            Step::Ages { of, seconds } => {
+                self.age(*of, *seconds);
+                Ok(())
+            }
             Step::PushedOut { of, side } => {
                 self.remove_entries(*of, [*side == Side::Opener, *side == Side::Answerer], true);
                 Ok(())
@@ -152,6 +156,22 @@ impl<'a> Trial<'a> {
             }
         }
         conversations.retain(|conversation| conversation.entries != [false, false]);
+    }
+
+    /// Time passes for one conversation: its entries were last used so much earlier.
+    fn age(&mut self, of: usize, seconds: u64) {
+        let Some(&keys) = self.opened.get(&of) else { return };
+        let conversations = &mut self.reference.conversations;
+        let Some(conversation) = conversations
+            .iter_mut()
+            .find(|other| (other.opening, other.answers) == keys)
+        else {
+            return;
+        };
+        for side in conversation.sides() {
+            conversation.idle[side as usize] += seconds;
+            self.stage.age(&conversation.key(side), seconds);
+        }
     }
 
     fn change_world(&mut self, step: &Step) {

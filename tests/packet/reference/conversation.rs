@@ -46,6 +46,8 @@ pub struct Conversation {
     pub finished: [bool; 2],
     /// Packets and bytes of the opener and of the other side.
     pub counts: [(u64, u64); 2],
+    /// For how long either side has been silent, seconds.
+    pub idle: [u64; 2],
     /// Which of its two entries are there. While nobody has answered, others may push them out one by one.
     pub entries: [bool; 2],
 }
@@ -135,6 +137,23 @@ impl Conversation {
             .filter(move |side| entries[*side as usize])
     }
 
+    /// Have both sides been silent for longer than they may?
+    pub fn is_over(&self) -> bool {
+        self.idle.iter().all(|idle| *idle > self.lifetime())
+    }
+
+    /// Seconds of silence that end a conversation.
+    fn lifetime(&self) -> u64 {
+        match (self.opening.protocol, self.state) {
+            (ICMP | ICMP6, _) | (_, State::Unanswered) => 30,
+            (TCP, State::Established) => 24 * 60 * 60,
+            (TCP, State::Closing) => 60,
+            (TCP | SCTP, State::Closed) => 10,
+            (UDP, _) => 120,
+            _ => 600,
+        }
+    }
+
     fn is_whole(&self) -> bool {
         self.entries == [true, true]
     }
@@ -155,7 +174,7 @@ impl Reference {
     pub fn known(&self, key: &Key) -> Option<(usize, Side)> {
         self.find(key).filter(|(index, _)| {
             let conversation = &self.conversations[*index];
-            conversation.epoch == self.world.epoch && conversation.is_alive(&self.world)
+            conversation.epoch == self.world.epoch && conversation.is_alive(&self.world) && !conversation.is_over()
         })
     }
 
@@ -164,8 +183,9 @@ impl Reference {
         let Some((index, side)) = self.find(key) else {
             return Ok(Known::Unknown);
         };
-        // Of the dead nothing is known; a lone half is worth nothing.
-        if !self.conversations[index].is_alive(&self.world) || !self.conversations[index].is_whole() {
+        // Of the dead nothing is known, nor of what is over; a lone half is worth nothing.
+        let conversation = &self.conversations[index];
+        if !conversation.is_alive(&self.world) || conversation.is_over() || !conversation.is_whole() {
             self.conversations.remove(index);
             return Ok(Known::Unknown);
         }
@@ -272,6 +292,7 @@ impl Reference {
             answered: false,
             finished: [false; 2],
             counts: [(1, length as u64), (0, 0)],
+            idle: [0; 2],
             entries: [true; 2],
         });
         Ok(self.conversations.len() - 1)
@@ -329,7 +350,7 @@ impl Reference {
             let other = &self.conversations[index];
             // Its own other half, which lost this one.
             let is_own_half = other.key(side.other()) == *key;
-            if other.is_alive(&self.world) && !is_own_half {
+            if other.is_alive(&self.world) && !other.is_over() && !is_own_half {
                 return Err(String::from("another conversation has it"));
             }
         }
@@ -364,6 +385,7 @@ impl Conversation {
         let counts = &mut self.counts[side as usize];
         counts.0 += 1;
         counts.1 += length as u64;
+        self.idle[side as usize] = 0;
     }
 
     /// The life of a TCP connection.
