@@ -68,6 +68,11 @@ impl Filters {
         self.0.get(key).cloned().unwrap_or_default()
     }
 
+    /// The first value of a key.
+    pub(crate) fn one(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|values| values.first()).map(String::as_str)
+    }
+
     /// The one value of a key that says yes or no.
     pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
         match self.0.get(key).map(Vec::as_slice) {

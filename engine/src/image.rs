@@ -6,7 +6,11 @@ use bytes::Bytes;
 use sluice_image::{Image, ImageUse, Images, Removed};
 use tokio::sync::mpsc;
 
-use crate::{Engine, EngineError, blocking::blocking, chunks::ChannelReader};
+use crate::{
+    Engine, EngineError,
+    blocking::blocking,
+    chunks::{ChannelReader, ChannelWriter, Chunks},
+};
 
 impl Engine {
     /// Images, newest first.
@@ -107,6 +111,55 @@ impl Engine {
             }
         }
         Ok(removed)
+    }
+
+    /// Images as one archive, for `load`.
+    pub async fn save_images(&self, names: Vec<String>) -> Result<Chunks, EngineError> {
+        for name in &names {
+            let image = self.find_image(name).await?;
+            self.tell_image("save", &image.id, image.tags.first());
+        }
+        let (mut writer, chunks) = ChannelWriter::new();
+        let images = self.images.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(why) = images.save(&names, &mut writer) {
+                // who takes the archive learns it by its sudden end
+                tracing::debug!("an archive of images was not sent whole: {}", writer.fail(&why));
+            }
+        });
+        Ok(chunks)
+    }
+
+    /// Removes images that no container uses and that are `wanted` gone.
+    pub async fn prune_images(
+        &self,
+        wanted: impl Fn(&Image) -> bool + Send + 'static,
+    ) -> Result<(Vec<Removed>, u64), EngineError> {
+        self.carry_out(|engine| async move {
+            let before = engine.images.usage().0;
+            let mut all = Vec::new();
+            for image in engine.list_images().await? {
+                let is_used = engine
+                    .containers
+                    .all()
+                    .iter()
+                    .any(|held| held.look(|container| container.image_id == image.id));
+                if is_used || !wanted(&image) {
+                    continue;
+                }
+                match engine.remove_image(&image.id, true).await {
+                    Ok(removed) => all.extend(removed),
+                    // somebody took or removed it meanwhile
+                    Err(error) => tracing::debug!("cannot prune image {}: {error}", image.id),
+                }
+            }
+            let freed = before.saturating_sub(engine.images.usage().0);
+            engine
+                .events
+                .tell("image", "prune", "", vec![("reclaimed".to_owned(), freed.to_string())]);
+            Ok((all, freed))
+        })
+        .await
     }
 
     async fn of_images<T: Send + 'static>(

@@ -122,6 +122,16 @@ impl<R: Read> Archive<R> {
         Ok(())
     }
 
+    /// Where the data of the current entry belongs.
+    pub fn pieces(&self) -> Vec<Segment> {
+        self.segments.clone().unwrap_or_else(|| {
+            vec![Segment {
+                offset: 0,
+                length: self.remaining,
+            }]
+        })
+    }
+
     /// The data of the current entry, which must not be longer than `limit` bytes.
     #[cfg(test)]
     pub fn read_to_vec(&mut self, limit: u64) -> Result<Vec<u8>, ImageError> {

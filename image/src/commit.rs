@@ -24,6 +24,8 @@ pub struct Commit<'a> {
     pub directory: &'a Path,
     /// The id of the image it was made of.
     pub image: &'a str,
+    /// Places made for mounts; empty ones do not become part of the image.
+    pub scaffold: &'a [&'a str],
     /// The container's id.
     pub container: &'a str,
     /// What it ran, as a line of the history.
@@ -55,7 +57,7 @@ impl Images {
             pin.hold(layer);
         }
         let mut staging = self.stage()?;
-        let layer = self.stage_writable(&mut staging, commit.directory)?;
+        let layer = self.stage_writable(&mut staging, commit.directory, commit.scaffold)?;
         let document = self.document(&commit, &config, &layers, layer.as_ref())?;
         let bytes = serde_json::to_vec(&document);
         let bytes = bytes.map_err(|why| ImageError::Failed(format!("cannot write image configuration: {why}")))?;
@@ -74,11 +76,15 @@ impl Images {
 
     /// Packs the writable layer and unpacks it as a layer of the store: so it has a digest, and what was written is what can be read. `None` when it is
     /// empty.
-    fn stage_writable(&self, staging: &mut Staging, directory: &Path) -> Result<Option<Digest>, ImageError> {
+    fn stage_writable(
+        &self,
+        staging: &mut Staging,
+        directory: &Path,
+        scaffold: &[&str],
+    ) -> Result<Option<Digest>, ImageError> {
         let path = directory.join("upper");
         let upper = File::open(&path).map_err(|why| ImageError::failed("cannot open", &path, why))?;
-        let mut entries = std::fs::read_dir(&path).map_err(|why| ImageError::failed("cannot read", &path, why))?;
-        if entries.next().is_none() {
+        if self.changes(directory, scaffold)?.is_empty() {
             return Ok(None);
         }
         let (reader, writer) = io::pipe().map_err(|why| ImageError::Failed(format!("cannot make a pipe: {why}")))?;
@@ -95,6 +101,7 @@ impl Images {
                     name: b"",
                     style: Style::Layer,
                     one_file_system: true,
+                    scaffold,
                 };
                 files::pack(upper.as_fd(), b"", packing, &mut writer)?;
                 writer

@@ -172,6 +172,38 @@ impl<R: Read> Read for DigestReader<R> {
     }
 }
 
+/// Hashes what is written through it.
+pub(crate) struct DigestWriter<W> {
+    inner: W,
+    hash: Sha256,
+}
+
+impl<W: io::Write> DigestWriter<W> {
+    pub fn new(inner: W) -> Self {
+        Self {
+            inner,
+            hash: Sha256::new(),
+        }
+    }
+
+    /// The digest of all that was written.
+    pub fn finish(self) -> Digest {
+        Digest::finished(self.hash)
+    }
+}
+
+impl<W: io::Write> io::Write for DigestWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

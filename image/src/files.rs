@@ -47,6 +47,7 @@ pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), ImageError> 
                 name: b"",
                 style: Style::Plain,
                 one_file_system: true,
+                scaffold: &[],
             };
             pack(from, b"", packing, &mut writer)?;
             writer

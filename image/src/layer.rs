@@ -1,10 +1,12 @@
 //! Layers, unpacked once each and kept by the digest of their uncompressed archive.
 //!
-//! `layers/<hex>/fs` is the tree, as overlayfs wants it; `layers/<hex>/layer.json` what is known of it. A layer is unpacked in a staging directory and
+//! `layers/<hex>/fs` is the tree, as overlayfs wants it; `layers/<hex>/layer.json` what is known of it; `layers/<hex>/archive.zst` how its archive is
+//! made again. A layer is unpacked in a staging directory and
 //! renamed here when it is whole and on disk, so what is here is complete.
 
 mod changes;
 mod discard;
+mod recipe;
 mod tree;
 mod unpack;
 
@@ -17,6 +19,7 @@ use std::{
 pub(crate) use changes::changes;
 pub use changes::{Change, ChangeKind};
 pub use discard::remove_tree;
+pub(crate) use recipe::write_archive;
 use serde::{Deserialize, Serialize};
 pub(crate) use tree::{is_kept, set_metadata};
 pub(crate) use unpack::{lay_down, unpack};
@@ -30,6 +33,9 @@ pub(crate) struct Layer {
     pub size: u64,
     /// Mode, owner and group of `/`, when the layer says.
     pub root: Option<(u32, u32, u32)>,
+    /// Bytes of its uncompressed archive, when there is a record of how to make it again.
+    #[serde(default)]
+    pub archive: Option<u64>,
 }
 
 /// All layers.
@@ -69,6 +75,11 @@ impl Layers {
     /// Where its tree is.
     pub fn path(&self, diff_id: &Digest) -> PathBuf {
         self.directory.join(diff_id.hex()).join("fs")
+    }
+
+    /// Where it is.
+    pub fn directory_of(&self, diff_id: &Digest) -> PathBuf {
+        self.directory.join(diff_id.hex())
     }
 
     /// Takes over a layer that was unpacked in `staged/fs` and is on disk.

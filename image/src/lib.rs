@@ -34,6 +34,7 @@ mod overlay;
 mod reference;
 mod remove;
 mod repositories;
+mod save;
 mod snapshot;
 mod staging;
 #[cfg(test)]

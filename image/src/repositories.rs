@@ -68,6 +68,11 @@ impl Repositories {
         self.names.get(reference)
     }
 
+    /// All names, in order, and the images they mean.
+    pub fn all(&self) -> impl Iterator<Item = (&Reference, &Digest)> {
+        self.names.iter()
+    }
+
     /// The names of an image, in order.
     pub fn of<'a>(&'a self, id: &'a Digest) -> impl Iterator<Item = &'a Reference> {
         self.names

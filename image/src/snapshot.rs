@@ -145,10 +145,10 @@ impl Images {
         }
     }
 
-    /// What was changed in the writable layer of `dir`.
-    pub fn changes(&self, dir: &Path) -> Result<Vec<Change>, ImageError> {
+    /// What was changed in the writable layer of `dir`; empty places of `scaffold`, which were made for mounts, do not count.
+    pub fn changes(&self, dir: &Path, scaffold: &[&str]) -> Result<Vec<Change>, ImageError> {
         let record = self.record_of(dir)?;
-        layer::changes(&dir.join("upper"), &self.lower(&record)?)
+        layer::changes(&dir.join("upper"), &self.lower(&record)?, scaffold)
     }
 
     /// The layers a container stands on, lowest first.

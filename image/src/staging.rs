@@ -53,12 +53,8 @@ impl Staging {
     ) -> Result<Digest, ImageError> {
         self.made += 1;
         let staged = self.directory.join(format!("layer-{}", self.made));
-        let replaced = self.directory.join(format!("replaced-{}", self.made));
-        for directory in [&staged, &staged.join("fs"), &replaced] {
-            fs::create_dir(directory).map_err(|why| ImageError::failed("cannot make", directory, why))?;
-        }
-        let unpacked = layer::unpack(archive, &staged.join("fs"), &replaced, limits)?;
-        layer::remove_tree(&replaced)?;
+        fs::create_dir(&staged).map_err(|why| ImageError::failed("cannot make", &staged, why))?;
+        let unpacked = layer::unpack(archive, &staged, limits)?;
         if let Some(expected) = expected.filter(|expected| **expected != unpacked.diff_id) {
             return Err(ImageError::BadArchive(format!(
                 "layer verification failed for digest {expected}: the layer is {}",
@@ -68,6 +64,7 @@ impl Staging {
         let layer = Layer {
             size: unpacked.size,
             root: unpacked.root,
+            archive: Some(unpacked.archive),
         };
         layer::describe(&staged, &layer)?;
         self.layers.push((unpacked.diff_id.clone(), layer, staged));

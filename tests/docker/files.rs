@@ -311,6 +311,13 @@ fn changes_are_told_as_docker_tells_them() {
     );
     docker.ok("create --name untouched busybox true");
     assert_eq!(docker.ok("diff untouched"), "");
+    docker.ok("run --name idle busybox true");
+    assert_eq!(docker.ok("diff idle"), "", "what is made for mounts is nobody's change");
+    docker.ok("commit idle idle:1");
+    assert_eq!(
+        docker.inspect("idle:1", "{{len .RootFS.Layers}}"),
+        docker.inspect("busybox", "{{len .RootFS.Layers}}")
+    );
 }
 
 #[test]

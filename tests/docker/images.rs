@@ -151,3 +151,111 @@ fn layers_are_shared_and_containers_do_not_write_into_them() {
     );
     docker.ok("start one");
 }
+
+#[test]
+fn what_is_saved_is_loaded_as_the_same_image() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker
+        .words(&[
+            "run",
+            "--name",
+            "maker",
+            "busybox",
+            "sh",
+            "-c",
+            "echo x > /x; ln /x /y; rm /etc/group; truncate -s 5M /sparse",
+        ])
+        .ok();
+    docker.ok("commit maker made:1");
+    docker.ok("rm maker");
+    docker.ok("tag made:1 quay.io/team/made:2");
+    let (made, base) = (
+        docker.inspect("made:1", "{{.Id}}"),
+        docker.inspect("busybox", "{{.Id}}"),
+    );
+    let tar = lab.host.directory().join("saved.tar");
+    docker.ok(&format!("save -o {} made:1 quay.io/team/made:2 busybox", tar.display()));
+    docker.ok("rmi -f made:1 quay.io/team/made:2 busybox");
+    assert_eq!(docker.ok("images -q"), "");
+    let loaded = docker.ok(&format!("load -i {}", tar.display()));
+    for name in ["made:1", "quay.io/team/made:2", "busybox:latest"] {
+        assert!(loaded.contains(&format!("Loaded image: {name}")), "{loaded}");
+    }
+    assert_eq!(docker.inspect("made:1", "{{.Id}}"), made);
+    assert_eq!(docker.inspect("busybox", "{{.Id}}"), base);
+    assert_eq!(docker.ok("run --rm made:1 cat /y"), "x");
+    docker.run("save nobody").fails(1, "No such image: nobody");
+    docker.ok(&format!("save -o {} {}", tar.display(), &base["sha256:".len()..][..12]));
+    let names = lab.host.run(&format!("tar xOf {} manifest.json", tar.display()));
+    assert!(names.contains("\"RepoTags\":null"), "{names}");
+}
+
+#[test]
+fn prune_takes_images_without_a_name_and_all_unused_ones_when_told() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker.import(&lab::busybox(), "one:1", &["ENV A=1"]);
+    let first = docker.inspect("one:1", "{{.Id}}");
+    docker.import(&lab::busybox(), "one:1", &["ENV A=2"]);
+    docker.ok("create --name user busybox true");
+    let pruned = docker.ok("image prune -f");
+    assert!(pruned.contains(&first), "{pruned}");
+    assert_eq!(docker.ok("images -q").lines().count(), 2);
+    let pruned = docker.ok("image prune -f -a");
+    assert!(
+        pruned.contains("ntagged: one:1") && !pruned.contains("busybox"),
+        "{pruned}"
+    );
+    assert_eq!(docker.ok("images --format {{.Repository}}"), "busybox");
+    assert!(docker.ok("image prune -f -a").contains("Total reclaimed space: 0B"));
+}
+
+#[test]
+fn system_df_tells_what_takes_how_much_room() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker
+        .words(&[
+            "run",
+            "--name",
+            "user",
+            "-v",
+            "data:/d",
+            "busybox",
+            "sh",
+            "-c",
+            "head -c 3000000 /dev/zero > /own; head -c 1000 /dev/zero > /d/a",
+        ])
+        .ok();
+    docker.ok("volume create unused");
+    let line = |kind: &str| {
+        let format = "{{.Type}}|{{.TotalCount}}|{{.Active}}|{{.Size}}";
+        let all = docker.words(&["system", "df", "--format", format]).ok();
+        all.lines()
+            .find(|line| line.starts_with(kind))
+            .unwrap_or_else(|| panic!("{all}"))
+            .to_owned()
+    };
+    assert!(line("Images").starts_with("Images|1|1|"), "{}", line("Images"));
+    assert_eq!(line("Containers"), "Containers|1|0|3MB");
+    assert_eq!(line("Local Volumes"), "Local Volumes|2|1|1kB");
+    docker
+        .words(&[
+            "run",
+            "--rm",
+            "-v",
+            "data:/d",
+            "busybox",
+            "sh",
+            "-c",
+            "head -c 5000 /dev/zero > /d/b",
+        ])
+        .ok();
+    assert_eq!(line("Local Volumes"), "Local Volumes|2|1|6kB");
+    let verbose = docker.ok("system df -v");
+    assert!(verbose.contains("data") && verbose.contains("user"), "{verbose}");
+}

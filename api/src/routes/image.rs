@@ -13,7 +13,7 @@ use crate::{
     error::{Answer, ApiError},
     name::Name,
     query::Query,
-    routes::State,
+    routes::{State, container::files::stream},
     version::Version,
     wire::image,
 };
@@ -86,6 +86,40 @@ pub(crate) async fn remove(state: State, Name(name): Name, query: Query) -> Answ
     let force = query.flag("force");
     let removed = state.remove_image(&name, force).await?;
     Ok(Json(image::removed(&removed)))
+}
+
+/// `GET /images/{name}/get`
+pub(crate) async fn save(state: State, Name(name): Name) -> Answer<Response> {
+    archive_of(&state, vec![name]).await
+}
+
+/// `GET /images/get?names=a&names=b`
+pub(crate) async fn save_all(state: State, query: Query) -> Answer<Response> {
+    let names: Vec<String> = query
+        .values("names")
+        .flat_map(|names| names.split(','))
+        .map(str::to_owned)
+        .collect();
+    if names.is_empty() {
+        return Err(ApiError::invalid("no image was named to save"));
+    }
+    archive_of(&state, names).await
+}
+
+async fn archive_of(state: &State, names: Vec<String>) -> Answer<Response> {
+    let tar = state.save_images(names).await?;
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], stream(tar)).into_response())
+}
+
+/// `POST /images/prune?filters=`
+pub(crate) async fn prune(state: State, query: Query) -> Answer<Json<Value>> {
+    let (removed, bytes) = state.prune_images(image::prunable(query.filters()?)?).await?;
+    let gone = if removed.is_empty() {
+        Value::Null
+    } else {
+        image::removed(&removed)
+    };
+    Ok(Json(json!({ "ImagesDeleted": gone, "SpaceReclaimed": bytes })))
 }
 
 /// `docker run` pulls what is not here, and shows this sentence to its user; scripts look for the first half of it.

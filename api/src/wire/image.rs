@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sluice_image::{Image, Removed};
 
 use crate::{
-    error::Answer,
+    error::{Answer, ApiError},
     filter::{Filters, label_agrees, pattern_agrees},
     time,
     version::Version,
@@ -119,6 +119,28 @@ pub(crate) fn choose(images: Vec<Image>, filters: &Filters) -> Answer<Vec<Image>
         .zip(chosen)
         .filter_map(|(image, chosen)| chosen.then_some(image))
         .collect())
+}
+
+/// Which images a prune takes, of those that no container uses: those without a name, unless told otherwise.
+pub(crate) fn prunable(filters: Filters) -> Answer<impl Fn(&Image) -> bool + Send + 'static> {
+    filters.only(&["dangling", "label", "label!", "until"])?;
+    let dangling = filters.flag("dangling")?.unwrap_or(true);
+    let until = filters.one("until").map(until).transpose()?;
+    Ok(move |image: &Image| {
+        (!dangling || image.tags.is_empty())
+            && filters.all("label", |label| label_agrees(label, &labels(image)))
+            && filters.all("label!", |label| !label_agrees(label, &labels(image)))
+            && until.is_none_or(|until| created(image) < Some(until))
+    })
+}
+
+/// A moment, or how long ago: `10m`, `1h30m`.
+fn until(text: &str) -> Answer<jiff::Timestamp> {
+    let invalid = || ApiError::invalid(format!("invalid value {text:?} for until"));
+    if let Ok(span) = text.parse::<jiff::SignedDuration>() {
+        return jiff::Timestamp::now().checked_sub(span).map_err(|_| invalid());
+    }
+    time::parse(text).ok().flatten().ok_or_else(invalid)
 }
 
 /// `nginx`, `nginx:*`, `*/web`: a pattern of the repository, or of repository and tag.

@@ -3,10 +3,12 @@
 pub mod archive;
 pub mod attach;
 pub mod cleanup;
+pub mod copy;
 pub mod create;
 pub mod datapath;
 pub mod events;
 pub mod exec;
+pub mod files;
 pub mod image;
 pub mod inspect;
 pub mod life;
@@ -21,6 +23,7 @@ pub mod start;
 pub mod stats;
 pub mod system;
 pub mod update;
+pub mod volume;
 
 use crate::failure::Failure;
 

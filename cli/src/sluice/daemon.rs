@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode,
     body::Incoming,
     client::conn::http1,
     header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE},
@@ -130,6 +130,16 @@ impl Daemon {
     /// An order whose answer begins at once and ends later.
     pub async fn post_stream(&self, path: &str, kind: &str, body: Body) -> Result<Response<Incoming>, Failure> {
         self.request(Method::POST, path, Some(kind), body).await
+    }
+
+    /// Brings something whose length nobody knows yet.
+    pub async fn put_stream(&self, path: &str, kind: &str, body: Body) -> Result<Response<Incoming>, Failure> {
+        self.request(Method::PUT, path, Some(kind), body).await
+    }
+
+    /// What the headers of an answer say.
+    pub async fn head(&self, path: &str) -> Result<HeaderMap, Failure> {
+        Ok(self.request(Method::HEAD, path, None, empty()).await?.headers().clone())
     }
 
     /// Takes something away; what comes back.

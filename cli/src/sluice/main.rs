@@ -18,8 +18,8 @@ mod terminal;
 
 use clap::{Parser, Subcommand};
 use command::{
-    archive, attach, cleanup, create, datapath, events, exec, image, inspect, life, logs, network, port, prune, ps,
-    run, start, stats, system, update,
+    archive, attach, cleanup, copy, create, datapath, events, exec, files, image, inspect, life, logs, network, port,
+    prune, ps, run, start, stats, system, update, volume,
 };
 use daemon::{Address, Daemon};
 use failure::Failure;
@@ -97,9 +97,25 @@ enum Command {
     Import(archive::Import),
     /// Read images from an archive made by `docker save`
     Load(archive::Load),
+    /// Copy files out of a container or into it
+    Cp(copy::Copy),
+    /// Print what a container changed in its files
+    Diff(files::Diff),
+    /// Write the file system of a container as a tar
+    Export(files::Export),
+    /// Make an image of a container
+    Commit(files::Commit),
+    /// Write images as an archive for `load`
+    Save(files::Save),
     /// Networks
     #[command(subcommand)]
     Network(network::Network),
+    /// Volumes
+    #[command(subcommand)]
+    Volume(volume::Volume),
+    /// Disk usage
+    #[command(subcommand)]
+    System(system::System),
     /// Print what happens
     Events(events::Events),
     /// Print the versions of client and daemon
@@ -174,6 +190,13 @@ fn answer(arguments: Sluice) -> Result<(), Failure> {
             Command::Import(import) => import.answer(&daemon).await,
             Command::Load(load) => load.answer(&daemon).await,
             Command::Network(network) => network.answer(&daemon).await,
+            Command::Cp(copy) => copy.answer(&daemon).await,
+            Command::Diff(diff) => diff.answer(&daemon).await,
+            Command::Export(export) => export.answer(&daemon).await,
+            Command::Commit(commit) => commit.answer(&daemon).await,
+            Command::Save(save) => save.answer(&daemon).await,
+            Command::Volume(volume) => volume.answer(&daemon).await,
+            Command::System(system) => system.answer(&daemon).await,
             Command::Events(events) => events.answer(&daemon).await,
             Command::Version(version) => version.answer(&daemon).await,
             Command::Info(info) => info.answer(&daemon).await,

@@ -61,6 +61,7 @@ impl Engine {
                         name: &top,
                         style: Style::Plain,
                         one_file_system: false,
+                        scaffold: &[],
                     };
                     files::pack(view.root.as_fd(), &path, packing, &mut writer).map_err(|why| writer.fail(&why))?;
                     Ok(())
@@ -141,6 +142,7 @@ impl Engine {
                         name: b"",
                         style: Style::Plain,
                         one_file_system: true,
+                        scaffold: &[],
                     };
                     files::pack(view.root.as_fd(), b"/", packing, &mut writer).map_err(|why| writer.fail(&why))?;
                     Ok(())

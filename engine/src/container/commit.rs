@@ -5,7 +5,11 @@ use std::sync::Arc;
 use sluice_image::{Commit, RunConfig};
 use sluice_model::{Container, ContainerConfig, container::Phase};
 
-use crate::{Engine, EngineError, blocking::blocking, container::held::Held};
+use crate::{
+    Engine, EngineError,
+    blocking::blocking,
+    container::{changes::SCAFFOLD, held::Held},
+};
 
 /// A request to make an image of a container.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +65,7 @@ impl Engine {
             Ok(images.commit(Commit {
                 directory: &directory,
                 image: &container.image_id,
+                scaffold: &SCAFFOLD,
                 container: container.id.as_str(),
                 command: &command_of(&container),
                 config: merged(request.config, &container.config),

@@ -44,6 +44,8 @@ pub struct Packing<'a> {
     pub style: Style,
     /// Not what is mounted below.
     pub one_file_system: bool,
+    /// Relative paths that are left out where nothing is in them.
+    pub scaffold: &'a [&'a str],
 }
 
 /// What a tree is read as.
@@ -68,6 +70,7 @@ pub fn pack(root: BorrowedFd<'_>, path: &[u8], packing: Packing<'_>, out: &mut d
         style: packing.style,
         device: packing.one_file_system.then_some(stat.st_dev),
         links: HashMap::new(),
+        scaffold: packing.scaffold,
     };
     if is(&stat, SFlag::S_IFDIR) {
         if !packing.name.is_empty() {
@@ -89,6 +92,8 @@ struct Pack<'a> {
     device: Option<u64>,
     /// Files with several names, by device and number: the first name.
     links: HashMap<(u64, u64), Vec<u8>>,
+    /// What is left out when it is empty.
+    scaffold: &'a [&'a str],
 }
 
 /// A directory on the way down, and what is still to be done in it.
@@ -118,6 +123,10 @@ impl Pack<'_> {
                 Err(Errno::ENOENT) => continue, // gone since the directory was read
                 other => other.map_err(|why| failed("look at", &whole, why))?,
             };
+            let is_scaffold = self.scaffold.iter().any(|place| place.as_bytes() == whole);
+            if is_scaffold && self.is_empty(&thing, &stat, &whole)? {
+                continue;
+            }
             if !is(&stat, SFlag::S_IFDIR) {
                 let parent = level.fd.try_clone();
                 let parent =
@@ -154,6 +163,13 @@ impl Pack<'_> {
             name => [name, b"/"].concat(),
         };
         Ok(Some(Level { fd, prefix, names }))
+    }
+
+    fn is_empty(&self, fd: &OwnedFd, stat: &FileStat, name: &[u8]) -> Result<bool, ImageError> {
+        match is(stat, SFlag::S_IFDIR) {
+            true => Ok(self.descend(fd, name)?.is_none_or(|level| level.names.is_empty())),
+            false => Ok(is(stat, SFlag::S_IFREG) && stat.st_size == 0),
+        }
     }
 
     fn directory(&mut self, fd: &OwnedFd, stat: &FileStat, name: &[u8]) -> Result<(), ImageError> {

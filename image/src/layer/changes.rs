@@ -2,17 +2,17 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{
     dir::Dir,
     errno::Errno,
     fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2},
-    sys::stat::{FileStat, Mode, fstatat},
+    sys::stat::{FileStat, Mode, SFlag, fstatat},
 };
 
-use super::tree::{is_directory, is_whiteout};
+use super::tree::{is_directory, is_whiteout, kind};
 use crate::{error::ImageError, files::is_opaque};
 
 /// How something changed.
@@ -35,8 +35,9 @@ pub struct Change {
     pub kind: ChangeKind,
 }
 
-/// All changes in the writable layer `upper` over the layers `lower`, topmost first. By path, so that a directory comes before what is in it.
-pub(crate) fn changes(upper: &Path, lower: &[std::path::PathBuf]) -> Result<Vec<Change>, ImageError> {
+/// All changes in the writable layer `upper` over the layers `lower`, topmost first. By path, so that a directory comes before what is in it. The
+/// places in `scaffold` were made for mounts: empty ones are nobody's change.
+pub(crate) fn changes(upper: &Path, lower: &[PathBuf], scaffold: &[&str]) -> Result<Vec<Change>, ImageError> {
     let open = |path: &Path| {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(path, flags, Mode::empty());
@@ -45,35 +46,56 @@ pub(crate) fn changes(upper: &Path, lower: &[std::path::PathBuf]) -> Result<Vec<
     let comparison = Comparison {
         upper: open(upper)?,
         lower: lower.iter().map(|layer| open(layer)).collect::<Result<_, _>>()?,
+        scaffold,
     };
     let all: Vec<usize> = (0..comparison.lower.len()).collect();
-    let mut found = Vec::new();
+    let mut found: Vec<Found> = Vec::new();
     let mut left = vec![(Vec::new(), all)];
     while let Some((directory, layers)) = left.pop() {
         comparison.directory(&directory, &layers, &mut found, &mut left)?;
     }
-    found.sort_by(|one: &Change, other| by_parts(&one.path).cmp(by_parts(&other.path)));
-    Ok(found)
+    found.sort_by(|one, other| by_parts(&one.change.path).cmp(by_parts(&other.change.path)));
+    // what counts only for what is in it is decided from the end: what is in a directory follows it
+    let mut changes: Vec<Change> = Vec::new();
+    for Found { change, is_weak } in found.into_iter().rev() {
+        let holds_another = changes.last().is_some_and(|next: &Change| {
+            let rest = next.path.strip_prefix(change.path.as_slice());
+            rest.is_some_and(|rest| rest.starts_with(b"/"))
+        });
+        if !is_weak || holds_another {
+            changes.push(change);
+        }
+    }
+    changes.reverse();
+    Ok(changes)
+}
+
+/// Something in the writable layer.
+struct Found {
+    change: Change,
+    /// It is a change only if something in it is.
+    is_weak: bool,
 }
 
 fn by_parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/')
 }
 
-struct Comparison {
+struct Comparison<'a> {
     upper: OwnedFd,
     lower: Vec<OwnedFd>,
+    scaffold: &'a [&'a str],
 }
 
 /// A directory of the writable layer, and the layers below in which it goes on.
 type Branch = (Vec<u8>, Vec<usize>);
 
-impl Comparison {
+impl Comparison<'_> {
     fn directory(
         &self,
         directory: &[u8],
         layers: &[usize],
-        found: &mut Vec<Change>,
+        found: &mut Vec<Found>,
         left: &mut Vec<Branch>,
     ) -> Result<(), ImageError> {
         let names = names(self.upper.as_fd(), directory).map_err(|why| failed(directory, why))?;
@@ -86,17 +108,18 @@ impl Comparison {
                 continue;
             };
             let (below, going_on) = self.below(layers, &path).map_err(|why| failed(&path, why))?;
-            let kind = match (is_whiteout(&here), below) {
-                (true, Some(_)) => ChangeKind::Deleted,
+            let (kind, is_weak) = match (is_whiteout(&here), below) {
+                (true, Some(_)) => (ChangeKind::Deleted, false),
                 // it came and went
                 (true, None) => continue,
-                (false, None) => ChangeKind::Added,
-                (false, Some(_)) => ChangeKind::Modified,
+                (false, None) => (ChangeKind::Added, self.is_scaffold(&path, &here)),
+                (false, Some(below)) => (ChangeKind::Modified, is_same(&here, &below)),
             };
-            found.push(Change {
+            let change = Change {
                 path: [b"/", path.as_slice()].concat(),
                 kind,
-            });
+            };
+            found.push(Found { change, is_weak });
             if !is_directory(&here) || is_whiteout(&here) {
                 continue;
             }
@@ -109,8 +132,17 @@ impl Comparison {
         Ok(())
     }
 
+    /// A place made for a mount, or a directory that such places needed.
+    fn is_scaffold(&self, path: &[u8], here: &FileStat) -> bool {
+        let of_scaffold = self.scaffold.iter().any(|place| {
+            let rest = place.as_bytes().strip_prefix(path);
+            rest.is_some_and(|rest| rest.is_empty() || (rest.starts_with(b"/") && is_directory(here)))
+        });
+        of_scaffold && (is_directory(here) || (kind(here) == SFlag::S_IFREG && here.st_size == 0))
+    }
+
     /// What was in a directory that was made anew, and is not in it now.
-    fn hidden(&self, directory: &[u8], layers: &[usize], found: &mut Vec<Change>) -> Result<(), ImageError> {
+    fn hidden(&self, directory: &[u8], layers: &[usize], found: &mut Vec<Found>) -> Result<(), ImageError> {
         let here = names(self.upper.as_fd(), directory).map_err(|why| failed(directory, why))?;
         let mut gone = std::collections::BTreeSet::new();
         for layer in layers {
@@ -119,10 +151,11 @@ impl Comparison {
         for name in gone.into_iter().filter(|name| !here.contains(name)) {
             let path = [directory, b"/", &name].concat();
             if self.below(layers, &path).map_err(|why| failed(&path, why))?.0.is_some() {
-                found.push(Change {
+                let change = Change {
                     path: [b"/", path.as_slice()].concat(),
                     kind: ChangeKind::Deleted,
-                });
+                };
+                found.push(Found { change, is_weak: false });
             }
         }
         Ok(())
@@ -149,6 +182,13 @@ impl Comparison {
         }
         Ok((shown, going_on))
     }
+}
+
+/// Nothing that Docker would tell of: a directory is what it was when its owner and mode are, whatever came into it.
+fn is_same(here: &FileStat, below: &FileStat) -> bool {
+    let of_all = |stat: &FileStat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev);
+    let of_files = |stat: &FileStat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+    of_all(here) == of_all(below) && (is_directory(here) || of_files(here) == of_files(below))
 }
 
 /// What is at `path`, not following. A container changes its layer while we look: what is gone is not there.

@@ -114,19 +114,24 @@ impl Tree {
         Err(Errno::EAGAIN)
     }
 
-    /// Whatever is at `place` goes away. Forgets the last parent, which may have been inside.
-    pub fn clear(&mut self, parent: OwnedFd, name: &[u8]) -> Result<(), ImageError> {
+    /// Whatever is at `place` goes away. Forgets the last parent, which may have been inside. With `keep` it stays among the replaced, under the number
+    /// that is told.
+    pub fn clear(&mut self, parent: OwnedFd, name: &[u8], keep: bool) -> Result<u64, ImageError> {
         self.last_parent = None;
         let Some(replaced) = &self.replaced else {
-            return discard::remove_at(parent.as_fd(), name).map_err(|why| ImageError::placing("replace", name, why));
+            discard::remove_at(parent.as_fd(), name).map_err(|why| ImageError::placing("replace", name, why))?;
+            return Ok(0);
         };
         self.replacements += 1;
         let away = self.replacements.to_string();
         renameat2(&parent, name, replaced, away.as_str(), RenameFlags::RENAME_NOREPLACE)
             .map_err(|why| ImageError::placing("replace", name, why))?;
+        if keep {
+            return Ok(self.replacements);
+        }
         // what is not a directory need not wait for the end: its blocks may be wanted
         match nix::unistd::unlinkat(replaced, away.as_str(), nix::unistd::UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::EISDIR | Errno::EPERM) => Ok(()),
+            Ok(()) | Err(Errno::EISDIR | Errno::EPERM) => Ok(self.replacements),
             Err(why) => Err(ImageError::placing("replace", name, why)),
         }
     }

@@ -9,7 +9,10 @@ use std::{
 
 use nix::{fcntl::OFlag, sys::stat::SFlag};
 
-use super::tree::{self, Place, Tree};
+use super::{
+    recipe::{self, Recorded, Recording},
+    tree::{self, Place, Tree},
+};
 use crate::{
     archive::{Archive, Entry, Kind},
     budget::{Budget, Limits},
@@ -31,16 +34,28 @@ pub(crate) struct Unpacked {
     pub size: u64,
     /// Mode, owner and group of the root, when the archive has an entry for it.
     pub root: Option<(u32, u32, u32)>,
+    /// Bytes of the archive.
+    pub archive: u64,
 }
 
-/// Unpacks `archive` (gzip, zstd or plain) into the empty directory `root`; `replaced` is for what entries replace, and may be removed afterwards.
-pub(crate) fn unpack(archive: impl Read, root: &Path, replaced: &Path, limits: Limits) -> Result<Unpacked, ImageError> {
+/// Unpacks `archive` (gzip, zstd or plain) into the directory of a layer, which has nothing in it: the tree goes to `fs`, what entries replace to
+/// `replaced`, and how to make the archive again into a file beside them.
+pub(crate) fn unpack(archive: impl Read, layer: &Path, limits: Limits) -> Result<Unpacked, ImageError> {
+    let (root, replaced) = (layer.join("fs"), layer.join(recipe::REPLACED));
+    for directory in [&root, &replaced] {
+        std::fs::create_dir_all(directory).map_err(|why| ImageError::failed("cannot make", directory, why))?;
+    }
+    let recording = Recording::begin(layer)?;
     let (archive, budget) = Budget::of(archive, limits);
     let stream = compression::decompress(archive)?;
     let stream = DigestReader::new(stream, limits.stream).map_err(|error| ImageError::reading(&error))?;
     let mut unpacking = Unpacking {
-        archive: Archive::new(stream),
-        tree: Tree::open(root, replaced)?,
+        archive: Archive::new(Recorded {
+            inner: stream,
+            recording: Some(recording.clone()),
+        }),
+        recording: Some(recording),
+        tree: Tree::open(&root, &replaced)?,
         budget,
         directories: Vec::new(),
         directory_names: 0,
@@ -53,15 +68,23 @@ pub(crate) fn unpack(archive: impl Read, root: &Path, replaced: &Path, limits: L
         true => tree::attributes(unpacking.tree.root()).ok(),
         false => None,
     };
-    let (diff_id, _) = unpacking
-        .archive
-        .into_inner()
-        .finish()
-        .map_err(|error| ImageError::reading(&error))?;
+    let size = unpacking.size;
+    let recording = unpacking.recording.take();
+    let mut stream = unpacking.archive.into_inner();
+    // what stands behind the last entry belongs to the archive too
+    std::io::copy(&mut stream, &mut std::io::sink()).map_err(|error| ImageError::reading(&error))?;
+    let (diff_id, length) = stream.inner.finish().map_err(|error| ImageError::reading(&error))?;
+    drop(stream.recording);
+    if let Some(recording) = recording {
+        Recording::finish(recording)?;
+    }
+    // gone unless something is in it
+    let _ = std::fs::remove_dir(&replaced);
     Ok(Unpacked {
         diff_id,
-        size: unpacking.size,
+        size,
         root,
+        archive: length,
     })
 }
 
@@ -75,7 +98,11 @@ pub(crate) fn lay_down(
 ) -> Result<(), ImageError> {
     let (archive, budget) = Budget::of(archive, limits);
     let mut unpacking = Unpacking {
-        archive: Archive::new(compression::decompress(archive)?),
+        archive: Archive::new(Recorded {
+            inner: compression::decompress(archive)?,
+            recording: None,
+        }),
+        recording: None,
         tree: Tree::of_container(root)?,
         budget,
         directories: Vec::new(),
@@ -93,7 +120,8 @@ pub(crate) fn lay_down(
 struct Unpacking<R> {
     /// Not a layer but files of a container: where they go, and how.
     files: Option<(Vec<u8>, Laying)>,
-    archive: Archive<R>,
+    archive: Archive<Recorded<R>>,
+    recording: Option<recipe::Shared>,
     tree: Tree,
     budget: Budget,
     directories: Vec<(Vec<u8>, (i64, u32))>,
@@ -138,10 +166,10 @@ impl<R: Read> Unpacking<R> {
             parent: parent.as_fd(),
             name,
         };
-        let hides_lower = self.make_room(&parent, name, entry)?;
+        let hides_lower = self.make_room(&parent, name, &path, entry)?;
         match &entry.kind {
             Kind::Directory => self.place_directory(&place, &path, entry, hides_lower)?,
-            Kind::File => self.place_file(&place, entry)?,
+            Kind::File => self.place_file(&place, &path, entry)?,
             Kind::HardLink(target) => self.place_link(&place, target)?,
             Kind::Symlink(target) => {
                 place.make_symlink(target)?;
@@ -177,7 +205,7 @@ impl<R: Read> Unpacking<R> {
 
     /// Takes away what the entry replaces, as Docker does: everything but a directory by a directory. True when that was a whiteout, so that the
     /// entry has to go on hiding what is below.
-    fn make_room(&mut self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<bool, ImageError> {
+    fn make_room(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry) -> Result<bool, ImageError> {
         let place = Place {
             parent: parent.as_fd(),
             name,
@@ -213,7 +241,10 @@ impl<R: Read> Unpacking<R> {
         }
         let parent = parent.try_clone();
         let parent = parent.map_err(|why| ImageError::Failed(format!("cannot keep a directory open: {why}")))?;
-        self.tree.clear(parent, name)?;
+        let number = self.tree.clear(parent, name, self.recording.is_some())?;
+        if let Some(recording) = &self.recording {
+            recording.borrow_mut().moved(path, number);
+        }
         Ok(self.files.is_none() && tree::is_whiteout(&there))
     }
 
@@ -236,7 +267,7 @@ impl<R: Read> Unpacking<R> {
         Ok(())
     }
 
-    fn place_file(&mut self, place: &Place<'_>, entry: &Entry) -> Result<(), ImageError> {
+    fn place_file(&mut self, place: &Place<'_>, path: &[u8], entry: &Entry) -> Result<(), ImageError> {
         let file = place.make_file()?;
         let failed = |why: std::io::Error| {
             let errno = why
@@ -245,8 +276,14 @@ impl<R: Read> Unpacking<R> {
             place.error("write", errno)
         };
         let budget = &mut self.budget;
+        if let Some(recording) = &self.recording {
+            recording.borrow_mut().content(path, &self.archive.pieces());
+        }
         self.archive
             .copy(|offset, data| budget.spend(holes::write(&file, offset, data).map_err(failed)?))?;
+        if let Some(recording) = &self.recording {
+            recording.borrow_mut().content_ends();
+        }
         file.set_len(entry.size).map_err(failed)?;
         self.size = self.size.saturating_add(entry.size);
         tree::set_metadata(file.as_fd(), entry)

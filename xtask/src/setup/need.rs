@@ -1,5 +1,7 @@
 //! What the machine must have, why, and how to tell whether it is there.
 
+use std::process::Command;
+
 use crate::repository;
 use crate::toolchain::{self, Toolchain};
 
@@ -84,6 +86,7 @@ static ALL: &[Need] = &[
     need(Test, "a web server for containers", Program("nginx"), &["nginx-light"]),
     need(Test, "to ask web servers and the daemon", Program("curl"), &["curl"]),
     need(Test, "the reference for containers", Program("runc"), &["runc"]),
+    need(Test, "the other client", Check(has_docker_py), &["python3-docker"]),
     need(Test, "the docker CLI", Program("docker"), &["docker.io"]),
     need(Bench, "to measure throughput", Program("iperf3"), &["iperf3"]),
     need(Bench, "to measure latency", Program("sockperf"), &["sockperf"]),
@@ -97,6 +100,15 @@ static ALL: &[Need] = &[
 
 fn has_compiler() -> bool {
     Toolchain::find().is_some()
+}
+
+/// Debian's Python has it, or one that comes first in the path.
+fn has_docker_py() -> bool {
+    let has_it = |python: &str| {
+        let asked = Command::new(python).args(["-c", "import docker.errors"]).output();
+        asked.is_ok_and(|answer| answer.status.success())
+    };
+    ["/usr/bin/python3", "python3"].into_iter().any(has_it)
 }
 
 fn has_strip() -> bool {

@@ -33,6 +33,8 @@ pub enum Kind {
     Image,
     /// Networks
     Network,
+    /// Volumes
+    Volume,
 }
 
 impl Inspect {
@@ -86,7 +88,7 @@ pub async fn show(daemon: &Daemon, names: &[String], format: Option<&str>, kind:
 async fn find(daemon: &Daemon, name: &str, kind: Option<Kind>) -> Result<Bytes, Failure> {
     let kinds = match kind {
         Some(kind) => vec![kind],
-        None => vec![Kind::Container, Kind::Image, Kind::Network],
+        None => vec![Kind::Container, Kind::Image, Kind::Network, Kind::Volume],
     };
     for kind in kinds {
         let name = segment(name);
@@ -94,6 +96,7 @@ async fn find(daemon: &Daemon, name: &str, kind: Option<Kind>) -> Result<Bytes, 
             Kind::Container => format!("/containers/{name}/json"),
             Kind::Image => format!("/images/{name}/json"),
             Kind::Network => format!("/networks/{name}"),
+            Kind::Volume => format!("/volumes/{name}"),
         };
         match daemon.get_bytes(&path).await {
             // 400: a name that cannot be one of this kind

@@ -20,6 +20,7 @@ fn packed(root: &std::path::Path, path: &[u8], name: &[u8], style: Style) -> Vec
         name,
         style,
         one_file_system: true,
+        scaffold: &[],
     };
     pack(root.as_fd(), path, packing, &mut out).unwrap();
     out

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::*;
+use crate::remove_tree;
 use crate::testing::{Scratch, Tar, gzip};
 
 /// A place to unpack to, with something outside of it that must never change.
@@ -19,8 +20,8 @@ impl Lab {
         let lab = Self {
             scratch: Scratch::new(name),
         };
-        for directory in ["root", "replaced", "outside"] {
-            fs::create_dir(lab.scratch.path().join(directory)).unwrap();
+        for directory in ["layer/fs", "outside"] {
+            fs::create_dir_all(lab.scratch.path().join(directory)).unwrap();
         }
         fs::write(lab.outside(), "untouched").unwrap();
         lab
@@ -31,11 +32,13 @@ impl Lab {
     }
 
     fn unpack_with(&self, archive: &[u8], limits: Limits) -> Result<Unpacked, ImageError> {
-        unpack(archive, &self.at(""), &self.scratch.path().join("replaced"), limits)
+        let layer = self.scratch.path().join("layer");
+        remove_tree(&layer.join("replaced")).unwrap();
+        unpack(archive, &layer, limits)
     }
 
     fn at(&self, path: &str) -> PathBuf {
-        self.scratch.path().join("root").join(path)
+        self.scratch.path().join("layer/fs").join(path)
     }
 
     fn outside(&self) -> PathBuf {
@@ -45,7 +48,7 @@ impl Lab {
     fn assert_outside_untouched(&self) {
         assert_eq!(fs::read(self.outside()).unwrap(), b"untouched");
         assert_eq!(fs::read_dir(self.outside().parent().unwrap()).unwrap().count(), 1);
-        assert_eq!(fs::read_dir(self.scratch.path()).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(self.scratch.path()).unwrap().count(), 2);
     }
 }
 
