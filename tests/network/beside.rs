@@ -114,6 +114,7 @@ fn a_changed_range_of_ephemeral_ports_is_kept_clear_of() {
     docker.ok(&format!("exec one ping -c 1 -W 2 {LAN}"));
 }
 
+/// Pitfalls B4, B73.
 #[test]
 fn another_bridge_of_the_host_goes_on_forwarding_under_strict_settings() {
     let lab = Lab::new();
@@ -162,6 +163,7 @@ fn another_bridge_of_the_host_goes_on_forwarding_under_strict_settings() {
     works("afterwards");
 }
 
+/// Pitfall B15.
 #[test]
 fn a_process_of_the_host_does_not_stick_to_a_container_that_is_gone() {
     let lab = Lab::new();

@@ -183,6 +183,7 @@ fn compare<const N: usize>(table: &[(&str, [char; N])], clients: &[(&str, Client
     );
 }
 
+/// Pitfall B9.
 #[test]
 fn b9_a_published_port_is_reached_from_where_docker_lets_it_be_and_from_nowhere_else() {
     let lab = with_ipv6(Lab::new());

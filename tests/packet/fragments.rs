@@ -31,6 +31,7 @@ fn later_fragments_take_the_flow_of_the_first() {
     );
 }
 
+/// Pitfall B49.
 #[test]
 fn a_fragment_that_overtakes_its_first_waits_for_it_and_is_heard_again() {
     let mut scene = scene::set();
@@ -49,6 +50,7 @@ fn a_fragment_that_overtakes_its_first_waits_for_it_and_is_heard_again() {
     assert_eq!(listener.frames(0), [], "nobody is heard twice");
 }
 
+/// Pitfall B49.
 #[test]
 fn a_datagram_in_the_reverse_order_arrives_whole() {
     /// Fits into an Ethernet frame with either header.

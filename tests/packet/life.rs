@@ -253,6 +253,7 @@ fn an_endpoint_is_charged_for_what_it_holds_and_half_opens() {
     assert_eq!(tally(&mut scene, WEB.number), (0, 0));
 }
 
+/// Pitfall B22.
 #[test]
 fn an_endpoint_that_holds_its_share_opens_no_more_and_others_do() {
     wherever_it_begins(|scene| {
@@ -303,6 +304,7 @@ fn a_direction_that_is_idle_lives_as_long_as_the_other_is_used() {
     assert_state(&mut scene, State::Established);
 }
 
+/// Pitfall B22.
 #[test]
 fn a_table_full_of_what_is_over_makes_room_when_no_agent_does() {
     wherever_it_begins(|scene| {

@@ -13,6 +13,7 @@ const SOURCE_QUENCH: u8 = 4;
 /// GRE, ESP, AH, DCCP, OSPF.
 const PORTLESS: [u8; 5] = [GRE, 50, 51, 33, 89];
 
+/// Pitfall B50.
 #[test]
 fn sctp_reaches_a_published_port_and_its_crc_stays_right() {
     let mut scene = scene::set();
@@ -84,6 +85,7 @@ fn an_abort_closes_an_sctp_association() {
     assert_eq!(flow.state, State::Closed as u8);
 }
 
+/// Pitfall B48.
 #[test]
 fn an_error_about_sctp_is_translated_with_the_crc_it_quotes() {
     let mut scene = scene::set();

@@ -322,6 +322,7 @@ fn a_late_packet_of_a_forgotten_connection_opens_nothing_the_wrong_way_round() {
     assert_eq!(frame.source(), NIC_ADDRESS);
 }
 
+/// Pitfall B12.
 #[test]
 fn each_port_of_a_range_leads_to_its_counterpart() {
     let mut scene = scene::set();

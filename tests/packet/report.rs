@@ -23,6 +23,7 @@ fn a_packet_at_its_last_hop_is_given_to_the_host_to_report() {
     );
 }
 
+/// Pitfall B25.
 #[test]
 fn a_packet_too_long_for_the_nic_is_given_to_the_host_to_report() {
     let mut scene = scene::set();

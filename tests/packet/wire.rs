@@ -626,7 +626,6 @@ fn a_socket_of_ipv6_reaches_ipv4_by_a_mapped_address_and_by_loopback() {
     rig.assert_clean();
 }
 
-/// Pitfall B19.
 /// What `traceroute` sees of the host: a datagram with one hop left gets no further, and its sender is told.
 #[test]
 fn the_host_is_seen_as_a_router_on_the_way() {
@@ -657,6 +656,7 @@ fn the_host_is_seen_as_a_router_on_the_way() {
     rig.assert_clean();
 }
 
+/// Pitfall B19.
 #[test]
 fn a_published_port_cannot_be_bound_by_a_process_of_the_host() {
     let rig = Rig::make(true);

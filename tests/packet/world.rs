@@ -246,8 +246,6 @@ fn what_leaves_by_a_device_that_is_not_ours_is_the_hosts_to_forward() {
     assert_eq!((flow.action, flow.ifindex), (Action::Host as u8, HOST_LEG));
 }
 
-/// Pitfall B25.
-
 #[test]
 fn a_binding_outlives_a_change_of_the_uplinks_address_as_long_as_the_host_has_it() {
     let mut scene = scene::set();

@@ -61,6 +61,7 @@ fn a_packet_at_its_last_hop_comes_back_as_a_report() {
     );
 }
 
+/// Pitfall B25.
 #[test]
 fn a_packet_too_long_for_the_nic_comes_back_with_the_nics_mtu() {
     let mut scene = scene::set();

@@ -29,7 +29,7 @@ const PACKETS: u64 = 1_000_000;
 /// Steps from a fresh world to the next one.
 const STEPS: usize = 120;
 
-/// Pitfalls B12, B40, B45. And whatever nobody has thought of yet.
+/// Pitfalls B40, B45. And whatever nobody has thought of yet.
 #[test]
 fn the_programs_do_what_the_reference_does_with_a_million_random_packets() {
     let from_environment = |name: &str| std::env::var(name).ok().map(|value| value.parse().expect("a number"));
