@@ -56,7 +56,7 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
             post("/containers/{id}/pause", life::pause, "Freezes it"),
             post("/containers/{id}/unpause", life::unpause, "Thaws it"),
             post("/containers/{id}/rename", life::rename, "Gives it another name"),
-            post("/containers/{id}/update", life::update, "Changes its restart policy (limits: not yet)"),
+            post("/containers/{id}/update", life::update, "Changes its limits and restart policy"),
             post("/containers/{id}/resize", life::resize, "Sets the size of its terminal"),
             post("/containers/{id}/attach", streams::attach, "Connects to its streams; `logs`, `stream`, `stdin`, `stdout`, `stderr`, `detachKeys`"),
             post("/containers/{id}/wait", streams::wait, "Waits for its end; `condition`"),

@@ -18,6 +18,7 @@ mod names;
 pub(crate) mod network;
 mod notice;
 mod sizes;
+mod steps;
 mod undo;
 mod usage;
 pub(crate) mod volume;
@@ -49,6 +50,7 @@ pub use container::{
     logs::{LogOptions, Output},
     prune::{PruneFilter, PrunedContainers},
     stats::{Direction, Often, Traffic, Usage, UsageView},
+    update::UpdateContainer,
     wait::WaitCondition,
 };
 pub use error::{EngineError, Kind};

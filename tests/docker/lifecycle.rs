@@ -220,3 +220,35 @@ fn a_failed_start_is_told_and_leaves_a_container_that_never_ran() {
     assert_eq!(docker.inspect("box", "{{.State.Status}}"), "created");
     docker.ok("rm box");
 }
+
+#[test]
+fn a_container_has_its_own_signal_and_patience_for_its_stop() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    let script = "trap 'exit 3' USR1; trap '' TERM; echo ready; while :; do sleep 0.1; done";
+    let run = |flags: &[&str]| {
+        let mut words = vec!["run", "-d", "--name", "box"];
+        words.extend(flags);
+        words.extend(["busybox", "sh", "-c", script]);
+        docker.words(&words).ok();
+        eventually("it is ready", 10, || docker.run("logs box").stdout.contains("ready"));
+    };
+    run(&["--stop-signal", "USR1"]);
+    docker.ok("stop box");
+    assert_eq!(docker.inspect("box", "{{.State.ExitCode}}"), "3");
+    docker.ok("rm box");
+    run(&["--stop-timeout", "1"]);
+    docker.ok("stop box");
+    assert_eq!(docker.inspect("box", "{{.State.ExitCode}}"), "137");
+    docker.ok("rm box");
+    run(&[]);
+    docker.ok("stop -s USR1 box");
+    assert_eq!(docker.inspect("box", "{{.State.ExitCode}}"), "3");
+    docker.ok("restart -t 0 box");
+    assert_eq!(
+        docker.inspect("box", "{{.State.Status}} {{.RestartCount}}"),
+        "running 0"
+    );
+    docker.ok("rm -f box");
+}

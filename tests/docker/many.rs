@@ -136,3 +136,29 @@ fn two_hosts_on_one_machine_know_nothing_of_each_other() {
         "here"
     );
 }
+
+#[test]
+fn three_hundred_containers_are_listed_and_removed() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let body = r#"{"Image":"busybox","Cmd":["sleep","1000"],"Labels":{"tier":"front"}}"#;
+    for number in 0..300 {
+        let (status, answer) = daemon.request("POST", &format!("/v1.41/containers/create?name=box{number}"), body);
+        assert_eq!(status, 201, "{answer}");
+    }
+    let begin = Instant::now();
+    let (status, list) = daemon.request("GET", "/v1.41/containers/json?all=1", "");
+    println!("ps of three hundred, with curl: {:?}", begin.elapsed());
+    assert_eq!((status, list.matches("\"/box").count()), (200, 300));
+    let docker = daemon.docker();
+    assert_eq!(
+        docker
+            .ok("ps -aq --filter label=tier=front --filter name=box29")
+            .lines()
+            .count(),
+        11
+    );
+    let said = docker.ok("container prune -f");
+    assert_eq!(said.matches("\n").count(), 302, "{said}");
+    assert_eq!(docker.ok("ps -aq"), "");
+}

@@ -115,6 +115,7 @@ impl Engine {
                 self.restart_later(&held, was.state.started_at, Timestamp::now());
             }
             (Phase::Created | Phase::Exited | Phase::Restarting, Found::Nothing) => {
+                self.recall_health(&held);
                 self.start_with_daemon(held.clone()).await;
             }
         }

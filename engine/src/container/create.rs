@@ -15,6 +15,7 @@ use crate::{
     container::{directory, held::Held, limits, merge, sharing, validate},
     names,
     network::{connect, defaults::BRIDGE},
+    steps::{Steps, timed},
     undo::Undo,
 };
 
@@ -63,6 +64,7 @@ impl Engine {
                 "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
             )));
         }
+        let mut steps = Steps::of("create");
         let mut host_config = request.host_config;
         let mut warnings = limits::discard(&mut host_config, self.runtime.features());
         warnings.extend(validate::validate(&request.config, &host_config)?);
@@ -77,6 +79,7 @@ impl Engine {
                 warnings.push(warning);
             }
         }
+        steps.did("image");
 
         let id = Id::from_bytes(rand::random());
         let name = self.take_name(name, &id)?;
@@ -104,9 +107,33 @@ impl Engine {
             let (images, directory) = (self.images.clone(), self.config.container(&id));
             async move { blocking(move || directory::remove(&images, &directory)).await }
         });
-        self.prepare_layer(&container).await?;
-        self.fill_volumes(&container).await?;
-        self.commit(first_record(&container)?).await?;
+        steps.did("mounts");
+        // the record goes to disk while the layer is made: a container without a layer gets one when it is mounted
+        let first = first_record(&container)?;
+        let ((made, layer), (committed, record)) = tokio::join!(
+            timed(async {
+                self.prepare_layer(&container).await?;
+                self.fill_volumes(&container).await
+            }),
+            timed(self.commit(first))
+        );
+        if committed.is_ok() {
+            undo.by("take the record away", {
+                let (engine, writes) = (self.clone(), last_record(&container));
+                async move {
+                    let transaction = Transaction {
+                        writes,
+                        ..Default::default()
+                    };
+                    engine.commit(transaction).await.map(drop)
+                }
+            });
+        }
+        made?;
+        committed?;
+        steps.beside("layer", layer);
+        steps.beside("record", record);
+        steps.tell();
         let held = Arc::new(Held::new(container));
         self.containers.enter(held.clone());
         self.tell(&held, "create", &[]);
@@ -191,6 +218,14 @@ impl Engine {
         attributes.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         self.events.tell("container", action, held.id.as_str(), attributes);
     }
+}
+
+/// Takes back what [`first_record`] wrote.
+fn last_record(container: &Container) -> Vec<Write> {
+    vec![
+        Write::Delete(key::name(&container.name)),
+        Write::Delete(key::container(&container.id)),
+    ]
 }
 
 fn first_record(container: &Container) -> Result<Transaction, EngineError> {

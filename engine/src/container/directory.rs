@@ -1,9 +1,6 @@
 //! A container's directory: its bundle, log, `/etc` files and writable layer.
 
-use std::{
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::IpAddr, path::Path};
 
 use sluice_image::Images;
 use sluice_model::{Container, Endpoint, container::NetworkMode};
@@ -15,9 +12,10 @@ use crate::{
     network::{hosts, place::Place, resolv},
 };
 
-/// The log of a container, in its directory.
-pub(crate) fn log(directory: &Path, container: &Container) -> PathBuf {
-    directory.join(format!("{}-json.log", container.id))
+/// Makes the directory of a file.
+pub(crate) fn make_parent(file: &Path) -> Result<(), EngineError> {
+    let directory = file.parent().unwrap_or(file);
+    std::fs::create_dir_all(directory).map_err(|why| error::io("make", directory, &why))
 }
 
 /// Writes `hostname`, `hosts` and `resolv.conf`, which are mounted over the image's.

@@ -75,6 +75,23 @@ impl Engine {
         });
     }
 
+    /// What an earlier daemon knew of a container that does not run: it is not watched, so it is not well.
+    pub(crate) fn recall_health(&self, held: &Held) {
+        let checked = held.look(|container| {
+            container
+                .config
+                .healthcheck
+                .as_ref()
+                .is_some_and(Healthcheck::is_wanted)
+        });
+        if checked && let Some(known) = read(&self.health_file(&held.id)) {
+            *held.health() = Some(Health {
+                status: Status::Unhealthy,
+                ..known
+            });
+        }
+    }
+
     async fn judge(&self, held: &Arc<Held>, check: &Healthcheck, probe: Probe) {
         let (started, phase) = held.look(|container| (container.state.started_at, container.state.phase));
         // a probe that was frozen with its container, or ended with it, has found nothing

@@ -11,7 +11,7 @@ use sluice_model::{
 use crate::{
     Engine, EngineError,
     blocking::blocking,
-    container::{directory, held::Held},
+    container::{held::Held, log},
 };
 
 /// A container and what belongs to it, for `inspect` and `ps`.
@@ -77,7 +77,6 @@ impl Engine {
                 container.host_config.network_mode,
                 NetworkMode::Host | NetworkMode::Container(_)
             );
-        let has_log = container.host_config.log_driver != "none";
         ContainerView {
             image_name: container.config.image.clone(),
             endpoints: endpoints.iter().map(|endpoint| self.networks.view(endpoint)).collect(),
@@ -86,11 +85,7 @@ impl Engine {
                 .flat_map(|endpoint| endpoint.ports.iter().copied())
                 .collect(),
             sandbox_path: own_namespace.then(|| self.config.sandbox(&held.id)),
-            log_path: if has_log {
-                directory::log(&directory, &container)
-            } else {
-                PathBuf::new()
-            },
+            log_path: log::public_path(&directory, &container).unwrap_or_default(),
             resolv_conf_path: directory.join("resolv.conf"),
             hostname_path: directory.join("hostname"),
             hosts_path: directory.join("hosts"),

@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     Engine, EngineError,
     blocking::blocking,
-    container::{directory, held::Life},
+    container::{held::Life, log},
     error,
     notice::{Notice, Notices},
 };
@@ -60,12 +60,8 @@ impl Engine {
             ));
         }
         let container = held.record();
-        if container.host_config.log_driver == "none" {
-            return Err(EngineError::not_offered(
-                "configured logging driver does not support reading",
-            ));
-        }
-        let path = directory::log(&self.config.container(&held.id), &container);
+        let path = log::path(&self.config.container(&held.id), &container)
+            .ok_or_else(|| EngineError::not_offered("configured logging driver does not support reading"))?;
         let (sender, receiver) = mpsc::channel(64);
         let (life, notices) = (held.life(), self.notices.clone());
         self.in_background(async move {
@@ -94,11 +90,12 @@ async fn read(
 ) -> Result<(), EngineError> {
     // who follows hears of changes from before the first look
     let mut notice = match path.parent().filter(|_| options.follow) {
-        Some(directory) => Some(
-            notices
-                .of(directory)
-                .map_err(|why| error::io("watch", directory, &why))?,
-        ),
+        Some(directory) => match notices.of(directory) {
+            Ok(notice) => Some(notice),
+            // it was never started
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => None,
+            Err(why) => return Err(error::io("watch", directory, &why)),
+        },
         None => None,
     };
     let mut parts = open(path, options).await?.into_iter();

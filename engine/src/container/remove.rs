@@ -10,6 +10,7 @@ use crate::{
     blocking::blocking,
     container::{directory, held::Held},
     network::disconnect,
+    steps::{Steps, timed},
 };
 
 impl Engine {
@@ -45,19 +46,23 @@ impl Engine {
 
     /// Removes everything of a container that does not run; the caller holds its lock. A step that fails leaves it as `dead`, to be removed again.
     pub(crate) async fn remove_whole(self: &Arc<Self>, held: &Arc<Held>) -> Result<(), EngineError> {
+        let mut steps = Steps::of("remove");
         held.change(|container| container.state.phase = Phase::Removing);
         let endpoints = self.networks.of_container(&held.id);
         let name = held.look(|container| container.name.clone());
         let mut writes = disconnect::writes(&held.id, &endpoints);
         writes.push(Write::Delete(key::container(&held.id)));
         writes.push(Write::Delete(key::name(&name)));
-        let (cleared, committed) = tokio::join!(
-            self.clear_whole(held),
-            self.commit_release(Transaction {
+        let ((cleared, files), (committed, record)) = tokio::join!(
+            timed(self.clear_whole(held)),
+            timed(self.commit_release(Transaction {
                 writes,
                 ..Default::default()
-            })
+            }))
         );
+        steps.beside("files", files);
+        steps.beside("record", record);
+        steps.did("both");
         self.release(&endpoints);
         if let Err(error) = cleared.and(committed) {
             held.change(|container| container.state.phase = Phase::Dead);
@@ -74,6 +79,7 @@ impl Engine {
         let volumes = container.host_config.auto_remove || held.removes_volumes.load(Ordering::Relaxed);
         self.leave_volumes(&container, volumes).await;
         held.removed();
+        steps.tell();
         Ok(())
     }
 

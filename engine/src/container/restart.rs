@@ -1,11 +1,6 @@
-//! Stops and starts; and how the policy may be changed.
+//! Stops and starts.
 
-use sluice_model::container::RestartPolicy;
-
-use crate::{
-    Engine, EngineError,
-    container::{signal, validate},
-};
+use crate::{Engine, EngineError, container::signal};
 
 impl Engine {
     /// Stops (if running) and starts.
@@ -30,26 +25,6 @@ impl Engine {
             let _story = held.story.lock().await;
             engine.begin_anew(&held).await?;
             engine.tell(&held, "restart", &[]);
-            Ok(())
-        })
-        .await
-    }
-
-    /// Changes the restart policy.
-    pub async fn update_restart_policy(&self, name: &str, policy: RestartPolicy) -> Result<(), EngineError> {
-        validate::check_restart_policy(&policy)?;
-        let held = self.containers.find(name)?;
-        self.carry_out(|engine| async move {
-            let _story = held.story.lock().await;
-            let restarts = !matches!(policy.name.as_str(), "" | "no");
-            if restarts && held.look(|container| container.host_config.auto_remove) {
-                return Err(EngineError::invalid(
-                    "Restart policy cannot be updated because AutoRemove is enabled for the container",
-                ));
-            }
-            held.change(|container| container.host_config.restart_policy = policy);
-            engine.save(&held).await?;
-            engine.tell(&held, "update", &[]);
             Ok(())
         })
         .await

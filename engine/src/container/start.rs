@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sluice_model::{Container, container::Phase};
-use sluice_runtime::{Create, Log, RuntimeError};
+use sluice_runtime::{Create, RuntimeError};
 use sluice_store::{Transaction, Write, key, record};
 
 use crate::{
@@ -13,13 +13,14 @@ use crate::{
     container::{
         capabilities, directory,
         held::Held,
-        mounts,
+        log, mounts,
         security::Options,
         sharing,
         spec::{self, Identity, Surroundings},
     },
     error,
     network::{disconnect, place::Place},
+    steps::{Steps, timed},
     undo::Undo,
 };
 
@@ -78,6 +79,7 @@ impl Engine {
 
     async fn steps(self: &Arc<Self>, held: &Arc<Held>, undo: &mut Undo) -> Result<(), EngineError> {
         // on machines with cgroup v1 the kernel takes milliseconds to let a process in; they pass while we do other things
+        let mut steps = Steps::of("start");
         self.runtime.warm();
         let container = held.record();
         // one moment, in the record as in memory: a daemon that comes back tells the same
@@ -94,19 +96,28 @@ impl Engine {
         // the agent makes the namespace and the device while the root is mounted and the spec written; both have their way back noted before either
         // can fail, as each may have come far when the other fails
         self.note_way_back(&container, &place, undo);
-        let (settled, prepared) =
-            tokio::join!(self.settle(&container, &place, since), self.prepare(&container, &place));
+        steps.did("place");
+        let ((settled, network), (prepared, root)) = tokio::join!(
+            timed(self.settle(&container, &place, since)),
+            timed(self.prepare(&container, &place))
+        );
         settled?;
         prepared?;
+        steps.beside("network", network);
+        steps.beside("root", root);
+        steps.did("both");
 
-        let create = self.runtime_request(&container);
+        let create = self.runtime_request(&container)?;
         undo.by("delete the process", {
             let (engine, id) = (self.clone(), container.id.clone());
             async move { Ok(engine.runtime.delete(id.as_str()).await?) }
         });
         let pid = self.runtime.create(&create).await.map_err(cannot_start)?;
+        steps.did("process");
         self.join_early_clients(held).await;
+        steps.did("clients");
         self.runtime.start(container.id.as_str()).await.map_err(cannot_start)?;
+        steps.did("go");
 
         held.change(|container| {
             container.state = running(container, pid, since);
@@ -116,6 +127,7 @@ impl Engine {
         self.tell(held, "start", &[]);
         self.watch(held);
         self.look_after(held, true);
+        steps.tell();
         Ok(())
     }
 
@@ -179,6 +191,9 @@ impl Engine {
             let snapshot = images.mount(&container.image_id, &directory)?;
             directory::write_etc(&config, &container, &place)?;
             directory::make_bind_sources(&container)?;
+            if let Some(log) = log::path(&directory, &container) {
+                directory::make_parent(&log)?;
+            }
             mounts::check_propagation(&container.mounts)?;
             let host = &container.host_config;
             let identity = resolve_user(&snapshot.merged, &container.config.user, &host.group_add)?;
@@ -215,19 +230,15 @@ impl Engine {
         .await
     }
 
-    fn runtime_request(&self, container: &Container) -> Create {
+    fn runtime_request(&self, container: &Container) -> Result<Create, EngineError> {
         let directory = self.config.container(&container.id);
-        let wants_log = container.host_config.log_driver != "none";
-        Create {
+        Ok(Create {
             id: container.id.to_string(),
-            log: wants_log.then(|| Log {
-                path: directory::log(&directory, container),
-                ..Log::default()
-            }),
+            log: log::plan(&directory, container)?,
             bundle: directory,
             stdin: container.config.open_stdin,
             stdin_once: container.config.stdin_once,
-        }
+        })
     }
 
     /// Writes down why the start failed, with the exit code that Docker gives; a container that was to be removed at its end is removed now.

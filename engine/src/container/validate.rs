@@ -10,7 +10,7 @@ use sluice_model::{
 
 use crate::{
     EngineError,
-    container::{capabilities, devices, limits, security, sharing, signal},
+    container::{capabilities, devices, limits, log, security, sharing, signal},
 };
 
 /// The least time in a health check, nanoseconds.
@@ -54,12 +54,7 @@ pub(crate) fn validate(config: &ContainerConfig, host: &HostConfig) -> Result<Ve
         extra_host(entry)?;
     }
     ports(host)?;
-    if !matches!(host.log_driver.as_str(), "" | "json-file" | "none") {
-        return Err(EngineError::invalid(format!(
-            "logger: no log driver named '{}' is registered",
-            host.log_driver
-        )));
-    }
+    log::check(host)?;
     Ok(warnings)
 }
 

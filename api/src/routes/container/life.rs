@@ -2,7 +2,8 @@
 
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use sluice_engine::UpdateContainer;
 
 use crate::{
     body::Json,
@@ -10,7 +11,7 @@ use crate::{
     name::Name,
     query::Query,
     routes::State,
-    wire::container::host_config::Restart,
+    wire::container::host_config::{Restart, limits::Limits},
 };
 
 /// `POST /containers/{id}/start`
@@ -68,23 +69,37 @@ pub(crate) async fn rename(state: State, Name(name): Name, query: Query) -> Answ
 pub(crate) struct Update {
     restart_policy: Option<Restart>,
     #[serde(flatten)]
-    rest: Map<String, Value>,
+    limits: Limits,
 }
 
-/// `POST /containers/{id}/update`: the restart policy; limits are not changed by this version.
+/// `POST /containers/{id}/update`
 pub(crate) async fn update(state: State, Name(name): Name, Json(update): Json<Update>) -> Answer<axum::Json<Value>> {
-    let asks =
-        |value: &Value| !matches!(value, Value::Bool(false)) && *value != 0 && *value != "" && *value != json!([]);
-    if let Some((member, _)) = update.rest.iter().find(|(_, value)| asks(value)) {
-        return Err(ApiError::not_offered(format!("updating {member} of a container")));
+    let limits = update.limits.into_model()?;
+    for (asked, what) in [
+        (!limits.ulimits.is_empty(), "Ulimits"),
+        (!limits.devices.is_empty(), "Devices"),
+        (!limits.device_cgroup_rules.is_empty(), "DeviceCgroupRules"),
+        (!limits.blkio_weight_device.is_empty(), "BlkioWeightDevice"),
+        (!limits.blkio_device_read_bps.is_empty(), "BlkioDeviceReadBps"),
+        (!limits.blkio_device_write_bps.is_empty(), "BlkioDeviceWriteBps"),
+        (!limits.blkio_device_read_iops.is_empty(), "BlkioDeviceReadIOps"),
+        (!limits.blkio_device_write_iops.is_empty(), "BlkioDeviceWriteIOps"),
+        (limits.memory_swappiness.is_some(), "MemorySwappiness"),
+        (limits.oom_kill_disable, "OomKillDisable"),
+        (limits.oom_score_adj != 0, "OomScoreAdj"),
+    ] {
+        if asked {
+            return Err(ApiError::not_offered(format!("updating {what} of a container")));
+        }
     }
-    if let Some(policy) = update.restart_policy {
-        let policy = policy.into_model()?;
-        state.update_restart_policy(&name, policy).await?;
-    } else {
-        state.inspect_container(&name, false).await?;
-    }
-    Ok(axum::Json(json!({ "Warnings": [] })))
+    // the CLI sends a policy without a name when nobody asked for one
+    let policy = update.restart_policy.filter(Restart::is_named);
+    let update = UpdateContainer {
+        limits,
+        restart_policy: policy.map(Restart::into_model).transpose()?,
+    };
+    let warnings = state.update_container(&name, update).await?;
+    Ok(axum::Json(json!({ "Warnings": warnings })))
 }
 
 /// `POST /containers/{id}/resize?h=&w=`

@@ -15,7 +15,7 @@ use crate::{
     wire::null_if_empty,
 };
 
-mod limits;
+pub(crate) mod limits;
 mod mount;
 mod unhandled;
 
@@ -145,6 +145,11 @@ impl Wish {
 // === impl Restart ===
 
 impl Restart {
+    /// Does it say anything?
+    pub(crate) fn is_named(&self) -> bool {
+        !self.name.is_empty() || self.maximum_retry_count != 0
+    }
+
     /// Docker's rules and words.
     pub(crate) fn into_model(self) -> Answer<RestartPolicy> {
         let name = self.name.as_str();
@@ -186,7 +191,7 @@ fn network_mode_of(text: &str) -> Answer<NetworkMode> {
 fn log_driver(config: &LogConfig) -> Answer<String> {
     match config.r#type.as_str() {
         "" | "json-file" => Ok("json-file".to_owned()),
-        "none" => Ok("none".to_owned()),
+        "none" | "local" => Ok(config.r#type.clone()),
         other => Err(ApiError::invalid(format!(
             "logger: no log driver named '{other}' is registered"
         ))),
