@@ -100,3 +100,24 @@ fn disk() -> Option<String> {
         .map(|name| format!("/dev/{name}"))
         .find(|path| std::path::Path::new(path).exists())
 }
+
+#[test]
+fn limits_are_changed_while_it_runs() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker.ok("run -d --name box -m 64m --memory-swap 64m --pids-limit 50 busybox sleep 1000");
+    docker
+        .run("update -m 512m box")
+        .fails(1, "Memory limit should be smaller than already set memoryswap limit");
+    docker.ok("update -m 96m --memory-swap 128m --pids-limit 77 -c 256 box");
+    let shown = "{{with .HostConfig}}{{.Memory}}/{{.MemorySwap}}/{{.PidsLimit}}/{{.CpuShares}}{{end}}";
+    assert_eq!(docker.inspect("box", shown), "100663296/134217728/77/256");
+    let inside = |command: &str| docker.words(&["exec", "box", "sh", "-c", command]).ok();
+    let memory = limit("memory/memory.limit_in_bytes", "memory.max");
+    assert_eq!(inside(&memory), "100663296");
+    assert_eq!(inside(&limit("pids/pids.max", "pids.max")), "77");
+    docker.ok("restart -t 0 box");
+    assert_eq!(inside(&memory), "100663296");
+    docker.ok("rm -f box");
+}

@@ -337,3 +337,50 @@ fn logs_are_chosen_by_time_and_place_and_followed_to_the_end() {
         docker.inspect("box", "{{.State.Status}}") == "exited"
     });
 }
+
+#[test]
+fn a_rotated_log_is_read_as_one_whatever_keeps_it() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    let bounds = ["--log-opt", "max-size=20k", "--log-opt", "max-file=3"];
+    for (name, driver, more) in [
+        ("plain", "json-file", &[][..]),
+        ("packed", "json-file", &["--log-opt", "compress=true"][..]),
+        ("local", "local", &[][..]),
+    ] {
+        let mut words = vec!["run", "-d", "--name", name, "--log-driver", driver];
+        words.extend(bounds);
+        words.extend(more);
+        words.extend(["busybox", "seq", "1", "5000"]);
+        docker.words(&words).ok();
+        docker.ok(&format!("wait {name}"));
+        let said = docker.ok(&format!("logs {name}"));
+        let numbers: Vec<u32> = said.lines().map(|line| line.parse().unwrap()).collect();
+        let expected: Vec<u32> = (numbers[0]..=5000).collect();
+        assert_eq!(
+            numbers, expected,
+            "{name}: nothing is missing between the first and the last"
+        );
+        assert!(
+            numbers[0] > 1 && numbers.len() > 300,
+            "{name}: {} lines are kept",
+            numbers.len()
+        );
+        assert_eq!(
+            docker.ok(&format!("logs --tail 400 {name}")).lines().next(),
+            Some("4601"),
+            "{name}"
+        );
+    }
+    assert_eq!(docker.inspect("local", "{{.LogPath}}"), "");
+    docker.ok("run -d --name chased --log-opt max-size=50k --log-opt max-file=100 busybox seq 1 20000");
+    let followed = docker.ok("logs -f chased");
+    let lines: Vec<&str> = followed.lines().collect();
+    assert_eq!(
+        (lines.len(), lines.first(), lines.last()),
+        (20000, Some(&"1"), Some(&"20000"))
+    );
+    docker.ok("run --name tagged --label tier=front --log-opt labels=tier busybox echo hello");
+    assert_eq!(docker.ok("logs --details tagged"), "tier=front hello");
+}

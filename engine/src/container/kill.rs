@@ -30,8 +30,12 @@ impl Engine {
             if ends_it {
                 held.change(|container| container.state.stopped_by_user = true);
             }
-            if container.state.phase == Phase::Restarting && (!ends_it || engine.call_restart_off(&held).await?) {
-                return Ok(());
+            while held.look(|container| container.state.phase) == Phase::Restarting {
+                if !ends_it || engine.call_restart_off(&held).await? {
+                    return Ok(());
+                }
+                // it was just being started, which forgets who stopped it before
+                held.change(|container| container.state.stopped_by_user = true);
             }
             let mut life = held.life();
             let ends = life.borrow().ends;

@@ -39,13 +39,16 @@ impl Engine {
         timeout: Option<i64>,
         signal: Option<i32>,
     ) -> Result<bool, EngineError> {
-        let container = held.change(|container| container.state.stopped_by_user = true);
-        if container.state.phase == Phase::Restarting && self.call_restart_off(held).await? {
-            self.tell(held, "stop", &[]);
-            return Ok(true);
+        let mut container = held.change(|container| container.state.stopped_by_user = true);
+        while container.state.phase == Phase::Restarting {
+            if self.call_restart_off(held).await? {
+                self.tell(held, "stop", &[]);
+                return Ok(true);
+            }
+            // it was just being started, which forgets who stopped it before
+            container = held.change(|container| container.state.stopped_by_user = true);
         }
-        if !held.look(|container| container.state.is_alive()) {
-            self.call_restart_off(held).await?;
+        if !container.state.is_alive() {
             // a restart to come is called off; that it stays so after a restart of the daemon is worth a record
             if !matches!(container.host_config.restart_policy.name.as_str(), "" | "no") {
                 self.save(held).await?;
