@@ -96,7 +96,7 @@ fn the_port_of_a_stream_that_is_over_is_free_though_nobody_has_cleared_it_away()
     assert_eq!(scene.counts(), (2, 0));
 }
 
-/// Pitfall B12: a published port is never given to a connection, be it published by itself or in a range.
+/// Pitfalls B12, B43: a published port is never given to a connection, be it published by itself or in a range.
 #[test]
 fn a_port_of_a_published_range_is_not_given_away() {
     let mut scene = scene::set();
