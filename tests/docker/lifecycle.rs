@@ -243,8 +243,11 @@ fn a_container_has_its_own_signal_and_patience_for_its_stop() {
     assert_eq!(docker.inspect("box", "{{.State.ExitCode}}"), "137");
     docker.ok("rm box");
     run(&[]);
-    docker.ok("stop -s USR1 box");
-    assert_eq!(docker.inspect("box", "{{.State.ExitCode}}"), "3");
+    if daemon.is_ours() {
+        // the reference is older than this option (API 1.42)
+        docker.ok("stop -s USR1 box");
+        assert_eq!(docker.inspect("box", "{{.State.ExitCode}}"), "3");
+    }
     docker.ok("restart -t 0 box");
     assert_eq!(
         docker.inspect("box", "{{.State.Status}} {{.RestartCount}}"),
