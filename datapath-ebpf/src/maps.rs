@@ -114,15 +114,17 @@ pub static ASIDE: btf_maps::PerCpuArray<Aside, 1> = btf_maps::PerCpuArray::new()
 pub const ROOM: u32 = 128;
 
 /// What lies on a CPU's desk, from the last packet or from never: all zero. The parts of the path (`outline`) hand it on from one to the next.
+#[repr(C)]
 pub struct Desk<F: Family> {
+    /// The entry that is being made of a conversation. At the very beginning: its address is handed on, and the compiler would add a distance before
+    /// it has asked whether there is a desk, which the verifier of 6.1 refuses.
+    pub flow: Flow<F>,
     /// What the opener says: the conversation that is judged and opened.
     pub key: FlowKey<F>,
     /// What is answered.
     pub back: FlowKey<F>,
     /// How a conversation is to be carried.
     pub plan: Plan<F>,
-    /// The entry that is being made of it.
-    pub flow: Flow<F>,
     /// The key of the other direction of an entry that is looked at.
     pub reverse: FlowKey<F>,
     /// Not 0: the conversation is to begin in the table that never evicts.
