@@ -14,3 +14,4 @@ mod oracle;
 mod robust;
 mod speed;
 mod streams;
+mod view;

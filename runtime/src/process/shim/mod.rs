@@ -4,9 +4,12 @@
 //! it tells anybody, and answers on a socket in the container's directory. All work that takes memory is done in forks of it.
 
 mod client;
+mod execute;
 mod job;
 mod lines;
+mod lives;
 mod log;
+mod requests;
 mod serve;
 
 use std::{
