@@ -194,7 +194,7 @@ fn a_device_is_there_with_its_permissions_and_only_those() {
     let made = [&words[..], &["mknod /tmp/k c 10 237 && head -c 0 /tmp/k && echo read"]].concat();
     assert_eq!(docker.words(&made).ok(), "read");
     let words = ["run", "--rm", "--device-cgroup-rule", "nonsense", "busybox", "true"];
-    docker.words(&words).fails(125, "invalid device cgroup rule");
+    docker.words(&words).fails(125, "invalid device cgroup");
 }
 
 #[test]
