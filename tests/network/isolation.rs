@@ -86,7 +86,8 @@ fn joining_and_leaving_a_network_touches_no_flow_of_another() {
 
 #[test]
 fn in_a_routed_network_of_ipv4_the_lan_meets_containers_at_their_own_addresses() {
-    let lab = Lab::new();
+    let mut lab = Lab::new();
+    lab.watch.forgive();
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     docker.import_web();
