@@ -68,7 +68,7 @@ impl Datapath {
             .unwrap_or_else(|error| panic!("read {object} (`cargo xtask build` makes it): {error}"));
         let mut loader = EbpfLoader::new();
         let log = if std::env::var_os("VERIFIER_LOG").is_some() {
-            VerifierLogLevel::VERBOSE
+            VerifierLogLevel::DEBUG
         } else {
             VerifierLogLevel::STATS
         };
