@@ -4,79 +4,52 @@
 //! filling up is this walk. Both directions of a connection are judged together by whichever was used last, and go together: half a connection
 //! would be translated one way only.
 
-use std::{collections::HashMap, io, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    time::{Duration, Instant},
+};
 
 use aya::Pod;
 use sluice_datapath_common::{
-    Family, Ipv4, Ipv6,
-    flow::{Flow, FlowKey, State},
+    Family,
+    flow::{FLOW_IS_REPLY, Flow, FlowKey, State},
+    lifetime::is_idle,
+    settings::Tally,
 };
 
-use crate::map::{
-    handle::Table,
-    pins::{Maps, SPECIFICATIONS},
-};
+use crate::map::{handle::Table, pins::Maps};
 
 /// How closely flows are followed to their end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pace {
-    /// How often they are looked through.
+    /// How long until they are looked through again.
     pub interval: Duration,
-    /// How long TCP's closed ones linger: the last ACK may have to be sent again.
-    closed: Duration,
+    /// Room is short: TCP's closed ones linger for less.
+    hurried: bool,
 }
 
-/// A few retransmission times for a closed connection, a walk now and then.
+/// A walk now and then.
 pub const CALM: Pace = Pace {
     interval: Duration::from_secs(5),
-    closed: Duration::from_secs(10),
+    hurried: false,
 };
 
-/// While the table fills up. Twenty thousand connections a second, which two cores can make, would fill it in three seconds: what lingers is then
-/// one second's worth, and a walk costs some 50 ms.
-pub const HURRIED: Pace = Pace {
+/// While the table fills up.
+const HURRIED: Pace = Pace {
     interval: Duration::from_secs(1),
-    closed: Duration::from_millis(500),
+    hurried: true,
 };
 
-/// The pace that so many answered flows want.
-pub fn pace(entries: usize) -> Pace {
-    let capacity = SPECIFICATIONS
-        .iter()
-        .find(|map| map.name == "FLOWS4")
-        .map_or(0, |map| map.capacity);
-    if entries > capacity as usize / 4 { HURRIED } else { CALM }
-}
+/// A walk never costs more than this part of a CPU.
+const SHARE: u32 = 20;
 
-/// Nobody answered. Longer than the first four SYNs of Linux (at 0, 1, 3, 7, 15 s), shorter than anybody waits for a UDP answer.
-const UNANSWERED: Duration = Duration::from_secs(30);
-/// TCP, both have spoken. Idle sessions (ssh, databases) without keep-alive survive a night; Linux' own keep-alive begins after 2 h.
-const TCP_ESTABLISHED: Duration = Duration::from_secs(24 * 60 * 60);
-/// TCP, one side is done. The other may go on sending for long, but then it is not idle; FIN_WAIT_2 of Linux lasts 60 s.
-const TCP_CLOSING: Duration = Duration::from_secs(60);
-/// UDP, both have spoken: as long as conntrack's default for a stream, longer than common keep-alives (QUIC 30 s, WireGuard 25 s, DTLS 60 s).
-const UDP_ANSWERED: Duration = Duration::from_secs(120);
-/// ICMP echo: `ping` asks each second, and asks again under the same identifier.
-const ICMP: Duration = Duration::from_secs(30);
-/// Protocols without ports: as conntrack's generic timeout.
-const OTHER: Duration = Duration::from_secs(600);
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-
-/// How long a flow in this state may be idle.
-pub fn timeout(protocol: u8, state: u8, pace: Pace) -> Duration {
-    const UNANSWERED_STATE: u8 = State::Unanswered as u8;
-    const CLOSING: u8 = State::Closing as u8;
-    const CLOSED: u8 = State::Closed as u8;
-    match (protocol, state) {
-        (Ipv4::ICMP | Ipv6::ICMP, _) => ICMP,
-        (_, UNANSWERED_STATE) => UNANSWERED,
-        (TCP, CLOSED) => pace.closed,
-        (TCP, CLOSING) => TCP_CLOSING,
-        (TCP, _) => TCP_ESTABLISHED,
-        (UDP, _) => UDP_ANSWERED,
-        _ => OTHER,
+/// The pace that a table wants which had so many answered entries of so many when it was last walked through, in so long a time.
+pub fn pace(swept: &Swept, capacity: usize) -> Pace {
+    let pace = if swept.found > capacity / 4 { HURRIED } else { CALM };
+    Pace {
+        interval: pace.interval.max(swept.took * SHARE),
+        ..pace
     }
 }
 
@@ -108,33 +81,68 @@ pub struct Swept {
     pub found: usize,
     /// Entries that went.
     pub ended: usize,
+    /// How long it took.
+    pub took: Duration,
 }
 
-/// Looks through all flows once and says what became of the answered ones, whose table does not evict.
+/// Looks through all flows once and says what became of the answered ones, whose table does not evict. The tallies of endpoints are set right by the
+/// way, and the packet path is told that somebody looks after its tables.
 pub fn sweep(maps: &Maps, now: u64, pace: Pace) -> io::Result<Swept> {
+    let started = Instant::now();
+    let before: HashMap<u32, Tally> = maps
+        .TALLIES
+        .entries(|_, tally| *tally != Tally::default())?
+        .into_iter()
+        .collect();
     let mut round = Round {
         generations: &maps.GENERATIONS,
         known: HashMap::new(),
+        held: HashMap::new(),
         now,
         pace,
     };
-    sweep_table(&maps.OPENING4, &mut round)?;
-    sweep_table(&maps.OPENING6, &mut round)?;
     let (ipv4, ipv6) = (
         sweep_table(&maps.FLOWS4, &mut round)?,
         sweep_table(&maps.FLOWS6, &mut round)?,
     );
+    let held = std::mem::take(&mut round.held);
+    correct(&maps.TALLIES, &before, &held)?;
+    sweep_table(&maps.OPENING4, &mut round)?;
+    sweep_table(&maps.OPENING6, &mut round)?;
+    maps.SWEPT.put(&0, &now)?;
     // The pace is that of the fuller of both: each has room of its own.
     Ok(Swept {
         found: ipv4.found.max(ipv6.found),
         ended: ipv4.ended + ipv6.ended,
+        took: started.elapsed(),
     })
+}
+
+/// Sets right what the packet path has counted without a lock: what is held now is what the walk has met, and what came and went since it began.
+fn correct(tallies: &Table<u32, Tally>, before: &HashMap<u32, Tally>, held: &HashMap<u32, Tally>) -> io::Result<()> {
+    let endpoints: BTreeSet<u32> = before.keys().chain(held.keys()).copied().collect();
+    for endpoint in endpoints {
+        let then = before.get(&endpoint).copied().unwrap_or_default();
+        let met = held.get(&endpoint).copied().unwrap_or_default();
+        if met == then {
+            continue;
+        }
+        let now = tallies.get(&endpoint)?.unwrap_or_default();
+        let right = Tally {
+            flows: now.flows + met.flows - then.flows,
+            half_open: now.half_open + met.half_open - then.half_open,
+        };
+        tallies.put(&endpoint, &right)?;
+    }
+    Ok(())
 }
 
 /// What a walk goes by: the time, and which endpoints live, as the packet path sees it.
 struct Round<'a> {
     generations: &'a Table<u32, u32>,
     known: HashMap<u32, u32>,
+    /// What endpoints hold, as far as the walk has come.
+    held: HashMap<u32, Tally>,
     /// On the clock of `last_seen`, ns.
     now: u64,
     pace: Pace,
@@ -151,14 +159,18 @@ impl Round<'_> {
         Ok(present == generation)
     }
 
-    fn is_idle<F: Family>(&self, key: &FlowKey<F>, flow: &Flow<F>) -> bool {
-        is_idle(key, flow, self.now, self.pace)
+    fn is_idle<F: Family>(&self, flow: &Flow<F>) -> bool {
+        is_idle(flow, self.now, self.pace.hurried)
     }
-}
 
-fn is_idle<F: Family>(key: &FlowKey<F>, flow: &Flow<F>, now: u64, pace: Pace) -> bool {
-    // A packet of this moment may be later than `now`.
-    now.saturating_sub(flow.last_seen) > timeout(key.protocol, flow.state, pace).as_nanos() as u64
+    /// Counts a connection by its opener's entry. Those that were opened since the walk began are in the tally already.
+    fn count<F: Family>(&mut self, flow: &Flow<F>) {
+        if flow.flags & FLOW_IS_REPLY == 0 && flow.opened <= self.now {
+            let tally = self.held.entry(flow.owner()).or_default();
+            tally.flows += 1;
+            tally.half_open += i64::from(flow.state == State::Unanswered as u8);
+        }
+    }
 }
 
 fn sweep_table<F: Family>(table: &Table<FlowKey<F>, Flow<F>>, round: &mut Round<'_>) -> io::Result<Swept>
@@ -203,13 +215,14 @@ where
         doomed.push(*key);
         return Ok(());
     }
-    if !round.is_idle(key, flow) {
+    if !round.is_idle(flow) {
+        round.count(flow);
         return Ok(());
     }
     let other = reverse(key, flow);
     match table.get(&other)?.filter(|reply| reverse(&other, reply) == *key) {
         // The other direction is in use, and this one with it.
-        Some(reply) if !round.is_idle(&other, &reply) => {}
+        Some(reply) if !round.is_idle(&reply) => round.count(flow),
         Some(_) => doomed.extend([*key, other]),
         None => doomed.push(*key),
     }
@@ -218,7 +231,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use sluice_datapath_common::Ipv4Address;
+    use sluice_datapath_common::{Ipv4, Ipv4Address, lifetime::TCP_ESTABLISHED};
 
     use super::*;
     use crate::map::handle::Handle;
@@ -230,7 +243,7 @@ mod tests {
             source_port: 4000u16.to_be(),
             destination_port: 80u16.to_be(),
             scope: 2,
-            protocol: TCP,
+            protocol: 6,
             padding: [0; 3],
         };
         let flow = Flow {
@@ -264,40 +277,17 @@ mod tests {
     }
 
     #[test]
-    fn timeouts_grow_with_what_would_be_lost() {
-        let of = |protocol, state: State| timeout(protocol, state as u8, CALM);
-        assert!(of(TCP, State::Closed) < of(TCP, State::Unanswered));
-        assert!(of(TCP, State::Unanswered) < of(TCP, State::Closing));
-        assert!(of(TCP, State::Closing) < of(TCP, State::Established));
-        assert!(of(UDP, State::Unanswered) < of(UDP, State::Established));
-        assert!(of(UDP, State::Established) < of(TCP, State::Established));
-    }
-
-    #[test]
-    fn closed_connections_linger_less_while_the_table_fills_up_and_only_they() {
-        assert_eq!((pace(1_000), pace(40_000)), (CALM, HURRIED), "of 131,072");
-        let of = |state: State, pace| timeout(TCP, state as u8, pace);
-        assert!(of(State::Closed, HURRIED) < of(State::Closed, CALM));
-        assert_eq!(of(State::Established, HURRIED), of(State::Established, CALM));
-        assert_eq!(of(State::Closing, HURRIED), of(State::Closing, CALM));
-    }
-
-    #[test]
-    fn a_flow_of_this_very_moment_is_not_idle_even_if_the_clocks_disagree() {
-        let (key, flow) = flow(1_000_000_000);
-        assert!(!is_idle(&key, &flow, 999_000_000, CALM));
-        assert!(!is_idle(
-            &key,
-            &flow,
-            1_000_000_000 + TCP_ESTABLISHED.as_nanos() as u64,
-            CALM
-        ));
-        assert!(is_idle(
-            &key,
-            &flow,
-            1_000_000_001 + TCP_ESTABLISHED.as_nanos() as u64,
-            CALM
-        ));
+    fn the_pace_is_hurried_while_the_table_fills_up_and_never_costs_more_than_a_twentieth() {
+        let after = |found, took| {
+            let swept = Swept {
+                found,
+                ended: 0,
+                took: Duration::from_millis(took),
+            };
+            pace(&swept, 131_072)
+        };
+        assert_eq!((after(1_000, 1), after(40_000, 40)), (CALM, HURRIED));
+        assert_eq!(after(1_000_000, 400).interval, Duration::from_secs(8));
     }
 
     type Flows = Table<FlowKey<Ipv4>, Flow<Ipv4>>;
@@ -354,6 +344,7 @@ mod tests {
             source_generation: 0,
             destination_endpoint: flow.source_endpoint,
             destination_generation: flow.source_generation,
+            flags: FLOW_IS_REPLY,
             ..flow
         };
         [(key, flow), (other, reply)]
@@ -363,15 +354,18 @@ mod tests {
     fn a_sweep_ends_whole_connections_and_only_those_that_are_idle_both_ways_or_whose_endpoint_is_gone() {
         let Some((table, generations)) = tables() else { return };
         let long_ago = 1_000_000_000;
-        let now = long_ago + 2 * TCP_ESTABLISHED.as_nanos() as u64;
+        let now = long_ago + 2 * TCP_ESTABLISHED;
         let left = |generations: &Table<u32, u32>| {
             let mut round = Round {
                 generations,
                 known: HashMap::new(),
+                held: HashMap::new(),
                 now,
                 pace: CALM,
             };
             sweep_table(&table, &mut round).unwrap();
+            let held = round.held.values().map(|tally| tally.flows).sum::<i64>();
+            assert_eq!(held * 2, table.count().unwrap() as i64);
             table.count().unwrap()
         };
         // Idle both ways; idle one way; in use; and more than one batch holds.

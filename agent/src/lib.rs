@@ -64,6 +64,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Entries of a table of flows: two per connection.
+    fn entries(self) -> u32 {
+        self.connections.saturating_mul(2)
+    }
+
     /// What the datapath keeps of them.
     fn settings(self) -> Settings {
         /// A port scan or a flood of one endpoint takes no more of the room of the others than this.
@@ -182,9 +187,14 @@ impl Agent {
     /// How the datapath is.
     pub async fn status(&self) -> Result<view::Status, AgentError> {
         let (maps, attacher) = self.open()?;
-        let (epoch, tables) = blocking(move || Ok((maps.EPOCH.get(&0)?.unwrap_or(0), observe::tables(&maps)?)))
-            .await?
-            .tried(|| "reading the datapath's tables".to_owned())?;
+        let shared = self.shared.clone();
+        let (epoch, tables, shares) = blocking(move || {
+            let epoch = maps.EPOCH.get(&0)?.unwrap_or(0);
+            let shares = observe::shares(&maps, &lock(&shared.roster))?;
+            Ok((epoch, observe::tables(&maps)?, shares))
+        })
+        .await?
+        .tried(|| "reading the datapath's tables".to_owned())?;
         let devices: BTreeMap<u32, String> = in_netlink("listing devices", |netlink| {
             Ok(listing::devices(netlink)?
                 .into_iter()
@@ -206,6 +216,7 @@ impl Agent {
                 .chain(progress.troubles.into_values())
                 .collect(),
             tables,
+            shares,
             programs,
         })
     }

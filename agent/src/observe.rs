@@ -211,13 +211,36 @@ pub fn drops(maps: &Maps, roster: &Roster) -> io::Result<Vec<view::Drop>> {
     Ok(drops)
 }
 
+/// Who fills the tables of flows, whoever holds most first.
+pub fn shares(maps: &Maps, roster: &Roster) -> io::Result<Vec<view::Share>> {
+    let tallies = maps.TALLIES.entries(|_, tally| tally.flows > 0)?;
+    let mut shares: Vec<view::Share> = tallies
+        .into_iter()
+        .map(|(endpoint, tally)| view::Share {
+            endpoint: match endpoint {
+                0 => "host".to_owned(),
+                number => roster.name(number),
+            },
+            connections: tally.flows,
+            half_open: tally.half_open.max(0),
+        })
+        .collect();
+    shares.sort_by(|one, other| {
+        other
+            .connections
+            .cmp(&one.connections)
+            .then_with(|| one.endpoint.cmp(&other.endpoint))
+    });
+    Ok(shares)
+}
+
 /// How full each table is.
 pub fn tables(maps: &Maps) -> io::Result<Vec<view::Table>> {
-    let table = |(map, entries): (&'static Specification, u64)| view::Table {
+    let table = |(map, entries, capacity): (&'static Specification, u64, u32)| view::Table {
         name: map.name.to_owned(),
         sentence: map.sentence.to_owned(),
         entries,
-        capacity: u64::from(map.capacity),
+        capacity: u64::from(capacity),
     };
     Ok(maps.fill()?.into_iter().map(table).collect())
 }

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    AgentError, Config, Tried,
+    AgentError, Config, Limits, Tried,
     actual::{Actual, YOUTH},
     apply::{self, Attention, Hands, Report},
     desired::Desired,
@@ -213,7 +213,7 @@ impl Kernel {
             ephemeral_last,
             ..config::Config::default()
         };
-        let (maps, programs) = load::ensure(&names, &facts)?;
+        let (maps, programs) = load::ensure(&names, &facts, config.limits)?;
         // The loader has taken and freed a few megabytes, once.
         // SAFETY: it takes a number and touches free memory only.
         unsafe { libc::malloc_trim(0) };
@@ -488,7 +488,7 @@ pub async fn run(
     tokio::select! {
         () = stopped => {}
         () = follow_forever(&setup, &store, &shared, session) => {}
-        () = expire_forever(&shared) => {}
+        () = expire_forever(&shared, setup.config.limits) => {}
     }
 }
 
@@ -513,7 +513,7 @@ async fn follow_forever(setup: &Setup, store: &SharedStore, shared: &Shared, ses
     }
 }
 
-async fn expire_forever(shared: &Shared) {
+async fn expire_forever(shared: &Shared, limits: Limits) {
     let mut pace = expire::CALM;
     loop {
         tokio::select! {
@@ -525,7 +525,7 @@ async fn expire_forever(shared: &Shared) {
         };
         match blocking(move || expire::sweep(&maps, expire::now(), pace)).await {
             Ok(Ok(swept)) => {
-                pace = expire::pace(swept.found);
+                pace = expire::pace(&swept, limits.entries() as usize);
                 tracing::trace!(swept.found, swept.ended, "looked through the flows");
             }
             Ok(Err(error)) => tracing::warn!(%error, "cannot look through the flows"),

@@ -87,6 +87,17 @@ pub struct Program {
     pub by: String,
 }
 
+/// What an endpoint holds of the tables of flows.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Share {
+    /// The container's name; `host`: connections of no container.
+    pub endpoint: String,
+    /// Connections, of both families.
+    pub connections: i64,
+    /// Those of them that are half open.
+    pub half_open: i64,
+}
+
 /// How the datapath is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -102,6 +113,9 @@ pub struct Status {
     pub troubles: Vec<String>,
     /// Tables.
     pub tables: Vec<Table>,
+    /// Who fills the tables of flows, whoever holds most first.
+    #[serde(default)]
+    pub shares: Vec<Share>,
     /// Programs.
     pub programs: Vec<Program>,
 }

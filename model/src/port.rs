@@ -1,6 +1,6 @@
 //! Ports: what an image exposes, what a user asks to publish, and what is published.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{collections::HashMap, fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,54 @@ pub struct PublishedPort {
 #[derive(Debug, thiserror::Error)]
 #[error("invalid port specification: {0:?}")]
 pub struct InvalidPort(pub String);
+
+impl PublishedPort {
+    /// Each port of a range by itself.
+    pub fn singles(self) -> impl Iterator<Item = Self> {
+        (0..self.count).map(move |offset| Self {
+            container: PortSpec {
+                port: self.container.port.saturating_add(offset),
+                ..self.container
+            },
+            host_port: self.host_port.saturating_add(offset),
+            count: 1,
+            ..self
+        })
+    }
+
+    /// The same ports with each run of consecutive ones as a range, in the order of their first ports.
+    pub fn ranges(ports: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        let mut ranges: Vec<Self> = Vec::new();
+        // By what the next port of a range would be.
+        let mut open = HashMap::new();
+        for port in ports {
+            let next = |port: &Self| {
+                let host = u32::from(port.host_port) + u32::from(port.count);
+                let container = u32::from(port.container.port) + u32::from(port.count);
+                (port.container.protocol, port.host_address, host, container)
+            };
+            let here = (
+                port.container.protocol,
+                port.host_address,
+                u32::from(port.host_port),
+                u32::from(port.container.port),
+            );
+            let place = match open.remove(&here) {
+                Some(place) => {
+                    let range: &mut Self = &mut ranges[place];
+                    range.count += port.count;
+                    place
+                }
+                None => {
+                    ranges.push(port);
+                    ranges.len() - 1
+                }
+            };
+            open.insert(next(&ranges[place]), place);
+        }
+        ranges
+    }
+}
 
 fn one() -> u16 {
     1
@@ -162,6 +210,37 @@ mod tests {
             (80, Protocol::Tcp, "80/tcp")
         );
         assert_eq!("53/UDP".parse::<PortSpec>().unwrap().to_string(), "53/udp");
+    }
+
+    #[test]
+    fn ten_thousand_ports_are_one_range_and_can_be_told_one_by_one() {
+        let port = |host_port: u16, container: u16, address: &str| PublishedPort {
+            container: PortSpec {
+                port: container,
+                protocol: Protocol::Tcp,
+            },
+            host_address: address.parse().unwrap(),
+            host_port,
+            count: 1,
+        };
+        // As they come: each at both addresses, and one that has nothing to do with them.
+        let mut ports = vec![port(80, 8080, "0.0.0.0")];
+        for offset in 0..10_000 {
+            ports.push(port(20_000 + offset, 5000 + offset, "0.0.0.0"));
+            ports.push(port(20_000 + offset, 5000 + offset, "::"));
+        }
+        ports.push(port(30_000, 1, "0.0.0.0"));
+        let ranges = PublishedPort::ranges(ports.clone());
+        let told: Vec<_> = ranges.iter().map(|range| (range.host_port, range.count)).collect();
+        assert_eq!(told, [(80, 1), (20_000, 10_000), (20_000, 10_000), (30_000, 1)]);
+        let mut singles: Vec<_> = ranges.into_iter().flat_map(PublishedPort::singles).collect();
+        let by = |port: &PublishedPort| (port.host_port, port.host_address);
+        singles.sort_by_key(by);
+        ports.sort_by_key(by);
+        assert_eq!(singles, ports);
+        // The last port is the end, and a range is a range already.
+        let end = PublishedPort::ranges([port(65_534, 1, "::"), port(65_535, 2, "::")]);
+        assert_eq!(PublishedPort::ranges(end.clone()), end);
     }
 
     #[test]

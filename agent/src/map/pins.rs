@@ -19,7 +19,7 @@ use sluice_datapath_common::{
 };
 
 use super::handle::{Handle, kind};
-use crate::{AgentError, Tried, kernel::bpf};
+use crate::{AgentError, Limits, Tried, kernel::bpf};
 
 /// What the contract says of a map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,8 +32,8 @@ pub struct Specification {
     pub key_size: usize,
     /// Bytes.
     pub value_size: usize,
-    /// Entries.
-    pub capacity: u32,
+    /// Entries, unless the limits of the host say otherwise (see [`Specification::capacity`]).
+    default_capacity: u32,
     /// What it holds.
     pub sentence: &'static str,
 }
@@ -67,25 +67,25 @@ macro_rules! declare {
             kind: number::$kind,
             key_size: <kind::$kind<$key, $value> as Handle>::KEY_SIZE,
             value_size: <kind::$kind<$key, $value> as Handle>::VALUE_SIZE,
-            capacity: $capacity,
+            default_capacity: $capacity,
             sentence: $sentence,
         },)+];
 
         impl Maps {
             /// Opens the pins of `directory`. One that is not as the contract says is an error.
-            pub fn open(directory: &Path) -> Result<Self, AgentError> {
+            pub fn open(directory: &Path, limits: Limits) -> Result<Self, AgentError> {
                 let mut specifications = SPECIFICATIONS.iter();
-                Ok(Self { $($name: open(directory, specifications.next())?,)+ })
+                Ok(Self { $($name: open(directory, specifications.next(), limits)?,)+ })
             }
 
             /// Each map's name, sentence, entries and capacity.
-            pub fn fill(&self) -> io::Result<Vec<(&'static Specification, u64)>> {
+            pub fn fill(&self) -> io::Result<Vec<(&'static Specification, u64, u32)>> {
                 let mut specifications = SPECIFICATIONS.iter();
                 let mut fill = Vec::new();
                 $(if let Some(specification) = specifications.next() {
                     // An array's slots are all there; those in use are not all zeros.
                     let in_use = if [number::Array, number::PerCpuArray].contains(&specification.kind) { self.$name.count_set()? } else { self.$name.count()? };
-                    fill.push((specification, in_use));
+                    fill.push((specification, in_use, bpf::map_info(self.$name.map())?.max_entries));
                 })+
                 Ok(fill)
             }
@@ -100,13 +100,17 @@ macro_rules! declare {
 
 for_each_map!(declare);
 
-fn open<H: Handle>(directory: &Path, specification: Option<&'static Specification>) -> Result<H, AgentError> {
+fn open<H: Handle>(
+    directory: &Path,
+    specification: Option<&'static Specification>,
+    limits: Limits,
+) -> Result<H, AgentError> {
     let specification =
         specification.ok_or_else(|| AgentError::Failed("the list of maps is shorter than itself".to_owned()))?;
     let path = directory.join(specification.name);
     let map = bpf::open_pin(&path).tried(|| format!("opening the map {}", path.display()))?;
     let info = bpf::map_info(map.as_fd()).tried(|| format!("asking for the map {}", path.display()))?;
-    if let Some(difference) = specification.difference(&info) {
+    if let Some(difference) = specification.difference(&info, limits) {
         return Err(AgentError::Failed(format!(
             "the map {} is not ours: {difference}",
             path.display()
@@ -117,7 +121,7 @@ fn open<H: Handle>(directory: &Path, specification: Option<&'static Specificatio
 
 /// Removes pins that the programs of the contract cannot use (another kind or size), so that new maps take their place. aya takes a pin over by
 /// its name alone. Whatever is attached goes on with the old map until its program is replaced.
-pub fn remove_misfits(directory: &Path) -> Result<Vec<&'static str>, AgentError> {
+pub fn remove_misfits(directory: &Path, limits: Limits) -> Result<Vec<&'static str>, AgentError> {
     let mut removed = Vec::new();
     for specification in SPECIFICATIONS {
         let path = directory.join(specification.name);
@@ -126,7 +130,7 @@ pub fn remove_misfits(directory: &Path) -> Result<Vec<&'static str>, AgentError>
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error).tried(|| format!("opening the map {}", path.display())),
         };
-        if let Some(difference) = specification.difference(&info) {
+        if let Some(difference) = specification.difference(&info, limits) {
             tracing::warn!(map = specification.name, %difference, "a pinned table does not fit and is made anew");
             fs::remove_file(&path).tried(|| format!("removing {}", path.display()))?;
             removed.push(specification.name);
@@ -138,9 +142,18 @@ pub fn remove_misfits(directory: &Path) -> Result<Vec<&'static str>, AgentError>
 // === impl Specification ===
 
 impl Specification {
+    /// How many entries the map has room for on a host with these limits.
+    pub fn capacity(&self, limits: Limits) -> u32 {
+        match self.name {
+            "FLOWS4" | "FLOWS6" => limits.entries(),
+            _ => self.default_capacity,
+        }
+    }
+
     /// How a map of the kernel differs from this one.
-    fn difference(&self, info: &bpf::MapInfo) -> Option<String> {
-        let expected = [self.kind, self.key_size as u32, self.value_size as u32, self.capacity];
+    fn difference(&self, info: &bpf::MapInfo, limits: Limits) -> Option<String> {
+        let capacity = self.capacity(limits);
+        let expected = [self.kind, self.key_size as u32, self.value_size as u32, capacity];
         let found = [info.kind, info.key_size, info.value_size, info.max_entries];
         let what = ["kind", "key size", "value size", "capacity"];
         what.iter()
@@ -160,7 +173,7 @@ mod tests {
             id: 1,
             key_size: specification.key_size as u32,
             value_size: specification.value_size as u32,
-            max_entries: specification.capacity,
+            max_entries: specification.capacity(Limits::default()),
             name: specification.name.to_owned(),
         }
     }
@@ -169,7 +182,7 @@ mod tests {
     fn a_map_of_another_kind_or_size_does_not_fit() {
         for specification in SPECIFICATIONS {
             let info = fitting(specification);
-            assert_eq!(specification.difference(&info), None);
+            assert_eq!(specification.difference(&info, Limits::default()), None);
             for misfit in [
                 bpf::MapInfo {
                     kind: info.kind + 1,
@@ -188,7 +201,10 @@ mod tests {
                     ..info.clone()
                 },
             ] {
-                assert!(specification.difference(&misfit).is_some(), "{misfit:?}");
+                assert!(
+                    specification.difference(&misfit, Limits::default()).is_some(),
+                    "{misfit:?}"
+                );
             }
         }
     }

@@ -21,7 +21,7 @@ use sluice_datapath_common::{
 
 use super::object;
 use crate::{
-    AgentError, Tried,
+    AgentError, Limits, Tried,
     kernel::bpf,
     map::pins::{self, Maps, SPECIFICATIONS},
     names::{Fingerprint, Names},
@@ -38,21 +38,21 @@ struct Loaded {
 }
 
 /// Opens what an earlier life has left when it is what we would make; else makes it. Nothing is attached or detached here.
-pub fn ensure(names: &Names, config: &Config) -> Result<(Maps, Programs), AgentError> {
+pub fn ensure(names: &Names, config: &Config, limits: Limits) -> Result<(Maps, Programs), AgentError> {
     let object = object::embedded()?;
     let (maps_directory, directory) = (names.maps(), names.programs(fingerprint(object, config)));
     fs::create_dir_all(&maps_directory).tried(|| format!("making {}", maps_directory.display()))?;
-    pins::remove_misfits(&maps_directory)?;
+    pins::remove_misfits(&maps_directory, limits)?;
     let all_maps = SPECIFICATIONS.iter().all(|map| maps_directory.join(map.name).exists());
     if all_maps && directory.exists() {
-        let maps = Maps::open(&maps_directory)?;
+        let maps = Maps::open(&maps_directory, limits)?;
         match Programs::open(&directory, &maps) {
             Ok(programs) => return Ok((maps, programs)),
             Err(error) => tracing::warn!(%error, "pinned programs cannot be taken over and are loaded anew"),
         }
     }
-    load(object, config, names, &directory)?;
-    let maps = Maps::open(&maps_directory)?;
+    load(object, config, names, &directory, limits)?;
+    let maps = Maps::open(&maps_directory, limits)?;
     let programs = Programs::open(&directory, &maps)?;
     Ok((maps, programs))
 }
@@ -82,7 +82,7 @@ fn fingerprint(object: &[u8], config: &Config) -> u64 {
     fingerprint.value()
 }
 
-fn load(object: &[u8], config: &Config, names: &Names, directory: &Path) -> Result<(), AgentError> {
+fn load(object: &[u8], config: &Config, names: &Names, directory: &Path, limits: Limits) -> Result<(), AgentError> {
     let maps = names.maps();
     let mut loader = EbpfLoader::new();
     // Nothing is relocated against the running kernel's types; reading them would cost megabytes.
@@ -90,7 +90,7 @@ fn load(object: &[u8], config: &Config, names: &Names, directory: &Path) -> Resu
     for map in SPECIFICATIONS {
         loader
             .map_pin_path(map.name, maps.join(map.name))
-            .map_max_entries(map.name, map.capacity);
+            .map_max_entries(map.name, map.capacity(limits));
     }
     // RLIMIT_MEMLOCK stays as it is: since Linux 5.11, and 6.1 is the oldest we run on, BPF memory is charged to the cgroup.
     let mut loaded = loader

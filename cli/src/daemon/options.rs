@@ -88,6 +88,14 @@ pub(crate) struct Options {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
     pub(crate) ip_forward: Option<bool>,
 
+    /// How many connections of containers there may be at a time, in each address family [default: 65536]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) flows: Option<u32>,
+
+    /// How many of them one container may have [default: three quarters of them]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) flows_per_container: Option<u32>,
+
     /// Does what containers send to the world bear an address of the host? [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
     pub(crate) ip_masq: Option<bool>,
@@ -156,6 +164,8 @@ impl Options {
             icc: self.icc.or(below.icc),
             ip: self.ip.or(below.ip),
             ip_forward: self.ip_forward.or(below.ip_forward),
+            flows: self.flows.or(below.flows),
+            flows_per_container: self.flows_per_container.or(below.flows_per_container),
             ip_masq: self.ip_masq.or(below.ip_masq),
             iptables: self.iptables.or(below.iptables),
             ip6tables: self.ip6tables.or(below.ip6tables),

@@ -93,7 +93,7 @@ impl Settings {
                 bpffs: BPFFS.into(),
                 netns_dir: exec_root.join("netns"),
                 ip_forward: options.ip_forward.unwrap_or(true),
-                limits: sluice_agent::Limits::default(),
+                limits: limits(options.flows, options.flows_per_container)?,
             },
             runtime: sluice_runtime::Config {
                 state_root: exec_root.join("containers"),
@@ -120,6 +120,28 @@ impl Settings {
             instance,
         })
     }
+}
+
+/// How many connections there may be. One container may have three quarters of them when nothing else is said.
+fn limits(flows: Option<u32>, per_container: Option<u32>) -> Result<sluice_agent::Limits, Trouble> {
+    /// Beyond this the tables of both families would take more than 15 GB.
+    const MOST: u32 = 16_000_000;
+    let connections = flows.unwrap_or(sluice_agent::Limits::default().connections);
+    if !(1024..=MOST).contains(&connections) {
+        return Err(Trouble(format!(
+            "invalid --flows {connections}: 1024 to {MOST} are wanted"
+        )));
+    }
+    let connections_per_endpoint = per_container.unwrap_or(connections / 4 * 3);
+    if !(1..=connections).contains(&connections_per_endpoint) {
+        return Err(Trouble(format!(
+            "invalid --flows-per-container {connections_per_endpoint}: 1 to {connections} (--flows) are wanted"
+        )));
+    }
+    Ok(sluice_agent::Limits {
+        connections,
+        connections_per_endpoint,
+    })
 }
 
 fn read_file(named: Option<&Path>) -> Result<Options, Trouble> {

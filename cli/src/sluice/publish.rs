@@ -1,6 +1,9 @@
 //! `-p`: `[ADDRESS:][HOST PORT:]CONTAINER PORT[/PROTOCOL]`, each port maybe a range.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use bollard_stubs::models::PortBinding;
 
@@ -11,6 +14,8 @@ use crate::failure::Failure;
 pub struct Published {
     /// `80/tcp`.
     pub exposed: Vec<String>,
+    /// The same, to be asked whether one is among them: there may be ten thousand.
+    seen: HashSet<String>,
     /// By exposed port.
     pub bindings: HashMap<String, Option<Vec<PortBinding>>>,
 }
@@ -80,7 +85,7 @@ impl Published {
     }
 
     fn expose(&mut self, port: String) {
-        if !self.exposed.contains(&port) {
+        if self.seen.insert(port.clone()) {
             self.exposed.push(port);
         }
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sluice_model::{
-    Container,
+    Container, PublishedPort,
     container::{EndpointView, NetworkMode},
     health::Health,
 };
@@ -82,7 +82,7 @@ impl Engine {
             endpoints: endpoints.iter().map(|endpoint| self.networks.view(endpoint)).collect(),
             ports: endpoints
                 .iter()
-                .flat_map(|endpoint| endpoint.ports.iter().copied())
+                .flat_map(|endpoint| endpoint.ports.iter().copied().flat_map(PublishedPort::singles))
                 .collect(),
             sandbox_path: own_namespace.then(|| self.config.sandbox(&held.id)),
             log_path: log::public_path(&directory, &container).unwrap_or_default(),

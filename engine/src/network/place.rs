@@ -251,7 +251,7 @@ impl Engine {
                 &wishes,
                 ports::Binding::of(network),
                 ephemeral,
-                &ports::try_bind,
+                &ports::trial(wishes.len()),
             )
             .map_err(|error| {
                 let doing = format!(

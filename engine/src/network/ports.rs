@@ -1,9 +1,10 @@
 //! Published ports: which are taken, which are free, and whether another program of the host has one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::AsRawFd,
+    sync::{Mutex, PoisonError},
 };
 
 use nix::{
@@ -30,12 +31,14 @@ pub(crate) struct Ports {
 pub(crate) type Trial = dyn Fn(Protocol, IpAddr, u16) -> Result<(), Errno>;
 
 impl Ports {
-    /// Enters a port that an endpoint has already.
+    /// Enters a port, or a range of them, that an endpoint has already.
     pub fn enter(&mut self, endpoint: &Id, port: &PublishedPort) {
-        self.taken
-            .entry((port.container.protocol, port.host_port))
-            .or_default()
-            .push((port.host_address, endpoint.clone()));
+        for port in port.singles() {
+            self.taken
+                .entry((port.container.protocol, port.host_port))
+                .or_default()
+                .push((port.host_address, endpoint.clone()));
+        }
     }
 
     /// Gives back all ports of an endpoint.
@@ -57,7 +60,7 @@ impl Ports {
             .is_some_and(|bearers| bearers.iter().any(|(other, _)| overlaps(*other)))
     }
 
-    /// Takes all ports of a wish for an endpoint, or none.
+    /// Takes all ports of a wish for an endpoint, or none. Consecutive ones are one range.
     pub fn take(
         &mut self,
         endpoint: &Id,
@@ -79,7 +82,7 @@ impl Ports {
                 }
             }
         }
-        Ok(given)
+        Ok(PublishedPort::ranges(given))
     }
 
     /// One port at all these addresses.
@@ -249,6 +252,56 @@ pub(crate) fn try_bind(protocol: Protocol, address: IpAddr, port: u16) -> Result
     }
 }
 
+/// Tries ports of so many wishes: a few by binding each. Of many only those that some socket of the host has, at whatever address, and the first at
+/// each address: a bind costs some 20 µs, and ten thousand would cost their user a noticeable time. What is missed so is a socket that is bound and
+/// neither listens nor is connected; it cannot be listed.
+pub(crate) fn trial(wishes: usize) -> Box<Trial> {
+    const FEW: usize = 32;
+    let used = if wishes > FEW { used_ports() } else { None };
+    let Some(used) = used else { return Box::new(try_bind) };
+    let tried = Mutex::new(HashSet::new());
+    Box::new(move |protocol, address, port| {
+        let first_there = tried
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert((protocol, address));
+        if first_there || used.contains(&(protocol, port)) {
+            return try_bind(protocol, address, port);
+        }
+        Ok(())
+    })
+}
+
+/// The ports that sockets of this namespace have, of both families; none when they cannot be read.
+fn used_ports() -> Option<HashSet<(Protocol, u16)>> {
+    let mut used = HashSet::new();
+    for (file, protocol) in [
+        ("tcp", Protocol::Tcp),
+        ("tcp6", Protocol::Tcp),
+        ("udp", Protocol::Udp),
+        ("udp6", Protocol::Udp),
+    ] {
+        let text = match std::fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
+            Ok(text) => text,
+            // a host without IPv6
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.ends_with('6') => continue,
+            Err(_) => return None,
+        };
+        used.extend(
+            text.lines()
+                .skip(1)
+                .filter_map(|line| Some((protocol, local_port(line)?))),
+        );
+    }
+    Some(used)
+}
+
+/// `   0: 0100007F:1F90 00000000:0000 0A …`
+fn local_port(line: &str) -> Option<u16> {
+    let (_, port) = line.split_whitespace().nth(1)?.rsplit_once(':')?;
+    u16::from_str_radix(port, 16).ok()
+}
+
 /// The kernel's range of ephemeral ports.
 pub(crate) fn ephemeral_range() -> (u16, u16) {
     let read = || {
@@ -386,6 +439,44 @@ mod tests {
             .collect();
         any.sort_unstable();
         assert_eq!(any, [40_000, 40_001, 40_002, 40_003]);
+    }
+
+    #[test]
+    fn many_consecutive_ports_are_taken_as_one_range_and_given_back_as_one() {
+        let mut ports = Ports::default();
+        let wishes: Vec<_> = (20_000..30_000)
+            .map(|port| wish(&format!("{port}/udp"), None, (port, port)))
+            .collect();
+        let given = ports.take(&id(1), &wishes, ANY, (0, 0), &free).unwrap();
+        assert_eq!(
+            given
+                .iter()
+                .map(|port| (port.host_port, port.count))
+                .collect::<Vec<_>>(),
+            [(20_000, 10_000)]
+        );
+        assert!(take(&mut ports, 2, &[wish("53/udp", None, (25_000, 25_000))]).is_err());
+        // A daemon that starts again enters what it finds.
+        let mut again = Ports::default();
+        again.enter(&id(1), &given[0]);
+        assert!(take(&mut again, 2, &[wish("53/udp", None, (29_999, 29_999))]).is_err());
+        assert!(take(&mut again, 2, &[wish("53/udp", None, (30_000, 30_000))]).is_ok());
+        again.release(&id(1));
+        assert!(take(&mut again, 3, &[wish("53/udp", None, (25_000, 25_000))]).is_ok());
+    }
+
+    #[test]
+    fn a_port_of_another_program_is_noticed_among_many() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let trial = trial(10_000);
+        assert!(used_ports().unwrap().contains(&(Protocol::Udp, port)));
+        let _ = trial(Protocol::Udp, loopback, 1);
+        assert_eq!(trial(Protocol::Udp, loopback, port), Err(Errno::EADDRINUSE));
+        assert_eq!(trial(Protocol::Tcp, loopback, 1), try_bind(Protocol::Tcp, loopback, 1));
+        let nowhere = "192.0.2.77".parse().unwrap();
+        assert_eq!(trial(Protocol::Udp, nowhere, 9), Err(Errno::EADDRNOTAVAIL));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Ports: what a client asks to publish, and what it is shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -102,9 +102,8 @@ pub(crate) fn published_document(exposed: &[PortSpec], published: &[PublishedPor
 
 /// `Ports` in `ps`.
 pub(crate) fn summary_document(exposed: &[PortSpec], published: &[PublishedPort]) -> Value {
-    let only_exposed = exposed
-        .iter()
-        .filter(|port| !published.iter().any(|published| published.container == **port));
+    let bound: HashSet<PortSpec> = published.iter().map(|published| published.container).collect();
+    let only_exposed = exposed.iter().filter(|port| !bound.contains(port));
     let exposed = only_exposed.map(|port| json!({ "PrivatePort": port.port, "Type": port.protocol.as_str() }));
     let published = published.iter().map(|port| {
         json!({

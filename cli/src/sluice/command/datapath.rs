@@ -71,6 +71,9 @@ async fn ask<T: DeserializeOwned>(
     })?))
 }
 
+/// Of those who hold connections, who is shown: whoever holds most.
+const SHOWN: usize = 10;
+
 fn status(status: view::Status) -> String {
     let mut text = format!(
         "Instance: {}\nEndpoints: {}\nRevision: {}\nEpoch: {}\n",
@@ -103,7 +106,12 @@ fn status(status: view::Status) -> String {
             &table.sentence,
         ])
     }));
-    text + "\n" + &table::align(&programs) + "\n" + &table::align(&tables)
+    let mut shares = vec![line(["CONNECTIONS OF", "HOLDS", "HALF OPEN"])];
+    shares.extend(status.shares.iter().take(SHOWN).map(|share| {
+        let (connections, half_open) = (share.connections.to_string(), share.half_open.to_string());
+        line([&share.endpoint, &connections, &half_open])
+    }));
+    text + "\n" + &table::align(&programs) + "\n" + &table::align(&tables) + "\n" + &table::align(&shares)
 }
 
 fn flows(flows: &[Flow]) -> String {
@@ -264,6 +272,11 @@ mod tests {
                 sentence: "flows".into(),
                 entries: 1,
                 capacity: 10,
+            }],
+            shares: vec![view::Share {
+                endpoint: "web".into(),
+                connections: 7,
+                half_open: 2,
             }],
             programs: vec![view::Program {
                 name: "from_nic".into(),
