@@ -435,9 +435,22 @@ fn expect_pattern(stream: &mut TcpStream) -> usize {
     TRANSFER
 }
 
+/// Listens. A process that another test is just starting holds what it inherits for a moment, the listener before this one included.
+fn listen(at: SocketAddr) -> TcpListener {
+    let patience = std::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        match TcpListener::bind(at) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < patience => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            bound => return bound.unwrap_or_else(|error| panic!("listen at {at}: {error}")),
+        }
+    }
+}
+
 /// A transfer each way from `client` to `at`, which is served at `inside` of `server`. Who called, and whom the caller sees.
 fn transfer(client: &Namespace, at: SocketAddr, server: &Namespace, inside: SocketAddr) -> (SocketAddr, SocketAddr) {
-    let listener = server.inside(|| TcpListener::bind(inside).unwrap());
+    let listener = server.inside(|| listen(inside));
     std::thread::scope(|scope| {
         let served = scope.spawn(|| serve(listener));
         let (peer, read) = client.inside(|| call(at));
