@@ -17,7 +17,7 @@ echo '== devices'; for d in null zero full random urandom tty; do stat -c '%n %t
 echo '== links'; for l in fd stdin stdout stderr ptmx; do echo "$l $(readlink /dev/$l)"; done
 echo '== written'; for p in READONLY; do [ -e $p ] && (: > $p/x || echo 1 > $p) 2>/dev/null && echo $p; done
 echo '== read'; for p in MASKED; do [ -f $p ] && head -c 1 $p; [ -d $p ] && ls $p; done 2>/dev/null
-echo '== cgroups'; for f in pids/pids.max pids.max; do cat /sys/fs/cgroup/$f 2>/dev/null; done
+echo '== cgroups'; for f in pids/pids.max .$(sed -n 's/^0:://p' /proc/self/cgroup)/pids.max; do cat /sys/fs/cgroup/$f 2>/dev/null; done
 echo '== process'; pwd; hostname; echo "$A"; umask; echo $$
 "#;
 
