@@ -13,7 +13,6 @@ use sluice_datapath_common::{
     counter::Counter,
     drop::DropKey,
     endpoint::{Attachment, Endpoint, EndpointKey},
-    event::{DropEvent, EventPace},
     flow::{Flow, FlowKey},
     for_each_map,
     fragment::{FragmentKey, FragmentPorts, RING, RINGS},
@@ -52,16 +51,6 @@ macro_rules! declare {
         #[doc = $sentence]
         #[btf_map]
         pub static $name: btf_maps::Array<$value, $capacity> = btf_maps::Array::new();
-    };
-    (@PerCpuArray $name:ident, $key:ty, $value:ty, $capacity:literal, $sentence:literal) => {
-        #[doc = $sentence]
-        #[btf_map]
-        pub static $name: btf_maps::PerCpuArray<$value, $capacity> = btf_maps::PerCpuArray::new();
-    };
-    (@RingBuf $name:ident, $key:ty, $value:ty, $capacity:literal, $sentence:literal) => {
-        #[doc = $sentence]
-        #[btf_map]
-        pub static $name: btf_maps::RingBuf<$value, $capacity> = btf_maps::RingBuf::new();
     };
     (@$kind:ident $name:ident, $key:ty, $value:ty, $capacity:literal, $sentence:literal) => {
         #[doc = $sentence]

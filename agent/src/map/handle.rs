@@ -26,12 +26,6 @@ pub struct PerCpuTable<K, V> {
     entries: PhantomData<(K, V)>,
 }
 
-/// A ring buffer of records.
-pub struct Ring<K, V> {
-    map: OwnedFd,
-    records: PhantomData<(K, V)>,
-}
-
 /// The key of a trie.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -47,15 +41,13 @@ unsafe impl<A: Pod> Pod for Prefix<A> {}
 
 /// The names that the contract calls the kinds by, each with its handle.
 pub mod kind {
-    use super::{PerCpuTable, Prefix, Ring, Table};
+    use super::{PerCpuTable, Prefix, Table};
 
     pub type HashMap<K, V> = Table<K, V>;
     pub type LruHashMap<K, V> = Table<K, V>;
     pub type Array<K, V> = Table<K, V>;
     pub type LpmTrie<A, V> = Table<Prefix<A>, V>;
     pub type LruPerCpuHashMap<K, V> = PerCpuTable<K, V>;
-    pub type PerCpuArray<K, V> = PerCpuTable<K, V>;
-    pub type RingBuf<K, V> = Ring<K, V>;
 }
 
 /// What every handle knows of its map.
@@ -257,33 +249,6 @@ impl<K: Pod, V: Pod> Handle for PerCpuTable<K, V> {
         let mut count = 0;
         self.each(|_, values| count += u64::from(values.iter().any(is_set)))?;
         Ok(count)
-    }
-}
-
-// === impl Ring ===
-
-impl<K, V: Pod> Handle for Ring<K, V> {
-    const KEY_SIZE: usize = 0;
-    const VALUE_SIZE: usize = 0;
-
-    fn from_map(map: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            map,
-            records: PhantomData,
-        })
-    }
-
-    fn map(&self) -> BorrowedFd<'_> {
-        self.map.as_fd()
-    }
-
-    /// What lies in it is not counted.
-    fn count(&self) -> io::Result<u64> {
-        Ok(0)
-    }
-
-    fn count_set(&self) -> io::Result<u64> {
-        Ok(0)
     }
 }
 
