@@ -96,7 +96,7 @@ fn what_is_not_served_yet_is_said_in_a_sentence() {
     for (method, path) in [
         ("GET", "/v1.43/swarm"),
         ("POST", "/v1.43/build"),
-        ("GET", "/v1.43/volumes"),
+        ("GET", "/v1.43/plugins"),
     ] {
         let (status, body) = daemon.request(method, path, "");
         let message = serde_json::from_str::<serde_json::Value>(&body).unwrap_or_default()["message"]

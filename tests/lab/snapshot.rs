@@ -1,8 +1,10 @@
 //! What is on a host: taken before and after, to be compared.
 
 use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use crate::Host;
+use crate::{Host, patience};
 
 /// What can be left behind, by kind.
 #[derive(PartialEq, Eq, Debug, Clone)]
@@ -49,6 +51,18 @@ impl Snapshot {
             ("processes", sorted(processes.collect())),
         ]);
         Self { parts }
+    }
+
+    /// What is still different on the host after some patience: what the daemon removes, devices first of all, goes in the background.
+    pub fn left(&self, host: &Host) -> String {
+        let end = Instant::now() + patience(10);
+        loop {
+            let left = self.difference(&Self::take(host));
+            if left.is_empty() || Instant::now() > end {
+                return left;
+            }
+            sleep(Duration::from_millis(50));
+        }
     }
 
     /// What differs in `other`, a line each: `-` is only here, `+` only there.
