@@ -281,7 +281,8 @@ impl<K, V> Table<K, V> {
             )
         } {
             0 => Ok(()),
-            errno => Err(errno),
+            // Below Linux 6.4 the call goes straight to a function that returns an `int`: the upper half is not part of the answer.
+            errno => Err(i64::from(errno as i32)),
         }
     }
 

@@ -10,6 +10,9 @@ use crate::datapath::Verdict;
 use crate::frame::{ACK, FIN, Packet, RST, SYN, TCP, UDP};
 use crate::scene::{self, CLIENT, NIC_ADDRESS, SERVER, SHOP, Scene, WEB};
 
+/// So long has an agent been dead, ns. A machine may have started later than that: the clock goes round.
+const A_DAY: u64 = 86_400_000_000_000;
+
 fn web(flags: u8) -> Packet {
     Packet::tcp((WEB.address, 4000), (SHOP.address, 80), flags)
 }
@@ -319,7 +322,7 @@ fn a_table_full_of_what_is_over_makes_room_when_no_agent_does() {
         connect(scene, 20_000);
         assert_eq!(scene.counts().0, 64);
         // A day later nobody has.
-        scene.set("SWEPT", 0, now.saturating_sub(86_400_000_000_000));
+        scene.set("SWEPT", 0, now.wrapping_sub(A_DAY));
         connect(scene, 20_001);
         assert!(scene.counts().0 <= 2, "{:?}", scene.counts());
         connect(scene, 20_002).sent();
@@ -331,7 +334,8 @@ fn a_table_full_of_what_is_over_makes_room_when_no_agent_does() {
 fn an_endpoint_whose_share_is_over_gets_it_back_when_no_agent_gives_it() {
     let mut scene = scene::set();
     scene.limit(5, 1000);
-    scene.set("SWEPT", 0, 0u64);
+    let now = scene.now();
+    scene.set("SWEPT", 0, now.wrapping_sub(A_DAY));
     for port in 10_000..10_005 {
         connect(&mut scene, port).sent();
     }
@@ -346,7 +350,8 @@ fn an_endpoint_whose_share_is_over_gets_it_back_when_no_agent_gives_it() {
 fn closed_connections_linger_less_while_room_is_short() {
     let mut scene = scene::set();
     scene.limit(0, 1000);
-    scene.set("SWEPT", 0, 0u64);
+    let now = scene.now();
+    scene.set("SWEPT", 0, now.wrapping_sub(A_DAY));
     for port in 10_000..10_032 {
         connect(&mut scene, port).sent();
         scene

@@ -139,7 +139,7 @@ impl Bench {
         } else {
             self.kinds()
         };
-        let mut site = Site::open(&kinds, self.tools(), &workshop, &binaries)?;
+        let mut site = Site::open(&kinds, self.tools(), &workshop, &binaries, None)?;
         let memory = self.memory(&site, &image)?;
         site.populate(&image)?;
         if let Some(path) = self.profile {
@@ -272,7 +272,7 @@ impl Bench {
         failures: &mut Vec<String>,
     ) -> Option<Scale> {
         let measured = workshop.annex().and_then(|annex| {
-            let mut site = Site::open(&[Kind::Sluice], self.tools(), &annex, binaries)?;
+            let mut site = Site::open(&[Kind::Sluice], self.tools(), &annex, binaries, Some(scale::ROOM))?;
             for engine in &site.engines {
                 engine.import(image.archive())?;
             }

@@ -51,7 +51,7 @@ pub fn after<F: Layer3>(refusal: Number) -> Number {
 #[inline(always)]
 pub fn walk<F: Layer3>() -> u32 {
     let now = flow::now();
-    if now.saturating_sub(maps::swept()) < AGENT_IS_DEAD {
+    if (now.wrapping_sub(maps::swept()) as i64) < AGENT_IS_DEAD as i64 {
         return 0;
     }
     let Some(next) = NEXT_WALK.get_ptr_mut(0) else { return 0 };

@@ -68,15 +68,21 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the daemon in `host` and waits until it answers. `binaries`: where Sluice's are.
-    pub fn start(kind: Kind, host: Place, workshop: &Workshop, binaries: &Path) -> Outcome<Self> {
+    /// Starts the daemon in `host` and waits until it answers. `binaries`: where Sluice's are; `flows`: how many it has room for, if not
+    /// as many as by default.
+    pub fn start(kind: Kind, host: Place, workshop: &Workshop, binaries: &Path, flows: Option<u32>) -> Outcome<Self> {
         let directory = workshop.path().join(kind.key());
         fs::create_dir_all(&directory).doing(|| format!("make {}", directory.display()))?;
         // Ours, whatever the machine's own daemon is told.
         fs::write(directory.join("docker.json"), "{}").doing(|| format!("write to {}", directory.display()))?;
         let log = File::create(directory.join("log")).doing(|| format!("write to {}", directory.display()))?;
         let errors = log.try_clone().doing(|| String::from("open the log twice"))?;
-        let daemon = command(kind, &host, &directory, &workshop.cgroup(kind.key()), binaries)
+        let mut command = command(kind, &host, &directory, &workshop.cgroup(kind.key()), binaries);
+        if let Some(flows) = flows.filter(|_| kind == Kind::Sluice) {
+            let flows = flows.to_string();
+            command.args(["--flows", &flows, "--flows-per-container", &flows]);
+        }
+        let daemon = command
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)

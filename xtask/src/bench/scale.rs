@@ -17,6 +17,8 @@ use crate::step::{self, Doing, Failure, Outcome, say};
 const TOLERANCE: f64 = 0.05;
 /// The first of the ports that a burden publishes.
 const FIRST_PORT: u32 = 20_000;
+/// How many flows Sluice has room for: those of the largest burden, and those of the tools.
+pub const ROOM: u32 = 600_000;
 /// The container that publishes them.
 const BURDEN: &str = "burden";
 

@@ -57,7 +57,13 @@ fn lan_address(kind: Kind) -> String {
 
 impl Site {
     /// Starts the engines, without any container, and imports nothing yet: so is an idle daemon. What cannot be started is said and left out.
-    pub fn open(kinds: &[Kind], tools: Tools, workshop: &Workshop, binaries: &path::Path) -> Outcome<Self> {
+    pub fn open(
+        kinds: &[Kind],
+        tools: Tools,
+        workshop: &Workshop,
+        binaries: &path::Path,
+        flows: Option<u32>,
+    ) -> Outcome<Self> {
         let (here, there, lan) = (Place::open()?, Place::open()?, Place::open()?);
         here.join(("eth0", "198.18.0.1/24"), &there, ("eth0", &format!("{BARE}/24")))?;
         let mut site = Self {
@@ -78,7 +84,7 @@ impl Site {
                 (kind.key(), &format!("{}/24", lan_address(kind))),
             )?;
             host.shell(&format!("ip route add default via {}", lan_address(kind)))?;
-            match Engine::start(kind, host, workshop, binaries) {
+            match Engine::start(kind, host, workshop, binaries, flows) {
                 Ok(engine) => site.engines.push(engine),
                 Err(failure) => say(format_args!("{kind} is left out: {failure}")),
             }
