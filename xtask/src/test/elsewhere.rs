@@ -20,7 +20,7 @@ const PROGRAMS: [(&str, &[&str]); 3] = [
 ];
 
 /// Random packets: a million are for a real processor.
-const PACKETS: u32 = 20_000;
+const PACKETS: u32 = 5_000;
 
 /// Emulation is ten to twenty times slower.
 const LIMIT: Duration = Duration::from_secs(900);
