@@ -345,3 +345,31 @@ fn every_message_of_icmpv6_has_the_checksum_of_its_addresses() {
         ..PLAIN
     })]);
 }
+
+/// Seed 952800713. The side that was pushed out would not have been idle yet: the reference kept the conversation alive for its sake.
+#[test]
+fn a_lone_half_is_over_when_it_has_been_idle_itself() {
+    replay(&[
+        Says(Speech {
+            device: 13,
+            ends: New(Lone, 20001, WebGateway, 80),
+            ..PLAIN
+        }),
+        PushedOut { of: 0, side: Answerer },
+        Ages { of: 0, seconds: 200 },
+        Says(Speech {
+            device: 13,
+            protocol: 1,
+            icmp_kind: 4,
+            quotes: Some(Quote {
+                of: 0,
+                side: Answerer,
+                reporter: None,
+                bytes: 28,
+                payload: 200,
+                offset: 0,
+            }),
+            ..PLAIN
+        }),
+    ]);
+}

@@ -137,9 +137,9 @@ impl Conversation {
             .filter(move |side| entries[*side as usize])
     }
 
-    /// Have both sides been silent for longer than they may?
+    /// Have both sides been silent for longer than they may? Of a side whose entry was pushed out nothing is known.
     pub fn is_over(&self) -> bool {
-        self.idle.iter().all(|idle| *idle > self.lifetime())
+        self.sides().all(|side| self.idle[side as usize] > self.lifetime())
     }
 
     /// Seconds of silence that end a conversation.
