@@ -12,53 +12,34 @@ use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv6, crc32c::change_of_f
 use crate::{
     packet::{self, Facts, Frame},
     stage::{
-        admit::{self, Number},
-        error, flow, fragment,
+        admit, error, flow, fragment,
         hold::{self, Sender},
         life, masquerade, open, reclaim,
     },
-    verdict,
 };
-
-/// The parts of a family's path.
-pub trait Outline: Family {
-    /// See [`packet::read_packet`].
-    fn read_packet(frame: Frame, scope: u32, facts: &mut Facts<Self>) -> u32;
-    /// See [`packet::read_quoted`].
-    fn read_quoted(frame: Frame, above: u32, scope: u32, facts: &mut Facts<Self>) -> u32;
-    /// See [`error::follow_by_facts`].
-    fn follow_error(frame: Frame, facts: &mut Facts<Self>, quoted: &mut Facts<Self>, of_host: u32) -> verdict::Number;
-    /// See [`fragment::follow_by_facts`].
-    fn follow_fragment(frame: Frame, ring: u32, endpoint: u32, direction: u32) -> u32;
-    /// See [`flow::search_current`].
-    fn search(frame: Frame) -> Number;
-    /// See [`life::track_current`].
-    fn track() -> u32;
-    /// See [`admit::admit`].
-    fn admit(frame: Frame) -> Number;
-    /// See [`admit::admit_from_world`].
-    fn admit_from_world(frame: Frame) -> Number;
-    /// See [`admit::judge_on_desk`].
-    fn judge(frame: Frame) -> Number;
-    /// See [`masquerade::choose_port`].
-    fn choose_port(frame: Frame) -> Number;
-    /// See [`open::make_pair`].
-    fn make_pair(frame: Frame) -> Number;
-    /// See [`flow::copy_out`].
-    fn copy_out(frame: Frame) -> u32;
-    /// See [`reclaim::walk`].
-    fn walk() -> u32;
-}
 
 /// What is answered for a null pointer, which nobody passes.
 const NEVER: u32 = DropReason::Truncated as u32;
 
+/// The parts of a family's path: their names, those of the global functions of IPv4 and of IPv6, what they take, and who does the work.
 macro_rules! outline {
-    ($family:ty { $($name:ident as $global:ident($($argument:ident: $kind:tt $of:ty),*) = $module:ident::$work:ident;)+ }) => {
+    ($($name:ident as $global4:ident, $global6:ident($($argument:ident: $kind:ident),*) = $module:ident::$work:ident;)+) => {
+        /// The parts of a family's path.
+        pub trait Outline: Family {
+            $(
+                #[doc = concat!("See [`", stringify!($module), "::", stringify!($work), "`].")]
+                fn $name($($argument: outline!(@reference $kind Self)),*) -> u32;
+            )+
+        }
+
+        outline!(@family Ipv4 { $($name as $global4($($argument: $kind),*) = $module::$work;)+ });
+        outline!(@family Ipv6 { $($name as $global6($($argument: $kind),*) = $module::$work;)+ });
+    };
+    (@family $family:ident { $($name:ident as $global:ident($($argument:ident: $kind:ident),*) = $module:ident::$work:ident;)+ }) => {
         impl Outline for $family {
             $(
                 #[inline(always)]
-                fn $name($($argument: outline!(@reference $kind $of)),*) -> u32 {
+                fn $name($($argument: outline!(@reference $kind $family)),*) -> u32 {
                     // SAFETY: the pointers come from references.
                     unsafe { $global($(outline!(@pass $kind $argument)),*) }
                 }
@@ -73,58 +54,42 @@ macro_rules! outline {
             /// Pointers are null, or valid and not used by anybody else meanwhile.
             #[unsafe(no_mangle)]
             #[inline(never)]
-            unsafe extern "C" fn $global($($argument: outline!(@pointer $kind $of)),*) -> u32 {
+            unsafe extern "C" fn $global($($argument: outline!(@pointer $kind $family)),*) -> u32 {
                 $(outline!(@take $kind $argument);)*
                 $module::$work::<$family>($($argument),*)
             }
         )+
     };
-    (@reference frame $of:ty) => { Frame };
-    (@reference number $of:ty) => { $of };
-    (@reference unique $of:ty) => { &mut $of };
-    (@pointer frame $of:ty) => { *mut __sk_buff };
-    (@pointer number $of:ty) => { u32 };
-    (@pointer unique $of:ty) => { *mut $of };
+    (@reference frame $family:ident) => { Frame };
+    (@reference number $family:ident) => { u32 };
+    (@reference facts $family:ident) => { &mut Facts<$family> };
+    (@pointer frame $family:ident) => { *mut __sk_buff };
+    (@pointer number $family:ident) => { u32 };
+    (@pointer facts $family:ident) => { *mut Facts<$family> };
     (@pass frame $argument:ident) => { $argument.skb() };
     (@pass number $argument:ident) => { $argument };
-    (@pass unique $argument:ident) => { &raw mut *$argument };
+    (@pass facts $argument:ident) => { &raw mut *$argument };
     (@take frame $argument:ident) => { let $argument = Frame::of_skb($argument); };
     (@take number $argument:ident) => {};
     // SAFETY: see the function's own words.
-    (@take unique $argument:ident) => { let Some($argument) = (unsafe { $argument.as_mut() }) else { return NEVER }; };
+    (@take facts $argument:ident) => { let Some($argument) = (unsafe { $argument.as_mut() }) else { return NEVER }; };
 }
 
-outline!(Ipv4 {
-    read_packet as read_packet4(frame: frame (), scope: number u32, facts: unique Facts<Ipv4>) = packet::read_packet;
-    read_quoted as read_quoted4(frame: frame (), above: number u32, scope: number u32, facts: unique Facts<Ipv4>) = packet::read_quoted;
-    follow_error as follow_error4(frame: frame (), facts: unique Facts<Ipv4>, quoted: unique Facts<Ipv4>, of_host: number u32) = error::follow_by_facts;
-    follow_fragment as follow_fragment4(frame: frame (), ring: number u32, endpoint: number u32, direction: number u32) = fragment::follow_by_facts;
-    search as search4(frame: frame ()) = flow::search_current;
-    track as track4() = life::track_current;
-    admit as admit4(frame: frame ()) = admit::admit;
-    admit_from_world as admit_from_world4(frame: frame ()) = admit::admit_from_world;
-    judge as judge4(frame: frame ()) = admit::judge_on_desk;
-    choose_port as choose_port4(frame: frame ()) = masquerade::choose_port;
-    make_pair as make_pair4(frame: frame ()) = open::make_pair;
-    copy_out as copy_out4(frame: frame ()) = flow::copy_out;
-    walk as walk4() = reclaim::walk;
-});
-
-outline!(Ipv6 {
-    read_packet as read_packet6(frame: frame (), scope: number u32, facts: unique Facts<Ipv6>) = packet::read_packet;
-    read_quoted as read_quoted6(frame: frame (), above: number u32, scope: number u32, facts: unique Facts<Ipv6>) = packet::read_quoted;
-    follow_error as follow_error6(frame: frame (), facts: unique Facts<Ipv6>, quoted: unique Facts<Ipv6>, of_host: number u32) = error::follow_by_facts;
-    follow_fragment as follow_fragment6(frame: frame (), ring: number u32, endpoint: number u32, direction: number u32) = fragment::follow_by_facts;
-    search as search6(frame: frame ()) = flow::search_current;
-    track as track6() = life::track_current;
-    admit as admit6(frame: frame ()) = admit::admit;
-    admit_from_world as admit_from_world6(frame: frame ()) = admit::admit_from_world;
-    judge as judge6(frame: frame ()) = admit::judge_on_desk;
-    choose_port as choose_port6(frame: frame ()) = masquerade::choose_port;
-    make_pair as make_pair6(frame: frame ()) = open::make_pair;
-    copy_out as copy_out6(frame: frame ()) = flow::copy_out;
-    walk as walk6() = reclaim::walk;
-});
+outline! {
+    read_packet as read_packet4, read_packet6(frame: frame, scope: number, facts: facts) = packet::read_packet;
+    read_quoted as read_quoted4, read_quoted6(frame: frame, above: number, scope: number, facts: facts) = packet::read_quoted;
+    follow_error as follow_error4, follow_error6(frame: frame, facts: facts, quoted: facts, of_host: number) = error::follow_by_facts;
+    follow_fragment as follow_fragment4, follow_fragment6(frame: frame, ring: number, endpoint: number, direction: number) = fragment::follow_by_facts;
+    search as search4, search6(frame: frame) = flow::search_current;
+    track as track4, track6() = life::track_current;
+    admit as admit4, admit6(frame: frame) = admit::admit;
+    admit_from_world as admit_from_world4, admit_from_world6(frame: frame) = admit::admit_from_world;
+    judge as judge4, judge6(frame: frame) = admit::judge_on_desk;
+    choose_port as choose_port4, choose_port6(frame: frame) = masquerade::choose_port;
+    make_pair as make_pair4, make_pair6(frame: frame) = open::make_pair;
+    copy_out as copy_out4, copy_out6(frame: frame) = flow::copy_out;
+    walk as walk4, walk6() = reclaim::walk;
+}
 
 // What knows no family.
 

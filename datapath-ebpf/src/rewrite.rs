@@ -20,7 +20,9 @@ use sluice_datapath_common::{
 use crate::{
     family::Layer3,
     outline,
-    packet::{ArpHeader, ETHERNET, EthernetHeader, Fragment, Frame, Ipv4Header, Ipv4Rest, Layer4, Mac, Packet},
+    packet::{
+        ArpHeader, ETHER_ARP, ETHERNET, EthernetHeader, Fragment, Frame, Ipv4Header, Ipv4Rest, Layer4, Mac, Packet,
+    },
 };
 
 /// Where the checksum lies in the headers above IP, bytes.
@@ -100,7 +102,11 @@ fn translate_ports<F: Family>(packet: &Packet<F>, flow: &Flow<F>, checksum: u32,
         return Ok(());
     }
     correct(packet.frame, checksum, flow.port_difference, flags)?;
-    store(packet.frame, packet.above, &[flow.source_port, flow.destination_port])
+    let is_absent = flags & BPF_F_MARK_MANGLED_0 != 0 && packet.frame.read_beyond::<u16>(checksum)? == 0;
+    // What is not there makes up for nothing.
+    let flags = if is_absent { BPF_F_RECOMPUTE_CSUM } else { 0 };
+    let ports = [flow.source_port, flow.destination_port];
+    store_with(packet.frame, packet.above, &ports, flags)
 }
 
 /// SCTP's checksum knows nothing of addresses. One of zero is not there yet: it waits for the NIC, which sums the ports itself. (One in four
@@ -248,7 +254,11 @@ pub fn answer_arp(frame: Frame, question: &ArpHeader, mac: Mac) -> Result<(), Dr
     /// Big endian "is at".
     const IS_AT: u16 = 2u16.to_be();
     let asker = question.sender_mac;
-    store(frame, 0, &[asker, mac.words()])?;
+    let ethernet = EthernetHeader {
+        destination: asker,
+        source: mac.words(),
+        ether_type: ETHER_ARP.to_be(),
+    };
     let answer = ArpHeader {
         operation: IS_AT,
         sender_mac: mac.words(),
@@ -257,8 +267,15 @@ pub fn answer_arp(frame: Frame, question: &ArpHeader, mac: Mac) -> Result<(), Dr
         target: question.sender,
         ..*question
     };
+    store_frame(frame, &ethernet, &answer)
+}
+
+/// Writes a frame anew. What a NIC has summed (CHECKSUM_COMPLETE) begins behind the Ethernet header.
+#[inline(always)]
+fn store_frame<T>(frame: Frame, ethernet: &EthernetHeader, packet: &T) -> Result<(), DropReason> {
     const _: () = assert!(size_of::<EthernetHeader>() == ETHERNET as usize);
-    store(frame, ETHERNET, &answer)
+    store(frame, 0, ethernet)?;
+    store_with(frame, ETHERNET, packet, BPF_F_RECOMPUTE_CSUM)
 }
 
 /// Corrects a checksum above IP by what was changed.

@@ -1,5 +1,7 @@
 //! The programs and their tables, loaded once per test process.
 
+use std::os::fd::AsFd;
+
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuHashMap};
 use aya::programs::tc::SchedClassifierLinkId;
@@ -19,6 +21,7 @@ use sluice_datapath_common::uplink::{LocalAddress, Uplink};
 use sluice_datapath_common::{Family, Ipv4, Ipv4Address, Ipv6, Ipv6Address, programs};
 
 use crate::frame::Frame;
+use crate::test_run::{self, Sum};
 
 /// What a program says of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +57,15 @@ const SIZES: [(&str, u32); 6] = [
     ("PUBLISHED4", 64),
     ("PUBLISHED6", 64),
 ];
+
+/// The context of a packet on the device.
+fn context(ifindex: u32) -> [u8; 192] {
+    /// Where `ifindex` lies in `__sk_buff`.
+    const IFINDEX: usize = 40;
+    let mut context = [0; 192];
+    context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+    context
+}
 
 impl Datapath {
     /// Loads every program with what it knows of the host.
@@ -121,48 +133,45 @@ impl Datapath {
 
     /// Gives the frame to a program as if it were on the device.
     pub fn run(&self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
+        self.try_run(program, ifindex, frame, Sum::Unknown)
+            .unwrap_or_else(|what| panic!("{what}"))
+    }
+
+    /// The same with this known of its checksums; what is wrong with the outcome is told.
+    pub fn try_run(&self, program: &str, ifindex: u32, frame: &Frame, sum: Sum) -> Result<Outcome, String> {
         let mut out = vec![0; frame.0.len() + 64];
-        let (code, length, _) = self.run_often(program, ifindex, frame, &mut out, 1);
-        out.truncate(length);
-        let verdict = match code {
+        let classifier: &SchedClassifier = self.ebpf.program(program).unwrap().try_into().unwrap();
+        let fd = classifier.fd().unwrap().as_fd();
+        let ran = test_run::once(fd, &frame.0, &context(ifindex), &mut out, sum).map_err(|error| match error {
+            libc::EBADMSG => format!("{program} has changed the frame, and not the sum of its bytes"),
+            error => format!("run {program}: {}", std::io::Error::from_raw_os_error(error)),
+        })?;
+        out.truncate(ran.length);
+        let verdict = match ran.code {
             -1 => Verdict::Stack,
             2 => Verdict::Dropped,
             7 => Verdict::Sent,
-            code => panic!("{program} returned {code}"),
+            code => return Err(format!("{program} returned {code}")),
         };
-        Outcome {
-            verdict,
-            frame: Frame(out),
-        }
+        let frame = Frame(out);
+        Ok(Outcome { verdict, frame })
     }
 
     /// Nanoseconds that the program takes, on average, when it sees the frame over and over. It sees what it has made of it from the second time on.
     pub fn time(&self, program: &str, ifindex: u32, frame: &Frame, rounds: u32) -> u32 {
         let mut out = vec![0; frame.0.len() + 64];
-        self.run_often(program, ifindex, frame, &mut out, rounds).2
-    }
-
-    fn run_often(&self, program: &str, ifindex: u32, frame: &Frame, out: &mut [u8], repeat: u32) -> (i32, usize, u32) {
-        /// Where `ifindex` lies in `__sk_buff`.
-        const IFINDEX: usize = 40;
-        let mut context = [0; 192];
-        context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
         let options = TestRunOptions {
             data_in: Some(&frame.0),
-            data_out: Some(out),
-            ctx_in: Some(&context),
-            repeat,
+            data_out: Some(&mut out),
+            ctx_in: Some(&context(ifindex)),
+            repeat: rounds,
             ..Default::default()
         };
         let classifier: &SchedClassifier = self.ebpf.program(program).unwrap().try_into().unwrap();
         let result = classifier
             .test_run(options)
             .unwrap_or_else(|error| panic!("run {program}: {error:?}"));
-        (
-            result.return_value as i32,
-            result.data_size_out as usize,
-            result.duration.as_nanos() as u32,
-        )
+        result.duration.as_nanos() as u32
     }
 
     pub fn insert<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) {

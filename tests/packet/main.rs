@@ -15,6 +15,7 @@ mod frame;
 mod listener;
 mod reference;
 mod scene;
+mod test_run;
 mod twin;
 
 mod arp;
@@ -27,6 +28,7 @@ mod host;
 mod impostors;
 mod judgement;
 mod life;
+mod modules;
 mod neighbours;
 mod nic;
 mod pieces;
@@ -38,7 +40,6 @@ mod random;
 mod report;
 mod routed;
 mod speed;
-
 mod verifier;
 mod wire;
 mod world;

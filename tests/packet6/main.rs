@@ -29,6 +29,8 @@ mod programs;
 mod frame;
 #[path = "../packet/scene.rs"]
 mod scene;
+#[path = "../packet/test_run.rs"]
+mod test_run;
 #[path = "../packet/twin.rs"]
 mod twin;
 #[path = "../packet/listener.rs"]

@@ -195,6 +195,11 @@ pub fn put_network(network: &Network) -> Write {
     Write::Put(key::network(&network.id), record::encode(network).unwrap())
 }
 
+/// Writes an endpoint.
+pub fn put_endpoint(endpoint: &Endpoint) -> Write {
+    Write::Put(key::endpoint(&endpoint.id), record::encode(endpoint).unwrap())
+}
+
 /// Network 2, 172.31.0.0/16.
 pub fn network() -> Network {
     Network {

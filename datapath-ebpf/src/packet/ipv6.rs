@@ -3,8 +3,9 @@
 use sluice_datapath_common::{DropReason, Ipv6, Ipv6Address};
 
 use super::{
-    Above, ETHERNET, Facts, Fragment, Frame, Layer4, Packet, Ports, Read, TCP, UDP, is_tiny, least_header, number,
-    outcome, read_above,
+    ETHERNET, Facts, Fragment, Frame, Layer4, Packet, Read, TCP, UDP,
+    above::{Above, is_tiny, least_header, read_above},
+    number, outcome,
 };
 use crate::key::{End, flow_key};
 
@@ -104,14 +105,7 @@ impl Read for Ipv6 {
             return Err(DropReason::TinyFragment);
         }
         let read = match facts.fragment {
-            Fragment::Later => Above {
-                layer4: Layer4::Continuation,
-                tcp_flags: 0,
-                ports: Ports {
-                    source: 0,
-                    destination: 0,
-                },
-            },
+            Fragment::Later => Above::portless(Layer4::Continuation),
             _ => read_above::<Self>(frame, facts.above, protocol, quoted)?,
         };
         let source = End {

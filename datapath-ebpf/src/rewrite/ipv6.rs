@@ -12,28 +12,36 @@ use sluice_datapath_common::{
     checksum::{add, fold},
 };
 
-use super::{Write, store, store_with};
+use super::{Write, store, store_frame, store_with};
 use crate::{
     maps::{REPORT, REPORT_WORDS},
     packet::{
-        ETHERNET, Frame, Mac, Packet,
+        ETHERNET, EthernetHeader, Frame, Mac, Packet,
         ipv6::{Ipv6Header, Ipv6Rest},
     },
 };
 
-/// A neighbour advertisement with its option, a frame of its own (RFC 4861, 4.4).
+/// A neighbour advertisement with its option (RFC 4861, 4.4).
 #[repr(C, packed(2))]
 struct Advertisement {
-    receiver: [u16; 3],
-    sender: [u16; 3],
-    ether_type: u16,
+    header: NewHeader,
+    message: [u32; 8],
+}
+
+/// The header of a packet that the datapath makes itself.
+#[repr(C, packed(2))]
+struct NewHeader {
     version: u32,
     payload_length: u16,
     next_and_hops: [u8; 2],
     source: [u32; 4],
     destination: [u32; 4],
-    message: [u32; 8],
 }
+
+/// Big endian.
+const ETHER_TYPE: u16 = 0x86dd_u16.to_be();
+/// Big endian; neither class nor label.
+const VERSION: u32 = 0x6000_0000_u32.to_be();
 
 /// Who asked, and what the answer is.
 pub struct Answer {
@@ -52,8 +60,6 @@ pub struct Answer {
 /// Turns the frame, a neighbour solicitation, into its answer. To a probe, which speaks as nobody, all nodes are told.
 #[inline(always)]
 pub fn answer_solicitation(frame: Frame, answer: &Answer) -> Result<(), DropReason> {
-    const ETHER_TYPE: u16 = 0x86dd_u16.to_be();
-    const VERSION: u32 = 0x6000_0000_u32.to_be();
     const ICMP: u8 = 58;
     /// Not forwarded by any router.
     const HOPS: u8 = 255;
@@ -98,18 +104,22 @@ pub fn answer_solicitation(frame: Frame, answer: &Answer) -> Result<(), DropReas
     }
     // The sum stands in the upper half of the first word as it lies in memory.
     message[0] |= u32::from(!fold(sum)) << 16;
-    let advertisement = Advertisement {
-        receiver: receiver.words(),
-        sender: answer.mac.words(),
+    let ethernet = EthernetHeader {
+        destination: receiver.words(),
+        source: answer.mac.words(),
         ether_type: ETHER_TYPE,
-        version: VERSION,
-        payload_length: (LENGTH as u16).to_be(),
-        next_and_hops: [ICMP, HOPS],
-        source: target,
-        destination: destination.0,
+    };
+    let advertisement = Advertisement {
+        header: NewHeader {
+            version: VERSION,
+            payload_length: (LENGTH as u16).to_be(),
+            next_and_hops: [ICMP, HOPS],
+            source: target,
+            destination: destination.0,
+        },
         message,
     };
-    const SIZE: u32 = size_of::<Advertisement>() as u32;
+    const SIZE: u32 = ETHERNET + size_of::<Advertisement>() as u32;
     if frame.len() != SIZE {
         // SAFETY: the frame is the program's context. No packet pointer is alive across the call.
         match unsafe { bpf_skb_change_tail(frame.skb(), SIZE, 0) } {
@@ -117,7 +127,7 @@ pub fn answer_solicitation(frame: Frame, answer: &Answer) -> Result<(), DropReas
             _ => return Err(DropReason::RewriteFailed),
         }
     }
-    store(frame, 0, &advertisement)
+    store_frame(frame, &ethernet, &advertisement)
 }
 
 /// An ICMPv6 error that is to be written.
@@ -175,35 +185,25 @@ pub fn turn_into_report(report: &Report) -> Result<(), DropReason> {
     if unsafe { bpf_skb_change_tail(frame.skb(), HEADERS + size, 0) } != 0 {
         return Err(DropReason::RewriteFailed);
     }
-    let headers = ReportHeaders {
-        receiver: ethernet.source,
-        sender: ethernet.destination,
-        ether_type: 0x86dd_u16.to_be(),
-        version: 0x6000_0000_u32.to_be(),
+    let back = EthernetHeader {
+        destination: ethernet.source,
+        source: ethernet.destination,
+        ether_type: ETHER_TYPE,
+    };
+    let header = NewHeader {
+        version: VERSION,
         payload_length: (size as u16).to_be(),
         next_and_hops: [ICMP, HOPS],
         source: report.reporter.0,
         destination: report.sender.0,
     };
-    store(frame, 0, &headers)?;
+    store_frame(frame, &back, &header)?;
+    let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
     // SAFETY: the frame is the program's context, the slot holds `size` bytes; the kernel checks the frame's bounds.
-    match unsafe { bpf_skb_store_bytes(frame.skb(), HEADERS, message.cast(), size, 0) } {
+    match unsafe { bpf_skb_store_bytes(frame.skb(), HEADERS, message.cast(), size, flags) } {
         0 => Ok(()),
         _ => Err(DropReason::RewriteFailed),
     }
-}
-
-/// The headers before the message of a report.
-#[repr(C, packed(2))]
-struct ReportHeaders {
-    receiver: [u16; 3],
-    sender: [u16; 3],
-    ether_type: u16,
-    version: u32,
-    payload_length: u16,
-    next_and_hops: [u8; 2],
-    source: [u32; 4],
-    destination: [u32; 4],
 }
 
 // === impl Ipv6 ===

@@ -373,3 +373,29 @@ fn a_lone_half_is_over_when_it_has_been_idle_itself() {
         }),
     ]);
 }
+
+/// Pitfall B52.
+/// The ports were exchanged, and what a NIC has summed up (CHECKSUM_COMPLETE) did not hear of it: there is no checksum of UDP to make up for them.
+#[test]
+fn a_datagram_without_a_checksum_gets_another_port_and_the_sum_of_the_frame_stays_right() {
+    for family in [V4, V6] {
+        replay(&[
+            Publishes {
+                at: SecondNic,
+                port: 20001,
+                protocol: 17,
+                endpoint: 5,
+                inside: 20002,
+                count: 1,
+            },
+            Says(Speech {
+                hook: FromNic,
+                device: 31,
+                family,
+                ends: New(Server, 4001, SecondNic, 20001),
+                has_udp_checksum: false,
+                ..PLAIN
+            }),
+        ]);
+    }
+}

@@ -16,6 +16,7 @@ use crate::reference::conversation::Key;
 use crate::reference::world::World;
 use crate::reference::{Datagram, Hook};
 use crate::scene;
+use crate::test_run::Sum;
 
 /// Room for so many entries of answered flows of each family: little enough to be used up now and then.
 pub const CAPACITY: usize = 10;
@@ -72,14 +73,14 @@ impl Stage {
         self.tables.write(&mut self.datapath, world);
     }
 
-    pub fn run(&mut self, hook: Hook, device: u32, frame: &[u8]) -> Outcome {
+    pub fn run(&mut self, hook: Hook, device: u32, frame: &[u8], sum: Sum) -> Result<Outcome, String> {
         let program = match hook {
             Hook::FromContainer => programs::FROM_CONTAINER,
             Hook::FromHost => programs::FROM_HOST,
             Hook::FromNic => programs::FROM_NIC,
             Hook::ToNic => programs::TO_NIC,
         };
-        self.datapath.run(program, device, &Frame(frame.to_vec()))
+        self.datapath.try_run(program, device, &Frame(frame.to_vec()), sum)
     }
 
     /// The entry that packets with this key take.
