@@ -4,6 +4,7 @@ use std::mem::zeroed;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::libc::{self, sock_filter};
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
 
@@ -43,10 +44,14 @@ impl Watch {
     pub fn caught(&self) -> Vec<String> {
         let mut buffer = [0; 96];
         let mut caught = Vec::new();
-        while let Ok(length) = socket::recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            caught.push(format!("{:02x?}", &buffer[..length]));
+        loop {
+            match socket::recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(length) => caught.push(format!("{:02x?}", &buffer[..length])),
+                // The device has gone. What it caught before is told after this.
+                Err(Errno::ENETDOWN) => {}
+                Err(_) => return caught,
+            }
         }
-        caught
     }
 
     fn attach(&self, filter: &[sock_filter]) {

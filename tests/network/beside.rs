@@ -1,8 +1,8 @@
 //! Beside other software, and while the host's network changes: what the kernel tells is followed, what others do is left alone.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 
-use lab::{Docker, HOST, Host, INTERNET, LAN, Lab, eventually, patience, start};
+use lab::{Docker, HOST, Host, INTERNET, LAN, Lab, Watch, eventually, patience, start};
 
 use crate::ipv6::{HOST6, LAN6, with_ipv6};
 use crate::traffic::{fetch, who_comes};
@@ -19,11 +19,13 @@ fn seen_as(lab: &Lab, docker: &Docker, container: &str, to: &str) -> String {
     server.join().unwrap().ip().to_string()
 }
 
-/// A second cable to the LAN.
-fn second_nic(lab: &Lab) {
+/// A second cable to the LAN, and somebody who looks at it.
+#[must_use]
+fn second_nic(lab: &Lab) -> Watch {
     lab.host.connect("eth1", &lab.lan, "eth1");
     lab.host.run("ip address add 10.89.0.1/24 dev eth1");
     lab.lan.run("ip address add 10.89.0.2/24 dev eth1");
+    lab.lan.inside(|| Watch::over("eth1", Ipv4Addr::new(10, 89, 0, 0)))
 }
 
 #[test]
@@ -35,7 +37,7 @@ fn a_nic_that_comes_is_served_and_one_that_goes_is_forgotten() {
     docker.run_web("web", "-p 8080:80");
     docker.ok("run -d --name one busybox sleep 1000");
     for _ in 0..2 {
-        second_nic(&lab);
+        let _watch = second_nic(&lab);
         eventually("the page is there by the new NIC", 10, || {
             fetch(&lab.lan, "http://10.89.0.1:8080/") == Ok("hello".into())
         });
@@ -75,7 +77,7 @@ fn a_host_that_gets_another_address_is_served_and_masqueraded_with_it() {
 #[test]
 fn a_default_route_that_moves_to_another_nic_is_followed() {
     let lab = Lab::new();
-    second_nic(&lab);
+    let _watch = second_nic(&lab);
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     docker.ok("run -d --name one busybox sleep 1000");
