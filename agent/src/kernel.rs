@@ -4,5 +4,6 @@ pub mod bpf;
 pub mod mounts;
 pub mod netlink;
 pub mod netns;
+pub mod ring;
 pub mod sock_diag;
 pub mod sysctl;

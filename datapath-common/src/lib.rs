@@ -10,6 +10,7 @@ pub mod counter;
 pub mod crc32c;
 pub mod drop;
 pub mod endpoint;
+pub mod event;
 pub mod family;
 pub mod flow;
 pub mod fragment;

@@ -2,8 +2,8 @@
 
 /// Calls `$each!` with the table: `name: kind<key, value>, capacity, "sentence";`.
 ///
-/// Kinds are those of aya (`HashMap`, `LruHashMap`, `LruPerCpuHashMap`, `Array`, `LpmTrie`). The capacity is the default; the agent may set
-/// another when it loads. Names are short: the kernel shows 15 characters.
+/// Kinds are those of aya (`HashMap`, `LruHashMap`, `LruPerCpuHashMap`, `Array`, `PerCpuArray`, `LpmTrie`, `RingBuf`). The capacity is the default;
+/// the agent may set another when it loads. That of a `RingBuf`, which has no keys, is in bytes. Names are short: the kernel shows 15 characters.
 #[macro_export]
 macro_rules! for_each_map {
     ($each:ident) => {
@@ -37,6 +37,9 @@ macro_rules! for_each_map {
             PEERS4: LruHashMap<SocketPeerKey<Ipv4>, SocketPeer<Ipv4>>, 65_536, "AF_INET sockets of the host that were sent to an endpoint, and the peer they are shown.";
             PEERS6: LruHashMap<SocketPeerKey<Ipv6>, SocketPeer<Ipv6>>, 65_536, "AF_INET6 sockets of the host that were sent to an endpoint, and the peer they are shown.";
             DROPS: LruPerCpuHashMap<DropKey, Counter>, 8_192, "Drops by reason, direction and endpoint.";
+            LISTENERS: Array<u32, u32>, 1, "How many follow the drops as they happen: for nobody nothing is written.";
+            EVENTS: RingBuf<(), DropEvent>, 262_144, "Drops as they happen, until they are read (bytes).";
+            EVENT_PACE: PerCpuArray<u32, EventPace>, 64, "How much was told of each reason to die, and how much was not.";
         }
     };
 }

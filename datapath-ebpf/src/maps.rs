@@ -13,6 +13,7 @@ use sluice_datapath_common::{
     counter::Counter,
     drop::DropKey,
     endpoint::{Attachment, Endpoint, EndpointKey},
+    event::{DropEvent, EventPace},
     flow::{Flow, FlowKey},
     for_each_map,
     fragment::{FragmentKey, FragmentPorts, RING, RINGS},
@@ -29,6 +30,7 @@ use crate::{
         admit::Plan,
         hold::{Aside, Piece, Ring},
     },
+    verdict::event::Telling,
 };
 
 /// The facts of this host. Set by the loader.
@@ -51,6 +53,16 @@ macro_rules! declare {
         #[doc = $sentence]
         #[btf_map]
         pub static $name: btf_maps::Array<$value, $capacity> = btf_maps::Array::new();
+    };
+    (@PerCpuArray $name:ident, $key:ty, $value:ty, $capacity:literal, $sentence:literal) => {
+        #[doc = $sentence]
+        #[btf_map]
+        pub static $name: btf_maps::PerCpuArray<$value, $capacity> = btf_maps::PerCpuArray::new();
+    };
+    (@RingBuf $name:ident, $key:ty, $value:ty, $capacity:literal, $sentence:literal) => {
+        #[doc = $sentence]
+        #[btf_map]
+        pub static $name: btf_maps::RingBuf<$value, $capacity> = btf_maps::RingBuf::new();
     };
     (@$kind:ident $name:ident, $key:ty, $value:ty, $capacity:literal, $sentence:literal) => {
         #[doc = $sentence]
@@ -94,6 +106,10 @@ pub static HELD_RINGS: btf_maps::Array<Ring, { RINGS as usize }> = btf_maps::Arr
 /// The pieces of all rings, one ring after the other.
 #[btf_map]
 pub static HELD: btf_maps::Array<Piece, { (RINGS * RING) as usize }> = btf_maps::Array::new();
+
+/// Where one CPU writes the event of a drop. On the stack there is no room for one.
+#[btf_map]
+pub static TOLD: btf_maps::PerCpuArray<Telling, 1> = btf_maps::PerCpuArray::new();
 
 /// What one CPU puts aside for the fragment at hand.
 #[btf_map]

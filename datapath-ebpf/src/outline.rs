@@ -117,6 +117,18 @@ extern "C" fn let_fragments_go(frame: *mut __sk_buff, ring: u32) -> u32 {
     hold::release_by_number(Frame::of_skb(frame), ring)
 }
 
+/// See [`verdict::end_by_number`].
+#[inline(always)]
+pub fn end_packet(frame: Frame, direction: u32, reason: u32) -> u32 {
+    end_of_packet(frame.skb(), direction, reason)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn end_of_packet(frame: *mut __sk_buff, direction: u32, reason: u32) -> u32 {
+    verdict::end_by_number(Frame::of_skb(frame), direction, reason)
+}
+
 /// See [`change_of_first_word`].
 #[unsafe(no_mangle)]
 #[inline(never)]

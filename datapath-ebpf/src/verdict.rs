@@ -1,4 +1,6 @@
-//! The only way out of a program: a packet goes on, or its death is counted.
+//! The only way out of a program: a packet goes on, or its death is counted, and told to those who listen.
+
+pub mod event;
 
 use aya_ebpf::bindings::{BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use sluice_datapath_common::{
@@ -9,6 +11,7 @@ use sluice_datapath_common::{
 
 use crate::{
     maps::{ATTACHMENTS, DROPS, Table},
+    outline,
     packet::Frame,
 };
 
@@ -69,20 +72,37 @@ pub fn act(frame: Frame, direction: Direction, path: Result<Verdict, DropReason>
         Ok(Verdict::Sent(code)) => code,
         Ok(Verdict::Heard | Verdict::Held) => TC_ACT_SHOT as i32,
         Err(reason) => {
-            let endpoint = match direction {
-                Direction::FromContainer => endpoint_behind(frame.ifindex()),
-                _ => 0,
-            };
-            count(endpoint, direction as u8, reason as u8, frame.len());
+            outline::end_packet(frame, direction as u32, reason as u32);
             TC_ACT_SHOT as i32
         }
     }
 }
 
-/// Counts a drop. Out of line: it stands at the end of every path.
+/// The end of a packet, by the numbers of its direction and reason.
+#[inline(always)]
+pub fn end_by_number(frame: Frame, direction: u32, reason: u32) -> u32 {
+    let endpoint = if direction == Direction::FromContainer as u32 {
+        endpoint_behind(frame.ifindex())
+    } else {
+        0
+    };
+    let (direction, reason) = (direction as u8, reason as u8);
+    count(endpoint, direction, reason, frame.len());
+    event::of_packet(frame, endpoint, direction, reason);
+    0
+}
+
+/// The end of a packet of which there is but a copy, from its IP header on; `length` is that of its frame.
+#[inline(always)]
+pub fn end_copy(copy: *const [u32; 11], endpoint: u32, direction: u8, reason: u8, length: u32) {
+    count(endpoint, direction, reason, length);
+    event::of_copy(copy, endpoint, direction, reason, length);
+}
+
+/// Counts a drop.
 #[cold]
 #[inline(never)]
-pub fn count(endpoint: u32, direction: u8, reason: u8, bytes: u32) {
+fn count(endpoint: u32, direction: u8, reason: u8, bytes: u32) {
     const TABLE: Table<DropKey, Counter> = Table::of(&raw const DROPS);
     let key = DropKey {
         endpoint,

@@ -15,7 +15,18 @@ use sluice_datapath_common::for_each_map;
 fn every_reason_for_a_drop_stands_in_the_page_on_drops() {
     let mut page = String::from(
         "# Why packets die\n\n`sluice drops` counts every packet that the datapath does not let go, by these reasons. A number, once given, keeps its \
-         meaning.\n\nThis page is written by a test (`UPDATE_DOCS=1 cargo test -p sluice-tests --test documents`).\n\n| | reason | what it means |\n|---|---|---|\n",
+         meaning.\n\n\
+         `sluice drops --follow` tells of each packet as it dies, with what can be read of its headers; `--json` (and `GET /sluice/v1/drops?follow=1`) as a line \
+         of JSON. Of one reason 64 are told per CPU and second, the counters count all. While nobody follows, nothing is written. The kinds of lines, to which \
+         others may be added, as fields may be:\n\n\
+         * `drop`: `time` (RFC 3339), `reason`, `sentence`, `number`, `direction`, `container`, `container_id`, `network`, `device`, `ether_type`, `protocol`, `source`, \
+         `source_name`, `source_port`, `destination`, `destination_name`, `destination_port`, `icmp_type`, `icmp_code`, `icmp_id`, `length` (bytes). What is not \
+         there or could not be read is empty or `null`.\n\
+         * `untold`: at most one per reason and second: `reason`, `number`, and how many drops were not told, `too_many` of them in a second, or `lost` because those \
+         before had not been read.\n\
+         * `missed`: this follower was too slow for so many `lines`.\n\n\
+         What was not told is in `sluice drops` and `sluice status` too (`GET /sluice/v1/drops/telling`).\n\n\
+         This page is written by a test (`UPDATE_DOCS=1 cargo test -p sluice-tests --test documents`).\n\n| | reason | what it means |\n|---|---|---|\n",
     );
     for reason in DropReason::ALL {
         page.push_str(&format!(

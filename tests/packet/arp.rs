@@ -100,3 +100,36 @@ fn half_an_arp_packet_is_truncated() {
     let outcome = scene.run(FROM_CONTAINER, WEB.ifindex, &question);
     scene.assert_dropped(&outcome, DropReason::Truncated, Direction::FromContainer, WEB.number);
 }
+
+#[test]
+fn a_forged_claim_is_told_with_who_speaks_and_whom_it_is_about() {
+    let mut scene = scene::set();
+    scene.listen(1);
+    let claim = Frame::arp(WEB.mac, 1, (WEB.mac, SHOP.address), ([0; 6], GATEWAY));
+    let outcome = scene.run(FROM_CONTAINER, WEB.ifindex, &claim);
+    scene.assert_dropped(&outcome, DropReason::ForgedArp, Direction::FromContainer, WEB.number);
+    let told = scene.told();
+    assert_eq!(told.len(), 1);
+    let word = |address: Ipv4Addr| [u32::from_ne_bytes(address.octets()), 0, 0, 0];
+    assert_eq!(
+        (told[0].source, told[0].destination),
+        (word(SHOP.address), word(GATEWAY))
+    );
+    assert_eq!(
+        (told[0].ether_type, told[0].family, told[0].protocol),
+        (0x0806, libc::AF_INET as u8, 0)
+    );
+}
+
+#[test]
+fn a_frame_of_no_known_kind_is_told_without_addresses() {
+    let mut scene = scene::set();
+    scene.listen(1);
+    let mut frame = [&GATEWAY_MAC[..], &WEB.mac[..], &[0x88, 0xcc][..]].concat();
+    frame.extend([0x45; 60]);
+    scene.run(FROM_CONTAINER, WEB.ifindex, &Frame(frame));
+    let told = scene.told();
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].ether_type, told[0].family, told[0].length), (0x88cc, 0, 74));
+    assert_eq!((told[0].source, told[0].destination), ([0; 4], [0; 4]));
+}

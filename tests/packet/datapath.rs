@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuHashMap};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::programs::tc::SchedClassifierLinkId;
 use aya::programs::{
     CgroupAttachMode, CgroupSockAddr, Program, ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunOptions,
@@ -13,6 +13,7 @@ use sluice_datapath_common::config::Config;
 use sluice_datapath_common::counter::Counter;
 use sluice_datapath_common::drop::{Direction, DropKey, DropReason};
 use sluice_datapath_common::endpoint::{Endpoint, EndpointKey};
+use sluice_datapath_common::event::{DropEvent, EventPace, REASONS};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::{FragmentKey, FragmentPorts, RING, RINGS};
 use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey, reserved_at};
@@ -49,7 +50,8 @@ pub struct Datapath {
 const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/sluice-datapath.o");
 
 /// The tables are small here: most tests leave a handful of entries, and one fills `FLOWS4` or its twin.
-const SIZES: [(&str, u32); 6] = [
+const SIZES: [(&str, u32); 7] = [
+    ("EVENTS", 4_096),
     ("FLOWS4", 64),
     ("FLOWS6", 64),
     ("OPENING4", 512),
@@ -306,6 +308,44 @@ impl Datapath {
         all.collect()
     }
 
+    /// So many listen to drops from now on.
+    pub fn listen(&mut self, listeners: u32) {
+        self.set("LISTENERS", 0, listeners);
+    }
+
+    /// What was told of since the last time.
+    pub fn told(&mut self) -> Vec<DropEvent> {
+        let mut ring: RingBuf<_> = self.map("EVENTS").try_into().unwrap();
+        let mut told = Vec::new();
+        while let Some(record) = ring.next() {
+            assert_eq!(record.len(), size_of::<DropEvent>());
+            // SAFETY: so long, and any bytes are an event.
+            told.push(unsafe { record.as_ptr().cast::<DropEvent>().read_unaligned() });
+        }
+        told
+    }
+
+    /// How many drops of a reason were not told of: too many of them, and lost.
+    pub fn pace(&mut self, reason: DropReason) -> (u64, u64) {
+        let paces: PerCpuArray<_, EventPace> = self.map("EVENT_PACE").try_into().unwrap();
+        let paces = paces.get(&(reason as u32), 0).unwrap();
+        let sum = |of: fn(&EventPace) -> u64| paces.iter().map(of).sum();
+        (sum(|pace| pace.too_many), sum(|pace| pace.lost))
+    }
+
+    fn clear_events(&mut self) {
+        self.listen(0);
+        let _ = self.told();
+        let mut paces: PerCpuArray<_, EventPace> = self.map("EVENT_PACE").try_into().unwrap();
+        for reason in 0..REASONS as u32 {
+            let used = paces.get(&reason, 0).unwrap();
+            if used.iter().any(|pace| *pace != EventPace::default()) {
+                let unused = vec![EventPace::default(); used.len()];
+                paces.set(reason, PerCpuValues::try_from(unused).unwrap(), 0).unwrap();
+            }
+        }
+    }
+
     /// Empties every table that a test or a program may have written to.
     pub fn clear(&mut self) {
         self.clear_family::<Ipv4>("4");
@@ -327,6 +367,7 @@ impl Datapath {
         self.set("NEXT_SEARCH", 0, 0u64);
         self.set("SETTINGS", 0, sluice_datapath_common::settings::Settings::default());
         self.clear_held();
+        self.clear_events();
         let mut drops: PerCpuHashMap<_, DropKey, Counter> = self.map("DROPS").try_into().unwrap();
         let keys: Vec<_> = drops.keys().collect::<Result<_, _>>().unwrap();
         for key in keys {

@@ -21,6 +21,7 @@ mod twin;
 mod arp;
 mod cost;
 mod errors;
+mod events;
 mod families;
 mod fragments;
 mod hairpin;

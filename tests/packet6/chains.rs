@@ -169,3 +169,37 @@ fn an_endpoints_packet_that_cannot_be_read_does_not_leave_by_a_nic_either() {
         "the host's own is the host's"
     );
 }
+
+#[test]
+fn a_drop_is_told_with_the_ports_behind_the_headers_in_between() {
+    let mut scene = scene::set();
+    scene.listen(1);
+    let rest = [options(DESTINATION_OPTIONS, 2), options(UDP, 3), datagram()].concat();
+    let (source, destination) = (twin::of(SHOP.address), twin::of(WEB.address));
+    let frame = six::packet((WEB.mac, SHOP.mac), source, destination, HOP_BY_HOP, 64, &rest);
+    let outcome = scene.run_six(FROM_CONTAINER, WEB.ifindex, &frame);
+    scene.assert_dropped(&outcome, DropReason::ForgedSource, Direction::FromContainer, WEB.number);
+    let told = scene.told();
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        (told[0].protocol, told[0].source_port, told[0].destination_port),
+        (UDP, 4000u16.to_be(), 53u16.to_be())
+    );
+}
+
+#[test]
+fn a_later_fragment_is_told_with_its_protocol_and_no_ports() {
+    let mut scene = scene::set();
+    scene.listen(1);
+    // Offset 8, more follow.
+    let rest = [vec![UDP, 0, 0, 9, 0, 0, 0, 7], datagram()].concat();
+    let (source, destination) = (twin::of(SHOP.address), twin::of(WEB.address));
+    let frame = six::packet((WEB.mac, SHOP.mac), source, destination, FRAGMENT, 64, &rest);
+    scene.run_six(FROM_CONTAINER, WEB.ifindex, &frame);
+    let told = scene.told();
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        (told[0].protocol, told[0].source_port, told[0].destination_port),
+        (UDP, 0, 0)
+    );
+}

@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 use aya::Pod;
 use sluice_datapath_common::config::Config;
 use sluice_datapath_common::endpoint::{Attachment, EndpointKey};
+use sluice_datapath_common::event::DropEvent;
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::FragmentKey;
 use sluice_datapath_common::network::{
@@ -56,6 +57,11 @@ impl Datapath {
     /// The same for a frame that is of IPv6 already.
     pub fn run_six(&self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
         self.0.run(program, ifindex, frame)
+    }
+
+    /// What was told, as it would have been of IPv4.
+    pub fn told(&mut self) -> Vec<DropEvent> {
+        self.0.told().into_iter().map(event).collect()
     }
 
     pub fn insert<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) {
@@ -209,6 +215,29 @@ fn attachment(attachment: Attachment) -> Attachment {
         address4: Ipv4Address::default(),
         address6: address(attachment.address4),
         ..attachment
+    }
+}
+
+fn event(event: DropEvent) -> DropEvent {
+    /// IPv6's header is longer than IPv4's by so many bytes.
+    const LONGER: u32 = 20;
+    let is_ping = event.protocol == 58;
+    let four = |words: [u32; 4]| [address_of(Ipv6Address(words)).0, 0, 0, 0];
+    assert_eq!((event.family, event.ether_type), (libc::AF_INET6 as u8, 0x86dd));
+    DropEvent {
+        source: four(event.source),
+        destination: four(event.destination),
+        length: event.length - LONGER,
+        ether_type: 0x0800,
+        family: libc::AF_INET as u8,
+        protocol: if is_ping { 1 } else { event.protocol },
+        // A ping is another type.
+        source_port: if is_ping && event.source_port == u16::from_ne_bytes([128, 0]) {
+            u16::from_ne_bytes([8, 0])
+        } else {
+            event.source_port
+        },
+        ..event
     }
 }
 

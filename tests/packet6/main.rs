@@ -38,6 +38,8 @@ mod wiretap;
 
 #[path = "../packet/errors.rs"]
 mod errors;
+#[path = "../packet/events.rs"]
+mod events;
 #[path = "../packet/fragments.rs"]
 mod fragments;
 #[path = "../packet/hairpin.rs"]

@@ -126,3 +126,18 @@ impl Netlink {
         Ok(())
     }
 }
+
+/// The name of a device in the namespace of the calling thread; none: there is no such device.
+pub fn device_name(ifindex: u32) -> Option<String> {
+    let mut name = [0 as libc::c_char; libc::IF_NAMESIZE];
+    // SAFETY: the kernel writes at most `IF_NAMESIZE` bytes, with a zero at the end.
+    if unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr()) }.is_null() {
+        return None;
+    }
+    // SAFETY: see above.
+    Some(
+        unsafe { std::ffi::CStr::from_ptr(name.as_ptr()) }
+            .to_string_lossy()
+            .into_owned(),
+    )
+}

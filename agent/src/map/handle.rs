@@ -8,7 +8,7 @@ use std::{
 
 use aya::Pod;
 
-use crate::kernel::bpf;
+use crate::kernel::{bpf, ring};
 
 /// How many entries one system call carries: enough that the call is not what costs, little enough to be forgotten at once.
 const BATCH: usize = 512;
@@ -26,6 +26,12 @@ pub struct PerCpuTable<K, V> {
     entries: PhantomData<(K, V)>,
 }
 
+/// A ring of records, which has no keys.
+pub struct Ring<K, V> {
+    map: OwnedFd,
+    records: PhantomData<(K, V)>,
+}
+
 /// The key of a trie.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -41,13 +47,15 @@ unsafe impl<A: Pod> Pod for Prefix<A> {}
 
 /// The names that the contract calls the kinds by, each with its handle.
 pub mod kind {
-    use super::{PerCpuTable, Prefix, Table};
+    use super::{PerCpuTable, Prefix, Ring, Table};
 
     pub type HashMap<K, V> = Table<K, V>;
     pub type LruHashMap<K, V> = Table<K, V>;
     pub type Array<K, V> = Table<K, V>;
     pub type LpmTrie<A, V> = Table<Prefix<A>, V>;
     pub type LruPerCpuHashMap<K, V> = PerCpuTable<K, V>;
+    pub type PerCpuArray<K, V> = PerCpuTable<K, V>;
+    pub type RingBuf<K, V> = Ring<K, V>;
 }
 
 /// What every handle knows of its map.
@@ -65,7 +73,7 @@ pub trait Handle {
     /// The map.
     fn map(&self) -> BorrowedFd<'_>;
 
-    /// How many keys it holds.
+    /// How many keys it holds; of a ring, how many bytes that were not read yet.
     fn count(&self) -> io::Result<u64>;
 
     /// How many keys have a value that is not all zeros.
@@ -249,6 +257,39 @@ impl<K: Pod, V: Pod> Handle for PerCpuTable<K, V> {
         let mut count = 0;
         self.each(|_, values| count += u64::from(values.iter().any(is_set)))?;
         Ok(count)
+    }
+}
+
+// === impl Ring ===
+
+impl<K, V> Ring<K, V> {
+    /// Its memory, for the one who reads.
+    pub fn reader(&self) -> io::Result<ring::Ring> {
+        ring::Ring::open(self.map.as_fd(), bpf::map_info(self.map.as_fd())?.max_entries)
+    }
+}
+
+impl<K, V> Handle for Ring<K, V> {
+    const KEY_SIZE: usize = 0;
+    const VALUE_SIZE: usize = 0;
+
+    fn from_map(map: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            map,
+            records: PhantomData,
+        })
+    }
+
+    fn map(&self) -> BorrowedFd<'_> {
+        self.map.as_fd()
+    }
+
+    fn count(&self) -> io::Result<u64> {
+        Ok(self.reader()?.unread())
+    }
+
+    fn count_set(&self) -> io::Result<u64> {
+        self.count()
     }
 }
 

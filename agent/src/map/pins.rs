@@ -7,6 +7,7 @@ use sluice_datapath_common::{
     counter::Counter,
     drop::DropKey,
     endpoint::{Attachment, Endpoint, EndpointKey},
+    event::{DropEvent, EventPace},
     flow::{Flow, FlowKey},
     for_each_map,
     fragment::{FragmentKey, FragmentPorts},
@@ -45,9 +46,11 @@ pub struct Specification {
 mod number {
     pub const HashMap: u32 = 1;
     pub const Array: u32 = 2;
+    pub const PerCpuArray: u32 = 6;
     pub const LruHashMap: u32 = 9;
     pub const LruPerCpuHashMap: u32 = 10;
     pub const LpmTrie: u32 = 11;
+    pub const RingBuf: u32 = 27;
 }
 
 macro_rules! declare {
@@ -81,7 +84,7 @@ macro_rules! declare {
                 let mut fill = Vec::new();
                 $(if let Some(specification) = specifications.next() {
                     // An array's slots are all there; those in use are not all zeros.
-                    let in_use = if specification.kind == number::Array { self.$name.count_set()? } else { self.$name.count()? };
+                    let in_use = if matches!(specification.kind, number::Array | number::PerCpuArray) { self.$name.count_set()? } else { self.$name.count()? };
                     fill.push((specification, in_use, bpf::map_info(self.$name.map())?.max_entries));
                 })+
                 Ok(fill)

@@ -495,14 +495,17 @@ fn restore(search: &Search) -> i64 {
     }
 }
 
-/// Counts the end of a fragment whose first part this is, if it is one.
+/// Sees to the end of a fragment whose first part this is, if it is one.
 #[inline(never)]
 fn give_up(piece: *mut Piece) {
     // SAFETY: the piece is ours.
     let (part, direction, endpoint, length) =
         unsafe { ((*piece).part, (*piece).direction, (*piece).endpoint, (*piece).length) };
     if part == 0 && direction != SHARED {
-        verdict::count(
+        // SAFETY: see above; a piece is longer than that.
+        let copy = unsafe { (&raw const (*piece).bytes).cast::<[u32; 11]>() };
+        verdict::end_copy(
+            copy,
             endpoint,
             direction as u8,
             DropReason::FragmentAlone as u8,
