@@ -12,6 +12,7 @@ mod error;
 mod expire;
 #[cfg(test)]
 mod fixture;
+mod follow;
 mod kernel;
 mod link;
 mod map;
@@ -32,6 +33,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 pub use error::AgentError;
 use error::Tried;
+pub use follow::Follower;
 use kernel::netlink::Netlink;
 use link::{listing, uplink};
 use map::pins::Maps;
@@ -184,6 +186,24 @@ impl Agent {
             .tried(|| "reading the drops".to_owned())
     }
 
+    /// The drops from now on, as they happen.
+    pub async fn follow_drops(&self) -> Result<Follower, AgentError> {
+        Follower::new(self.shared.clone()).await
+    }
+
+    /// Who follows the drops, and what they were not told.
+    pub async fn telling(&self) -> Result<view::Telling, AgentError> {
+        let (maps, _) = self.open()?;
+        let untold = blocking(move || follow::untold_of_all(&maps))
+            .await?
+            .tried(|| "reading what was told of drops".to_owned())?;
+        Ok(view::Telling {
+            followers: self.shared.meeting.followers(),
+            untold,
+            missed: self.shared.meeting.missed(),
+        })
+    }
+
     /// How the datapath is.
     pub async fn status(&self) -> Result<view::Status, AgentError> {
         let (maps, attacher) = self.open()?;
@@ -218,6 +238,7 @@ impl Agent {
             tables,
             shares,
             programs,
+            telling: self.telling().await?,
         })
     }
 

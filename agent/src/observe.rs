@@ -142,13 +142,15 @@ fn join<F: Told>(
     }
 }
 
-fn protocol(number: u8) -> String {
+/// The protocol by its name where one is known, else its number.
+pub fn protocol(number: u8) -> String {
     match number {
         1 => "icmp".to_owned(),
         58 => "icmpv6".to_owned(),
         6 => "tcp".to_owned(),
         17 => "udp".to_owned(),
         132 => "sctp".to_owned(),
+        136 => "udplite".to_owned(),
         other => other.to_string(),
     }
 }
@@ -182,17 +184,11 @@ pub fn drops(maps: &Maps, roster: &Roster) -> io::Result<Vec<view::Drop>> {
         if !seen.insert((key.endpoint, key.reason, key.direction)) {
             return;
         }
-        let reason = DropReason::from_number(key.reason);
-        let direction = Direction::from_number(key.direction);
+        let (reason, sentence) = reason_words(key.reason);
         drops.push(view::Drop {
-            reason: reason.map_or_else(|| format!("reason {}", key.reason), |reason| reason.word().to_owned()),
-            sentence: reason
-                .map_or("A reason that this program does not know yet.", DropReason::sentence)
-                .to_owned(),
-            direction: direction.map_or_else(
-                || format!("direction {}", key.direction),
-                |direction| direction.word().to_owned(),
-            ),
+            reason,
+            sentence,
+            direction: direction_word(key.direction),
             endpoint: if key.endpoint == 0 {
                 String::new()
             } else {
@@ -209,6 +205,23 @@ pub fn drops(maps: &Maps, roster: &Roster) -> io::Result<Vec<view::Drop>> {
             .then_with(|| one.reason.cmp(&other.reason))
     });
     Ok(drops)
+}
+
+/// A reason as a word and in a sentence.
+pub fn reason_words(number: u8) -> (String, String) {
+    let reason = DropReason::from_number(number);
+    let word = reason.map_or_else(|| format!("reason {number}"), |reason| reason.word().to_owned());
+    let sentence = reason.map_or("A reason that this program does not know yet.", DropReason::sentence);
+    (word, sentence.to_owned())
+}
+
+/// A direction as a word.
+pub fn direction_word(number: u8) -> String {
+    let direction = Direction::from_number(number);
+    direction.map_or_else(
+        || format!("direction {number}"),
+        |direction| direction.word().to_owned(),
+    )
 }
 
 /// Who fills the tables of flows, whoever holds most first.

@@ -24,7 +24,7 @@ use crate::{
     actual::{Actual, YOUTH},
     apply::{self, Attention, Hands, Report},
     desired::Desired,
-    expire,
+    expire, follow,
     kernel::{mounts, netlink::Netlink, netns, sysctl},
     link::{host_leg, listing},
     map::{contents::Tables, pins::Maps},
@@ -60,6 +60,8 @@ pub struct Shared {
     pub open: Mutex<Option<(Arc<Maps>, Arc<Attacher>)>>,
     /// Flows of endpoints that are gone are left.
     pub endpoints_gone: Notify,
+    /// Those who follow the drops.
+    pub meeting: follow::Meeting,
     /// Held while a round is at work, also when nobody waits for its end any more.
     pub at_work: Arc<Mutex<()>>,
 }
@@ -279,6 +281,7 @@ impl Shared {
             roster: Mutex::default(),
             open: Mutex::new(None),
             endpoints_gone: Notify::new(),
+            meeting: follow::Meeting::default(),
             at_work: Arc::default(),
         }
     }
@@ -489,6 +492,7 @@ pub async fn run(
         () = stopped => {}
         () = follow_forever(&setup, &store, &shared, session) => {}
         () = expire_forever(&shared, setup.config.limits) => {}
+        () = follow::run(&shared) => {}
     }
 }
 

@@ -1,31 +1,64 @@
 //! Who bears an endpoint's number, and who bore it: flows and drops outlive endpoints, and people want names.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::IpAddr,
+};
+
+use sluice_model::Endpoint;
 
 use crate::desired::Desired;
 
-/// How many names of the gone are kept.
+/// How many of the gone are kept.
 const REMEMBERED: usize = 256;
 
-/// Names by number.
+/// Whoever bears a number.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resident {
+    /// The container's name.
+    pub name: String,
+    /// The container's id.
+    pub container: String,
+    /// The name of the network.
+    pub network: String,
+}
+
+/// Residents by number and by address.
 #[derive(Default, Debug)]
 pub struct Roster {
-    present: BTreeMap<u32, String>,
-    gone: VecDeque<(u32, String)>,
+    present: BTreeMap<u32, Resident>,
+    addresses: HashMap<IpAddr, u32>,
+    gone: VecDeque<(u32, Resident)>,
 }
 
 impl Roster {
     /// Takes over who is there now; whoever is not any more is remembered for a while.
     pub fn update(&mut self, desired: &Desired) {
-        let present: BTreeMap<u32, String> = desired
-            .endpoints
-            .values()
-            .map(|endpoint| (endpoint.number, endpoint.name.clone()))
+        let resident = |endpoint: &Endpoint| Resident {
+            name: endpoint.name.clone(),
+            container: endpoint.container.to_string(),
+            network: desired
+                .networks
+                .get(endpoint.network.as_str())
+                .map_or_else(|| endpoint.network.to_string(), |network| network.name.clone()),
+        };
+        let endpoints = desired.endpoints.values();
+        let present: BTreeMap<u32, Resident> = endpoints
+            .clone()
+            .map(|endpoint| (endpoint.number, resident(endpoint)))
+            .collect();
+        self.addresses = endpoints
+            .flat_map(|endpoint| {
+                endpoint
+                    .addresses
+                    .iter()
+                    .map(|address| (address.addr(), endpoint.number))
+            })
             .collect();
         let before = std::mem::replace(&mut self.present, present);
-        for (number, name) in before {
-            if self.present.get(&number) != Some(&name) {
-                self.gone.push_back((number, name));
+        for (number, resident) in before {
+            if self.present.get(&number).map(|present| &present.name) != Some(&resident.name) {
+                self.gone.push_back((number, resident));
             }
         }
         while self.gone.len() > REMEMBERED {
@@ -35,13 +68,26 @@ impl Roster {
 
     /// The name of who bears the number, or bore it last.
     pub fn name(&self, number: u32) -> String {
-        if let Some(name) = self.present.get(&number) {
-            return name.clone();
+        match (self.present.get(&number), self.last(number)) {
+            (Some(resident), _) => resident.name.clone(),
+            (None, Some(gone)) => format!("{} (gone)", gone.name),
+            (None, None) => format!("endpoint #{number} (gone)"),
         }
-        match self.gone.iter().rev().find(|(gone, _)| *gone == number) {
-            Some((_, name)) => format!("{name} (gone)"),
-            None => format!("endpoint #{number} (gone)"),
-        }
+    }
+
+    /// Who bears the number, or bore it last.
+    pub fn resident(&self, number: u32) -> Option<&Resident> {
+        self.present.get(&number).or_else(|| self.last(number))
+    }
+
+    /// Who lives at an address.
+    pub fn at(&self, address: IpAddr) -> Option<&Resident> {
+        self.present.get(self.addresses.get(&address)?)
+    }
+
+    fn last(&self, number: u32) -> Option<&Resident> {
+        let mut gone = self.gone.iter().rev();
+        gone.find(|(gone, _)| *gone == number).map(|(_, resident)| resident)
     }
 }
 
@@ -57,8 +103,12 @@ mod tests {
         desired.endpoints.insert(endpoint.id.to_string(), endpoint);
         roster.update(&desired);
         assert_eq!(roster.name(7), "web7");
+        let address = "172.17.0.8".parse().unwrap();
+        assert_eq!(roster.at(address), roster.resident(7));
         roster.update(&Desired::default());
         assert_eq!(roster.name(7), "web7 (gone)");
+        assert_eq!(roster.resident(7).map(|resident| resident.name.as_str()), Some("web7"));
+        assert_eq!(roster.at(address), None, "the address is free");
         assert_eq!(roster.name(8), "endpoint #8 (gone)");
         for number in 100..400 {
             let mut desired = Desired::default();

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// One side of a flow.
@@ -63,6 +64,96 @@ pub struct Drop {
     pub bytes: u64,
 }
 
+/// A line for somebody who follows the drops. More kinds may come; a reader passes over those it does not know.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Told {
+    /// A packet died.
+    Drop(Box<DropTold>),
+    /// Packets died that are not told of one by one. At most one such line comes per reason and second.
+    Untold(Untold),
+    /// The follower was too slow.
+    Missed {
+        /// Now.
+        time: Timestamp,
+        /// How many lines it has missed.
+        lines: u64,
+    },
+}
+
+/// A packet that died, as far as its headers could be read; addresses and ports as they stood in it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DropTold {
+    /// When, to some milliseconds.
+    pub time: Timestamp,
+    /// The reason as a word.
+    pub reason: String,
+    /// The reason as a sentence.
+    pub sentence: String,
+    /// The reason's number.
+    pub number: u8,
+    /// `from_container`, `from_host`, `from_nic` or `to_nic`.
+    pub direction: String,
+    /// The container's name at whose veth it happened; elsewhere, the one that has an address of the packet; empty: none.
+    pub container: String,
+    /// Its id.
+    pub container_id: String,
+    /// The name of its network.
+    pub network: String,
+    /// The device; empty: of a fragment that waited in vain it is not known any more.
+    pub device: String,
+    /// The frame's Ethernet type.
+    pub ether_type: u16,
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, `udplite`, `arp` or the number of the IP protocol; empty: neither IP nor ARP.
+    pub protocol: String,
+    /// Who sent it (ARP: who speaks).
+    pub source: Option<IpAddr>,
+    /// The name of the container with this address; empty: none.
+    pub source_name: String,
+    /// Its port.
+    pub source_port: Option<u16>,
+    /// To whom (ARP: whom it is about).
+    pub destination: Option<IpAddr>,
+    /// The name of the container with this address; empty: none.
+    pub destination_name: String,
+    /// Its port.
+    pub destination_port: Option<u16>,
+    /// ICMP: the message's type.
+    pub icmp_type: Option<u8>,
+    /// ICMP: its code.
+    pub icmp_code: Option<u8>,
+    /// ICMP: the identifier of an echo.
+    pub icmp_id: Option<u16>,
+    /// The length of the frame, bytes.
+    pub length: u32,
+}
+
+/// Drops that were counted, but not told of one by one to those who follow.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Untold {
+    /// Now.
+    pub time: Timestamp,
+    /// The reason as a word.
+    pub reason: String,
+    /// The reason's number.
+    pub number: u8,
+    /// Because more of this reason came than are told in a second.
+    pub too_many: u64,
+    /// Because earlier ones had not been read yet.
+    pub lost: u64,
+}
+
+/// How the telling of drops goes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Telling {
+    /// How many follow.
+    pub followers: u32,
+    /// What was not told of one by one since the tables were made, while somebody followed.
+    pub untold: Vec<Untold>,
+    /// Lines that slow followers have missed since the daemon started.
+    pub missed: u64,
+}
+
 /// How full a table is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Table {
@@ -118,4 +209,7 @@ pub struct Status {
     pub shares: Vec<Share>,
     /// Programs.
     pub programs: Vec<Program>,
+    /// Those who follow the drops, and what they were not told.
+    #[serde(default)]
+    pub telling: Telling,
 }

@@ -126,7 +126,12 @@ pub(crate) fn lines<T: Send + 'static>(
     let items = stream::unfold(items, |mut items| async move {
         items.recv().await.map(|item| (item, items))
     });
-    let body = Body::from_stream(items.map(move |item| Ok::<_, std::convert::Infallible>(line(item))));
+    lines_of(items.map(line))
+}
+
+/// Lines as they come.
+pub(crate) fn lines_of(lines: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> Response {
+    let body = Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>));
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 

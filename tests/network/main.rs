@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod beside;
+mod drops;
 mod hairpin;
 mod ipv6;
 mod isolation;

@@ -6,6 +6,7 @@ pub mod cleanup;
 pub mod copy;
 pub mod create;
 pub mod datapath;
+pub mod drops;
 pub mod events;
 pub mod exec;
 pub mod files;

@@ -18,8 +18,8 @@ mod terminal;
 
 use clap::{Parser, Subcommand};
 use command::{
-    archive, attach, cleanup, copy, create, datapath, events, exec, files, image, inspect, life, logs, network, port,
-    prune, ps, run, start, stats, system, update, volume,
+    archive, attach, cleanup, copy, create, datapath, drops, events, exec, files, image, inspect, life, logs, network,
+    port, prune, ps, run, start, stats, system, update, volume,
 };
 use daemon::{Address, Daemon};
 use failure::Failure;
@@ -129,7 +129,7 @@ enum Command {
     /// List the connections in the flow table
     Flows(datapath::Flows),
     /// List dropped packets by reason
-    Drops(datapath::Drops),
+    Drops(drops::Drops),
     /// Remove everything a stopped daemon left in the kernel
     Cleanup(cleanup::Cleanup),
 }

@@ -1,10 +1,11 @@
-//! What only Sluice can answer: `sluice status`, `sluice flows`, `sluice drops`.
+//! What only Sluice can answer: `sluice status`, `sluice flows`. `sluice drops` has a file of its own.
 
 use bytes::Bytes;
 use clap::Args;
 use serde::de::DeserializeOwned;
-use sluice_agent::view::{self, Drop, Flow, Peer};
+use sluice_agent::view::{self, Flow, Peer};
 
+use super::drops::untold;
 use crate::{daemon::Daemon, failure::Failure, measure, output::print, table};
 
 /// `sluice status`
@@ -18,14 +19,6 @@ pub struct Status {
 /// `sluice flows`
 #[derive(Args)]
 pub struct Flows {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
-}
-
-/// `sluice drops`
-#[derive(Args)]
-pub struct Drops {
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -46,15 +39,6 @@ impl Flows {
     }
 }
 
-impl Drops {
-    pub async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
-        ask(daemon, "/sluice/v1/drops", self.json, |drops: Vec<Drop>| {
-            self::drops(drops)
-        })
-        .await
-    }
-}
-
 async fn ask<T: DeserializeOwned>(
     daemon: &Daemon,
     path: &str,
@@ -65,10 +49,12 @@ async fn ask<T: DeserializeOwned>(
     if json {
         return print(&(String::from_utf8_lossy(&bytes).trim_end().to_owned() + "\n"));
     }
-    let answer = serde_json::from_slice(&bytes);
-    print(&show(answer.map_err(|why| {
-        Failure::Broken(format!("cannot read the daemon's answer: {why}"))
-    })?))
+    print(&show(document(&bytes)?))
+}
+
+/// What the daemon has answered.
+pub fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|why| Failure::Broken(format!("cannot read the daemon's answer: {why}")))
 }
 
 /// Of those who hold connections, who is shown: whoever holds most.
@@ -111,6 +97,8 @@ fn status(status: view::Status) -> String {
         let (connections, half_open) = (share.connections.to_string(), share.half_open.to_string());
         line([&share.endpoint, &connections, &half_open])
     }));
+    text += &format!("Followers of drops: {}\n", status.telling.followers);
+    text += untold(&status.telling).trim_start();
     text + "\n" + &table::align(&programs) + "\n" + &table::align(&tables) + "\n" + &table::align(&shares)
 }
 
@@ -154,25 +142,6 @@ fn flows(flows: &[Flow]) -> String {
     table::align(&lines)
 }
 
-/// Most frequent first.
-fn drops(mut drops: Vec<Drop>) -> String {
-    drops.sort_by(|a, b| b.packets.cmp(&a.packets).then_with(|| a.reason.cmp(&b.reason)));
-    let mut lines = vec![line(["REASON", "DIRECTION", "ENDPOINT", "PACKETS", "BYTES", "WHY"])];
-    lines.extend(drops.iter().map(|drop| {
-        let endpoint = if drop.endpoint.is_empty() { "-" } else { &drop.endpoint };
-        let (packets, bytes) = (drop.packets.to_string(), measure::size(drop.bytes));
-        line([
-            &drop.reason,
-            &drop.direction,
-            endpoint,
-            &packets,
-            &bytes,
-            &drop.sentence,
-        ])
-    }));
-    table::align(&lines)
-}
-
 /// `web (172.17.0.2:80)`, or the address alone.
 fn peer(peer: &Peer) -> String {
     match peer.name.is_empty() {
@@ -196,7 +165,8 @@ fn seconds(seconds: f64) -> String {
     }
 }
 
-fn line<const CELLS: usize>(cells: [&str; CELLS]) -> Vec<String> {
+/// A line of a table.
+pub fn line<const CELLS: usize>(cells: [&str; CELLS]) -> Vec<String> {
     cells.iter().map(|cell| cell.to_string()).collect()
 }
 
@@ -245,21 +215,6 @@ mod tests {
     }
 
     #[test]
-    fn the_most_frequent_drop_comes_first() {
-        let drop = |reason: &str, packets| Drop {
-            reason: reason.into(),
-            sentence: "a sentence".into(),
-            direction: "from_container".into(),
-            endpoint: String::new(),
-            packets,
-            bytes: 0,
-        };
-        let text = drops(vec![drop("rare", 1), drop("often", 100)]);
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[1].starts_with("often") && lines[2].starts_with("rare"), "{text}");
-    }
-
-    #[test]
     fn a_datapath_in_trouble_says_so() {
         let mut about = view::Status {
             instance: "default".into(),
@@ -283,6 +238,7 @@ mod tests {
                 attached_to: vec!["eth0".into()],
                 by: "tcx".into(),
             }],
+            telling: view::Telling::default(),
         };
         assert!(status(about.clone()).contains("Troubles: none\n"));
         about.troubles.push("eth1 is gone".into());
