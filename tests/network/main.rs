@@ -11,4 +11,5 @@ mod netfilter;
 mod outward;
 mod pages;
 mod survival;
+mod tools;
 mod traffic;

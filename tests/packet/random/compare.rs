@@ -131,7 +131,7 @@ fn check_entry(
         conversation.leg(side.other()),
     );
     same! {
-        "answered": flow.answered, conversation.answered;
+        "kept": flow.kept, conversation.kept;
         "packets and bytes": (flow.packets, flow.bytes), conversation.counts[side as usize];
         "source": flow.source, (leaves.source, leaves.source_port);
         "destination": flow.destination, (leaves.destination, leaves.destination_port);

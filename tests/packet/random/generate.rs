@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use sluice_datapath_common::flow::{Action, State};
 
 use super::chance::Chance;
-use super::place::{NETWORKS, Place, TENANTS};
+use super::place::{NETWORKS, Place, TENANTS, Tenant};
 use super::stage::SOCKETS;
 use super::step::{Ends, PLAIN, Question, Quote, Speech, Station, Step};
 use super::trial::Trial;
@@ -49,9 +49,13 @@ const INSIDE: [Place; 6] = [
 ];
 
 pub fn step(chance: &mut Chance, trial: &Trial<'_>) -> Step {
-    // A world of its own first.
+    // A world of its own first. The usual one keeps what nobody has answered; with little room that fills up at once.
     if trial.packets == 0 && chance.percent(85) {
-        return change(chance, trial);
+        return if chance.percent(30) {
+            limits(chance)
+        } else {
+            change(chance, trial)
+        };
     }
     let speech = match chance.below(100) {
         0..7 => return change(chance, trial),
@@ -65,15 +69,22 @@ pub fn step(chance: &mut Chance, trial: &Trial<'_>) -> Step {
     Step::Says(disturbed(chance, speech))
 }
 
+fn limits(chance: &mut Chance) -> Step {
+    Step::Limits {
+        conversations: chance.one_of(&[0, 0, 0, 1, 2, 3]),
+        half_open: chance.one_of(&[0, 1, 2, u32::MAX, u32::MAX]),
+    }
+}
+
 /// The world changes.
 fn change(chance: &mut Chance, trial: &Trial<'_>) -> Step {
     let protocol = chance.one_of(&[TCP, UDP]);
     let port = chance.one_of(&PORTS);
-    match chance.below(21) {
+    match chance.below(22) {
         0..5 => Step::Epoch,
         5..8 => Step::Rules {
             network: chance.one_of(&NETWORKS).0,
-            icc: chance.percent(75),
+            icc: chance.percent(65),
             masquerades: chance.percent(80),
             internal: chance.percent(25),
             mtu: chance.one_of(&[1500, 1500, 9000]),
@@ -124,7 +135,8 @@ fn change(chance: &mut Chance, trial: &Trial<'_>) -> Step {
         17 => Step::NoUplink {
             device: chance.one_of(&[NIC, SECOND_NIC, SECOND_NIC]),
         },
-        18 => Step::Routed {
+        18 => limits(chance),
+        19 => Step::Routed {
             network: chance.one_of(&NETWORKS).0,
             routed6: chance.percent(60),
         },
@@ -156,9 +168,10 @@ fn opened(chance: &mut Chance, trial: &Trial<'_>) -> Speech {
     let tenant = chance.one_of(&TENANTS);
     let (hook, device, from, to) = match chance.below(10) {
         0..5 => {
-            let to = match chance.below(4) {
-                0 => chance.one_of(&INSIDE),
-                1 => chance.one_of(&OF_HOST),
+            let to = match chance.below(8) {
+                0 => neighbour(chance, &tenant),
+                1 => chance.one_of(&INSIDE),
+                2 | 3 => chance.one_of(&OF_HOST),
                 _ => chance.one_of(&OUTSIDE),
             };
             (Hook::FromContainer, tenant.device, tenant.place, to)
@@ -399,6 +412,16 @@ fn arrival(chance: &mut Chance, trial: &Trial<'_>, key: &Key) -> (Hook, u32) {
         }
         network => (Hook::FromContainer, device_of(network, key.source)),
     }
+}
+
+/// Somebody of the same network.
+fn neighbour(chance: &mut Chance, tenant: &Tenant) -> Place {
+    let others: Vec<Place> = TENANTS
+        .iter()
+        .filter(|other| other.network == tenant.network)
+        .map(|other| other.place)
+        .collect();
+    chance.one_of(&others)
 }
 
 fn place_of(address: IpAddr) -> Option<Place> {

@@ -6,9 +6,10 @@ use std::net::{Ipv6Addr, TcpListener, UdpSocket};
 
 use nix::sched::{CloneFlags, setns};
 use sluice_datapath_common::drop::DropKey;
+use sluice_datapath_common::settings::Tally;
 use sluice_datapath_common::{Ipv4, Ipv6, counter::Counter, programs};
 
-use super::place::{FAMILIES, Place};
+use super::place::{FAMILIES, Place, TENANTS};
 use super::tables::{self, Entry, Tables};
 use crate::datapath::{Datapath, Outcome};
 use crate::frame::Frame;
@@ -105,6 +106,15 @@ impl Stage {
         }
     }
 
+    /// What the agent finds that an endpoint holds, when it has walked through the tables.
+    pub fn set_tally(&mut self, endpoint: u32, (flows, half_open): (u32, u32)) {
+        let tally = Tally {
+            flows: i64::from(flows),
+            half_open: i64::from(half_open),
+        };
+        self.datapath.set("TALLIES", endpoint, tally);
+    }
+
     /// The entry under this key was last used so many seconds earlier.
     pub fn age(&mut self, key: &Key, seconds: u64) {
         match key.source.is_ipv4() {
@@ -138,6 +148,8 @@ impl Stage {
         tables::forget_fragments::<Ipv4>(&mut self.datapath);
         tables::forget_fragments::<Ipv6>(&mut self.datapath);
         self.datapath.clear_held();
+        TENANTS.iter().for_each(|tenant| self.set_tally(tenant.number, (0, 0)));
+        self.set_tally(0, (0, 0));
         // An agent looks after the tables: what is over is not the packets' business.
         self.datapath.set("SWEPT", 0, u64::MAX / 2);
         self.drops = self.all_drops();

@@ -27,6 +27,11 @@ pub enum Step {
         internal: bool,
         mtu: u32,
     },
+    /// An endpoint may hold so many conversations (0: any number), so many of them half open.
+    Limits {
+        conversations: u32,
+        half_open: u32,
+    },
     /// A network's IPv6 addresses are the world's business from now on, or no more.
     Routed {
         network: u32,

@@ -51,8 +51,8 @@ type Block<F> = (u32, RangeKey<F>);
 /// An entry of a flow table in the words of the reference; ports in host byte order.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// It lies among the answered ones.
-    pub answered: bool,
+    /// It lies where nobody pushes it out.
+    pub kept: bool,
     pub packets: u64,
     pub bytes: u64,
     pub source: (IpAddr, u16),
@@ -155,9 +155,9 @@ where
     Flow<F>: Pod,
 {
     let key = flow_key::<F>(key)?;
-    F::FLOWS.into_iter().find_map(|(answered, map)| {
+    F::FLOWS.into_iter().find_map(|(kept, map)| {
         let flow: Flow<F> = datapath.lookup(map, key)?;
-        Some(entry(answered, &flow))
+        Some(entry(kept, &flow))
     })
 }
 
@@ -168,9 +168,9 @@ where
     Flow<F>: Pod,
 {
     let mut all = Vec::new();
-    for (answered, map) in F::FLOWS {
+    for (kept, map) in F::FLOWS {
         let entries: Vec<(FlowKey<F>, Flow<F>)> = datapath.entries(map);
-        all.extend(entries.iter().map(|(key, flow)| (key_of(key), entry(answered, flow))));
+        all.extend(entries.iter().map(|(key, flow)| (key_of(key), entry(kept, flow))));
     }
     all
 }
@@ -234,9 +234,9 @@ where
     }
 }
 
-fn entry<F: Carried>(answered: bool, flow: &Flow<F>) -> Entry {
+fn entry<F: Carried>(kept: bool, flow: &Flow<F>) -> Entry {
     Entry {
-        answered,
+        kept,
         packets: flow.packets,
         bytes: flow.bytes,
         source: (F::ip(flow.source), u16::from_be(flow.source_port)),
@@ -303,8 +303,9 @@ impl Tables {
         self.v4.write(datapath, world);
         self.v6.write(datapath, world);
         let settings = Settings {
+            flows_per_endpoint: world.limits.conversations,
+            half_open_per_endpoint: world.limits.half_open,
             published_ranges: (self.v4.ranges.len() + self.v6.ranges.len()) as u32,
-            ..Settings::default()
         };
         if self.settings != Some(settings) {
             datapath.set("SETTINGS", 0, settings);

@@ -15,7 +15,7 @@ use super::world;
 use crate::frame::{self, Frame, Packet};
 use crate::reference::conversation::{Key, Side};
 use crate::reference::wire::{self, ICMP, ICMP6, Piece, SCTP, TCP, UDP, UDP_LITE};
-use crate::reference::world::{Family, Mac, Publication, Uplink, World, link_local};
+use crate::reference::world::{Family, Limits, Mac, Publication, Uplink, World, link_local};
 use crate::reference::{self, Fate, Hook, Reference};
 use crate::scene::{GATEWAY_MAC, HOST_MAC, LEG_MAC, NIC_MAC, ROUTER_MAC, SECOND_NIC, SECOND_NIC_MAC};
 use crate::test_run::Sum;
@@ -140,7 +140,7 @@ impl<'a> Trial<'a> {
     }
 
     /// The agent, or the table itself, removes entries of a conversation.
-    fn remove_entries(&mut self, of: usize, gone: [bool; 2], only_unanswered: bool) {
+    fn remove_entries(&mut self, of: usize, gone: [bool; 2], only_pushable: bool) {
         let Some(&(opening, answers)) = self.opened.get(&of) else {
             return;
         };
@@ -148,7 +148,7 @@ impl<'a> Trial<'a> {
         let own = conversations
             .iter_mut()
             .find(|conversation| (conversation.opening, conversation.answers) == (opening, answers));
-        let Some(conversation) = own.filter(|conversation| !(only_unanswered && conversation.answered)) else {
+        let Some(conversation) = own.filter(|conversation| !(only_pushable && conversation.kept)) else {
             return;
         };
         for side in [Side::Opener, Side::Answerer] {
@@ -157,7 +157,10 @@ impl<'a> Trial<'a> {
                 self.stage.remove_flow(&conversation.key(side));
             }
         }
+        let owner = conversation.owner();
         conversations.retain(|conversation| conversation.entries != [false, false]);
+        let held = self.reference.held(owner);
+        self.stage.set_tally(owner, held);
     }
 
     /// Time passes for one conversation: its entries were last used so much earlier.
@@ -193,6 +196,15 @@ impl<'a> Trial<'a> {
             Step::Routed { network, routed6 } => {
                 if let Some(rules) = world.networks.get_mut(&network) {
                     rules.routed6 = routed6;
+                }
+            }
+            Step::Limits {
+                conversations,
+                half_open,
+            } => {
+                world.limits = Limits {
+                    conversations,
+                    half_open,
                 }
             }
             Step::Starts(number) => world::move_in(world, &TENANTS[number as usize - 1]),
@@ -494,6 +506,7 @@ impl Census {
             NoMasquerade,
             CannotTranslate,
             FlowTableFull,
+            FlowLimit,
             TinyFragment,
             NotAnOpening,
             UnrelatedError,

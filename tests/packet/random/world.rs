@@ -33,6 +33,7 @@ pub fn world() -> World {
         devices: BTreeMap::new(),
         routes: Vec::new(),
         sockets: Default::default(),
+        limits: Default::default(),
     };
     for (number, gateway) in NETWORKS {
         world.networks.insert(

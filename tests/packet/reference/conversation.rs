@@ -40,8 +40,8 @@ pub struct Conversation {
     /// The epoch of the last judgement.
     pub epoch: u32,
     pub state: State,
-    /// Somebody answered: it cannot be pushed out any more.
-    pub answered: bool,
+    /// It cannot be pushed out: somebody answered, or its endpoint holds few that nobody has answered.
+    pub kept: bool,
     /// Who has sent a FIN: the opener, the other side.
     pub finished: [bool; 2],
     /// Packets and bytes of the opener and of the other side.
@@ -154,6 +154,11 @@ impl Conversation {
         }
     }
 
+    /// The endpoint that answers for it; 0: none.
+    pub fn owner(&self) -> u32 {
+        owner(&self.back, &self.there)
+    }
+
     fn is_whole(&self) -> bool {
         self.entries == [true, true]
     }
@@ -243,23 +248,43 @@ impl Reference {
         if conversation.state != State::Unanswered || !was_heard {
             return Ok(());
         }
-        let family = family(conversation.opening.source);
-        if !conversation.answered && self.answered_entries(family) + 2 > self.capacity {
-            return Err(DropReason::FlowTableFull);
+        if !conversation.kept {
+            self.must_have_room(conversation.owner())?;
+            if self.is_full(family(conversation.opening.source)) {
+                return Err(DropReason::FlowTableFull);
+            }
         }
         let conversation = &mut self.conversations[index];
-        conversation.answered = true;
+        conversation.kept = true;
         conversation.state = State::Established;
         Ok(())
     }
 
-    /// How full the family's table of answered conversations is.
-    pub fn answered_entries(&self, of: Family) -> usize {
-        2 * self
+    /// Is there no room for another conversation of the family that nobody pushes out?
+    fn is_full(&self, of: Family) -> bool {
+        let kept = self.conversations.iter().filter(|conversation| conversation.kept);
+        let of_family = kept.filter(|conversation| family(conversation.opening.source) == of);
+        2 * of_family.count() + 2 > self.capacity
+    }
+
+    /// How many such conversations an endpoint holds, and how many of them are half open.
+    pub fn held(&self, owner: u32) -> (u32, u32) {
+        let of_owner = self
             .conversations
             .iter()
-            .filter(|conversation| conversation.answered && family(conversation.opening.source) == of)
-            .count()
+            .filter(|conversation| conversation.owner() == owner);
+        let kept = of_owner.filter(|conversation| conversation.kept);
+        kept.fold((0, 0), |(all, half_open), conversation| {
+            (all + 1, half_open + u32::from(conversation.state == State::Unanswered))
+        })
+    }
+
+    fn must_have_room(&self, owner: u32) -> Result<(), DropReason> {
+        let limit = self.world.limits.conversations;
+        match limit == 0 || self.held(owner).0 < limit {
+            true => Ok(()),
+            false => Err(DropReason::FlowLimit),
+        }
     }
 
     /// Opens a conversation for its first packet.
@@ -274,10 +299,16 @@ impl Reference {
         if !may_open(reading, &plan) {
             return Err(DropReason::NotAnOpening);
         }
-        let answers = self.choose_port(key, reading, &plan, chosen)?;
+        let owner = owner(&plan.back, &plan.there);
+        self.must_have_room(owner)?;
+        let kept = self.held(owner).1 < self.world.limits.half_open;
+        let answers = self.choose_port(key, reading, &plan, kept, chosen)?;
         // What is left of its own earlier half gives way.
         self.conversations
             .retain(|other| !other.sides().any(|side| other.key(side) == answers));
+        if kept && self.is_full(family(key.source)) {
+            return Err(DropReason::FlowTableFull);
+        }
         self.opened = Some((*key, answers));
         self.conversations.push(Conversation {
             opening: *key,
@@ -289,7 +320,7 @@ impl Reference {
             checks_mtu: plan.checks_mtu,
             epoch: self.world.epoch,
             state: State::Unanswered,
-            answered: false,
+            kept,
             finished: [false; 2],
             counts: [(1, length as u64), (0, 0)],
             idle: [0; 2],
@@ -304,6 +335,7 @@ impl Reference {
         key: &Key,
         reading: &Reading,
         plan: &Plan,
+        kept: bool,
         chosen: &mut Chosen<'_, '_>,
     ) -> Result<Key, DropReason> {
         let is_icmp = key.protocol == super::wire::icmp(family(key.source));
@@ -325,7 +357,12 @@ impl Reference {
             Err(_) if !has_ports => return Err(DropReason::NoPortLeft),
             Err(_) => {
                 let allows = |port| self.allows(key, reading, plan, &answers(port), false);
-                chosen.port(key, allows).ok_or(DropReason::NoPortLeft)?
+                // A port that was chosen is not seen where there was no room for the conversation.
+                let is_full = kept && self.is_full(family(key.source));
+                chosen.port(key, allows).ok_or(match is_full {
+                    true => DropReason::FlowTableFull,
+                    false => DropReason::NoPortLeft,
+                })?
             }
         };
         Ok(answers(port))
@@ -365,6 +402,14 @@ impl Reference {
             return Err(String::from("a socket of the host has it"));
         }
         Ok(())
+    }
+}
+
+/// Whoever opens the conversation answers for it, or else whoever is spoken to.
+fn owner(back: &Leg, there: &Leg) -> u32 {
+    match back.endpoint {
+        0 => there.endpoint,
+        opener => opener,
     }
 }
 

@@ -39,6 +39,16 @@ pub struct World {
     pub routes: Vec<Route>,
     /// Sockets of host processes: protocol, address (or "any"), port.
     pub sockets: BTreeSet<(u8, IpAddr, u16)>,
+    pub limits: Limits,
+}
+
+/// How many conversations an endpoint may hold where nobody pushes them out.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Limits {
+    /// 0: any number.
+    pub conversations: u32,
+    /// Those that nobody has answered yet; the others of these can be pushed out.
+    pub half_open: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
