@@ -9,14 +9,17 @@ use std::{
 };
 
 use ipnet::IpNet;
+use sluice_model::{Network, network::Hold};
 
 use crate::{
     kernel::netlink::Netlink,
     link::{
+        child::{self, Child},
+        gateway_device::GatewayDevice,
         host_leg::HostLeg,
         listing::{self, Address, Device},
         sandbox,
-        uplink::World,
+        uplink::{self, World},
     },
     map::contents::Tables,
     names::{MadeOf, Names},
@@ -31,11 +34,20 @@ pub struct Veth {
     pub made_of: MadeOf,
     /// Administratively up.
     pub up: bool,
+    /// Bytes.
+    pub mtu: u32,
+    /// The index of the bridge that it is a port of; 0: of none.
+    pub controller: u32,
 }
 
 fn is_link_local(address: IpNet) -> bool {
     matches!(address, IpNet::V6(address) if address.addr().is_unicast_link_local())
 }
+
+/// What a veth can have; a loopback that the default route leads to has more.
+const GREATEST_MTU: u32 = 65_535;
+/// What IPv4 needs (RFC 791).
+const LEAST_MTU: u32 = 68;
 
 /// How long a veth of ours stands before more is done for it than it needs to work.
 pub const YOUTH: Duration = Duration::from_secs(2);
@@ -55,6 +67,16 @@ pub struct Actual {
     pub leg_mtu: u32,
     /// The addresses it bears.
     pub gateways: BTreeSet<IpNet>,
+    /// Devices of endpoints on parents of the host.
+    pub children: Vec<Child>,
+    /// Devices that bear gateway addresses by a name of their own, by it.
+    pub gateway_devices: BTreeMap<String, GatewayDevice>,
+    /// Parents that are ours, by name: their indices.
+    pub parents: BTreeMap<String, u32>,
+    /// Linux bridges of others, by name.
+    pub bridges: BTreeMap<String, Device>,
+    /// The MTU of the way out of this host; 0: not known yet.
+    pub egress_mtu: u32,
     /// What of the host is not ours.
     pub world: World,
     /// The tables.
@@ -62,11 +84,20 @@ pub struct Actual {
 }
 
 impl Actual {
-    /// Reads devices, addresses and sandboxes; the tables stay as they are.
-    pub fn read_devices(&mut self, netlink: &mut Netlink, names: &Names, netns_directory: &Path) -> io::Result<()> {
+    /// Reads devices, addresses and sandboxes, and with `routes` the way out; the tables stay as they are.
+    pub fn read_devices(
+        &mut self,
+        netlink: &mut Netlink,
+        names: &Names,
+        netns_directory: &Path,
+        routes: bool,
+    ) -> io::Result<()> {
         let devices = listing::devices(netlink)?;
         let addresses = listing::addresses(netlink)?;
         self.take(&devices, &addresses, names);
+        if routes || self.egress_mtu == 0 {
+            self.egress_mtu = uplink::default_mtu(&uplink::routes(netlink)?, &devices);
+        }
         self.sandboxes = sandbox::list(netns_directory)?.into_iter().collect();
         Ok(())
     }
@@ -82,6 +113,8 @@ impl Actual {
                         endpoint: endpoint.to_owned(),
                         made_of,
                         up: device.up,
+                        mtu: device.mtu,
+                        controller: device.controller,
                     },
                 ))
             })
@@ -107,7 +140,57 @@ impl Actual {
             .filter(|address| address.ifindex == self.leg.host && !is_link_local(address.address))
             .map(|address| address.address)
             .collect();
+        self.gateway_devices = devices
+            .iter()
+            .filter(|device| names.is_gateway(&device.alias))
+            .map(|device| {
+                let borne = addresses
+                    .iter()
+                    .filter(|address| address.ifindex == device.ifindex && !is_link_local(address.address));
+                let found = GatewayDevice {
+                    ifindex: device.ifindex,
+                    alias: device.alias.clone(),
+                    addresses: borne.map(|address| address.address).collect(),
+                };
+                (device.name.clone(), found)
+            })
+            .collect();
+        self.parents = devices
+            .iter()
+            .filter(|device| names.is_parent(&device.alias))
+            .map(|device| (device.name.clone(), device.ifindex))
+            .collect();
+        self.bridges = devices
+            .iter()
+            .filter(|device| device.bridge && !names.is_ours(&device.alias))
+            .map(|device| (device.name.clone(), device.clone()))
+            .collect();
         self.world = World::of(devices, addresses, names);
+    }
+
+    /// Reads which devices stand in these sandboxes, and nothing of others.
+    pub fn read_children<'a>(&mut self, names: &Names, sandboxes: impl Iterator<Item = &'a PathBuf>) -> io::Result<()> {
+        self.children = child::list(names, sandboxes)?;
+        Ok(())
+    }
+
+    /// The MTU that devices of a network have: its own, or that of the way it goes out by.
+    pub fn mtu_of(&self, network: &Network) -> u32 {
+        if !network.mtu_follows {
+            return network.mtu;
+        }
+        let followed = match &network.parent {
+            Some(parent) if parent.hold == Hold::Port => {
+                self.bridges.get(&parent.device).map_or(0, |bridge| bridge.mtu)
+            }
+            // the kernel gives them the parent's
+            Some(_) => return 0,
+            None => self.egress_mtu,
+        };
+        match followed {
+            0 => network.mtu,
+            followed => followed.clamp(LEAST_MTU, GREATEST_MTU),
+        }
     }
 
     /// Forgets the youth of those who have outgrown it or are gone.

@@ -29,12 +29,17 @@ use crate::{
     actual::{Actual, Veth},
     desired::Desired,
     kernel::{netlink::Netlink, sock_diag},
-    link::{host_leg, sandbox, veth},
+    link::{
+        host_leg, sandbox,
+        veth::{self, Hang},
+    },
     map::{contents::Tables, pins::Maps},
     names::{MadeOf, Names},
     plan::{self, Steps, Troubles},
     program::{attach::Attacher, load::Programs},
 };
+
+mod beside;
 
 /// How many threads make sandboxes and furnish veths at a time. Most of their time they wait for the kernel.
 const HANDS: usize = 8;
@@ -89,9 +94,9 @@ pub fn apply(
         troubles: desired.unreadable.clone(),
         ..Report::default()
     };
-    let (places, troubles) = plan::places(desired, hands.names);
+    let (places, troubles) = plan::places(desired, actual, hands.names);
     report.troubles.extend(troubles);
-    let devices = plan::devices(desired, &places, actual);
+    let devices = plan::devices(desired, &places, actual, hands.names);
 
     // 1
     let stays = |actual: &Actual, id: &str| {
@@ -123,6 +128,7 @@ pub fn apply(
             actual.veths.remove(ifindex);
         }
     }
+    beside::withdraw(hands, &devices.beside, actual)?;
     remove_sandboxes(&devices.remove_sandboxes, actual)?;
     settle_leg(hands, &devices, actual)?;
     make_sandboxes(&devices.make_sandboxes, actual, &mut report.troubles);
@@ -148,7 +154,9 @@ pub fn apply(
 
     // 5
     raise(hands, &made, actual, &mut report.troubles);
+    beside::grant(hands, &devices.beside, actual, &mut report.troubles);
     turn(hands, &devices.turn, actual, &mut report.troubles);
+    resize(hands, &devices, actual, &mut report.troubles);
     if !devices.lift.is_empty() {
         veth::lift_all(hands.netlink, &devices.lift).tried(|| "setting veths up".to_owned())?;
     }
@@ -320,6 +328,11 @@ fn make_veths<'a>(
                         endpoint: wish.endpoint.clone(),
                         made_of: MadeOf::default(),
                         up: true,
+                        mtu: wish.mtu,
+                        controller: match &wish.hang {
+                            Hang::Port(bridge) => actual.bridges.get(bridge).map_or(0, |bridge| bridge.ifindex),
+                            Hang::Datapath | Hang::Child(_) => 0,
+                        },
                     },
                 );
                 actual.made.insert(ifindex, Instant::now());
@@ -369,6 +382,39 @@ fn raise(hands: &mut Hands<'_>, made: &[(u32, &veth::Wish)], actual: &mut Actual
                 .iter()
                 .map(|(_, wish)| (wish.endpoint.clone(), format!("naming {}: {error}", wish.host_end))),
         ),
+    }
+}
+
+/// Gives devices that stay their network's MTU and their place on its bridge.
+fn resize(hands: &mut Hands<'_>, devices: &plan::Devices, actual: &mut Actual, troubles: &mut Troubles) {
+    for (ifindex, wish) in &devices.resize {
+        match veth::resize(hands.netlink, *ifindex, wish) {
+            Ok(()) => {
+                if let Some(veth) = actual.veths.get_mut(ifindex) {
+                    veth.mtu = wish.mtu;
+                }
+            }
+            Err(error) => {
+                let trouble = format!(
+                    "giving {} of endpoint {} the MTU {}: {error}",
+                    wish.interface, wish.endpoint, wish.mtu
+                );
+                troubles.insert(wish.endpoint.clone(), trouble);
+            }
+        }
+    }
+    for (ifindex, bridge) in &devices.attach {
+        match veth::attach(hands.netlink, *ifindex, *bridge) {
+            Ok(()) => {
+                if let Some(veth) = actual.veths.get_mut(ifindex) {
+                    veth.controller = *bridge;
+                }
+            }
+            Err(error) => {
+                let trouble = format!("putting device {ifindex} on its bridge: {error}");
+                troubles.insert(format!("port-{ifindex}"), trouble);
+            }
+        }
     }
 }
 
@@ -556,5 +602,8 @@ impl plan::Devices {
             + self.make_veths.len()
             + self.lift.len()
             + self.turn.len()
+            + self.resize.len()
+            + self.attach.len()
+            + self.beside.count()
     }
 }

@@ -54,7 +54,9 @@ pub fn cleanup(config: &Config) -> Result<(), AgentError> {
 fn remove_devices(names: &Names) -> io::Result<()> {
     let mut netlink = Netlink::open()?;
     let devices = listing::devices(&mut netlink)?;
-    let (ours, others): (Vec<_>, Vec<_>) = devices.into_iter().partition(|device| names.is_ours(&device.alias));
+    let (ours, others): (Vec<_>, Vec<_>) = devices
+        .into_iter()
+        .partition(|device| names.is_ours(&device.alias) || names.is_parent(&device.alias));
     // The two ends of the leg go with each other, so one of them is gone when its turn comes.
     veth::remove_all(
         &mut netlink,

@@ -27,6 +27,9 @@ pub fn network(number: u32) -> Network {
         default_binding: "0.0.0.0".parse().unwrap(),
         gateway_mode4: Default::default(),
         gateway_mode6: Default::default(),
+        mtu_follows: false,
+        parent: None,
+        gateway_device: None,
         attachable: false,
         labels: Default::default(),
         options: Default::default(),
@@ -50,6 +53,7 @@ pub fn endpoint(number: u32, generation: u32) -> Endpoint {
         mac: MacAddress::of_ipv4(address),
         ports: Vec::new(),
         gateways: vec!["172.17.0.1".parse().unwrap()],
+        sysctls: Default::default(),
     }
 }
 

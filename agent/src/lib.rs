@@ -35,7 +35,8 @@ pub use error::AgentError;
 use error::Tried;
 pub use follow::Follower;
 use kernel::netlink::Netlink;
-use link::{listing, uplink};
+pub use link::child::Kind as DeviceKind;
+use link::{child, listing, uplink};
 use map::pins::Maps;
 use names::Names;
 use program::attach::Attacher;
@@ -54,6 +55,19 @@ pub struct Config {
     pub ip_forward: bool,
     /// How many connections there may be.
     pub limits: Limits,
+}
+
+/// A device of the host that is not ours.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostDevice {
+    /// Its name.
+    pub name: String,
+    /// Its addresses that are good for more than its link, the primary ones first.
+    pub addresses: Vec<ipnet::IpNet>,
+    /// It is loopback.
+    pub is_loopback: bool,
+    /// It is a Linux bridge.
+    pub is_bridge: bool,
 }
 
 /// How many connections there may be.
@@ -141,6 +155,57 @@ impl Agent {
             ))
         });
         mtu.await.unwrap_or(1500)
+    }
+
+    /// The host's devices that are not ours, with their addresses: what a network may be asked to stand on.
+    pub async fn host_devices(&self) -> Result<Vec<HostDevice>, AgentError> {
+        let names = self.names.clone();
+        in_netlink("listing devices", move |netlink| {
+            let addresses = listing::addresses(netlink)?;
+            let foreign = listing::devices(netlink)?
+                .into_iter()
+                .filter(|device| !names.is_ours(&device.alias));
+            Ok(foreign
+                .map(|device| HostDevice {
+                    addresses: addresses
+                        .iter()
+                        .filter(|address| address.ifindex == device.ifindex && address.universal)
+                        .map(|address| address.address)
+                        .collect(),
+                    is_loopback: device.loopback,
+                    is_bridge: device.bridge,
+                    name: device.name,
+                })
+                .collect())
+        })
+        .await
+    }
+
+    /// The routers of the default routes that lead out by a device.
+    pub async fn routers_by(&self, device: &str) -> Result<Vec<IpAddr>, AgentError> {
+        let device = device.to_owned();
+        in_netlink("asking for the default route", move |netlink| {
+            let devices = listing::devices(netlink)?;
+            let by_it = |index: u32| {
+                devices
+                    .iter()
+                    .any(|found| found.ifindex == index && found.name == device)
+            };
+            let routes = uplink::routes(netlink)?.into_iter();
+            Ok(routes
+                .filter(|route| route.destination.prefix_len() == 0 && by_it(route.ifindex))
+                .filter_map(|route| route.gateway)
+                .collect())
+        })
+        .await
+    }
+
+    /// Can this kernel make devices of a kind?
+    pub async fn can_make(&self, kind: DeviceKind) -> Result<bool, AgentError> {
+        in_netlink("asking the kernel what devices it knows", move |netlink| {
+            child::is_known(netlink, kind)
+        })
+        .await
     }
 
     /// Prefixes that the host has addresses in or routes to, so that a free one can be chosen (the default route not among them, nor what our

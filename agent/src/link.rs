@@ -1,7 +1,10 @@
 //! The devices and namespaces that the agent makes, and those of the host that it follows.
 
+pub mod child;
+pub mod gateway_device;
 pub mod host_leg;
 pub mod listing;
+pub mod parent;
 pub mod sandbox;
 pub mod uplink;
 pub mod veth;

@@ -91,9 +91,37 @@ impl Names {
         format!("sluice/{}/host", self.instance)
     }
 
+    /// The alias of the device that bears a network's gateway addresses by a name of its own.
+    pub fn gateway_alias(&self, network: &Id) -> String {
+        format!("{}{network}", self.gateway_aliases())
+    }
+
+    fn gateway_aliases(&self) -> String {
+        format!("sluice/{}/gateway/", self.instance)
+    }
+
+    /// Is it the alias of such a device?
+    pub fn is_gateway(&self, alias: &str) -> bool {
+        alias.starts_with(&self.gateway_aliases())
+    }
+
+    /// The alias of a device that was made to be the parent of networks' endpoints. Others may use it too: it counts as one of the host's.
+    pub fn parent_alias(&self, device: &str) -> String {
+        format!("{}{device}", self.parent_aliases())
+    }
+
+    fn parent_aliases(&self) -> String {
+        format!("sluice/{}/parent/", self.instance)
+    }
+
+    /// Is it the alias of such a device?
+    pub fn is_parent(&self, alias: &str) -> bool {
+        alias.starts_with(&self.parent_aliases())
+    }
+
     /// Does a device with this alias belong to this instance?
     pub fn is_ours(&self, alias: &str) -> bool {
-        alias == self.leg_alias() || self.read_alias(alias).is_some()
+        alias == self.leg_alias() || self.read_alias(alias).is_some() || self.is_gateway(alias)
     }
 
     /// May a device with this name be ours? Events about a device that is being made come before its alias.

@@ -15,8 +15,8 @@ use sluice_datapath_common::{
     Family, Ipv4, Ipv4Address, Ipv6, Ipv6Address,
     endpoint::{self, Attachment, EndpointKey, MAX_ENDPOINTS},
     network::{
-        self, FIRST_NETWORK, MAX_NETWORKS, NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL, NETWORK_MASQUERADES,
-        NETWORK_MASQUERADES6, NETWORK_ROUTED, NETWORK_ROUTED6,
+        self, FIRST_NETWORK, MAX_NETWORKS, NETWORK_BRIDGED, NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL,
+        NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_ROUTED, NETWORK_ROUTED6,
     },
     publish::{Publication, PublishKey, RangeKey},
     settings::Settings,
@@ -24,19 +24,25 @@ use sluice_datapath_common::{
 };
 use sluice_model::{
     Endpoint, Network,
-    network::{self as model, Driver, GatewayMode},
+    network::{self as model, Driver, GatewayMode, Hold},
 };
 
 use crate::{
-    actual::Actual,
+    actual::{Actual, Veth},
     desired::Desired,
-    link::{host_leg::gateway_of, uplink::World, veth::Wish},
+    link::{
+        host_leg::gateway_of,
+        uplink::World,
+        veth::{Hang, Wish},
+    },
     map::{
         contents::{ByBytes, Changes, Entries, Tables},
         handle::Prefix,
     },
     names::{Fingerprint, MadeOf, Names, host_end},
 };
+
+pub use beside::Beside;
 
 /// What cannot be made, by the id of what it was for.
 pub type Troubles = BTreeMap<String, String>;
@@ -75,6 +81,12 @@ pub struct Devices {
     pub lift: Vec<u32>,
     /// Veths that stay and lead elsewhere from their sandboxes by other ways than before, by the index of their host end.
     pub turn: Vec<(u32, Wish)>,
+    /// Veths that stay and get another MTU, by the index of their host end.
+    pub resize: Vec<(u32, Wish)>,
+    /// Host ends that are no port of their bridge, and the bridge.
+    pub attach: Vec<(u32, u32)>,
+    /// What stands beside the datapath.
+    pub beside: Beside,
 }
 
 /// What is to be done to the tables.
@@ -119,11 +131,11 @@ pub struct Steps {
 }
 
 /// The endpoints that can be made, by id, and why others cannot.
-pub fn places<'a>(desired: &'a Desired, names: &Names) -> (BTreeMap<&'a str, Place<'a>>, Troubles) {
+pub fn places<'a>(desired: &'a Desired, actual: &Actual, names: &Names) -> (BTreeMap<&'a str, Place<'a>>, Troubles) {
     let (mut places, mut troubles) = (BTreeMap::new(), Troubles::new());
     let mut numbers: BTreeMap<u32, &str> = BTreeMap::new();
     for (id, endpoint) in &desired.endpoints {
-        match place(endpoint, desired, names) {
+        match place(endpoint, desired, actual, names) {
             Ok(place) => match numbers.get(&endpoint.number) {
                 None => {
                     numbers.insert(endpoint.number, id);
@@ -140,13 +152,18 @@ pub fn places<'a>(desired: &'a Desired, names: &Names) -> (BTreeMap<&'a str, Pla
     (places, troubles)
 }
 
-fn place<'a>(endpoint: &'a Endpoint, desired: &'a Desired, names: &Names) -> Result<Place<'a>, String> {
+fn place<'a>(
+    endpoint: &'a Endpoint,
+    desired: &'a Desired,
+    actual: &Actual,
+    names: &Names,
+) -> Result<Place<'a>, String> {
     let id = &endpoint.id;
     let network = desired
         .networks
         .get(endpoint.network.as_str())
         .ok_or_else(|| format!("endpoint {id} is in no known network"))?;
-    if !is_placed(network) {
+    if !is_placed(network) && !hangs_beside(network) {
         return Err(format!(
             "endpoint {id} is in the network {}, which has no place in the datapath",
             network.name
@@ -174,7 +191,8 @@ fn place<'a>(endpoint: &'a Endpoint, desired: &'a Desired, names: &Names) -> Res
             endpoint.interface
         ));
     }
-    let (wish, made_of) = wish(endpoint, network, sandbox.path.clone(), names);
+    let (mut wish, made_of) = wish(endpoint, network, sandbox.path.clone(), names);
+    wish.mtu = actual.mtu_of(network);
     Ok(Place {
         endpoint,
         network,
@@ -184,7 +202,29 @@ fn place<'a>(endpoint: &'a Endpoint, desired: &'a Desired, names: &Names) -> Res
 }
 
 fn is_placed(network: &Network) -> bool {
-    network.driver == Driver::Bridge && (FIRST_NETWORK..MAX_NETWORKS).contains(&network.number)
+    network.is_placed() && (FIRST_NETWORK..MAX_NETWORKS).contains(&network.number)
+}
+
+/// Do its endpoints hang on a parent of the host, where the datapath does not see them?
+fn hangs_beside(network: &Network) -> bool {
+    matches!(network.driver, Driver::Macvlan | Driver::Ipvlan) && network.parent.is_some()
+}
+
+/// Where devices of its endpoints hang.
+fn hang(network: &Network) -> Hang {
+    match &network.parent {
+        None => Hang::Datapath,
+        Some(parent) if parent.hold == Hold::Port => Hang::Port(parent.device.clone()),
+        Some(parent) => Hang::Child(parent.clone()),
+    }
+}
+
+/// The MAC of a host end that is a port of a bridge. A bridge that nobody gave a MAC takes the least of its ports': it shall not be ours.
+fn mac_of_port(gateway_mac: [u8; 6]) -> [u8; 6] {
+    let [_, rest @ ..] = gateway_mac;
+    let mut mac = [0xfe; 6];
+    mac[1..].copy_from_slice(&rest);
+    mac
 }
 
 fn wish(endpoint: &Endpoint, network: &Network, sandbox: PathBuf, names: &Names) -> (Wish, MadeOf) {
@@ -193,20 +233,34 @@ fn wish(endpoint: &Endpoint, network: &Network, sandbox: PathBuf, names: &Names)
         host_end: host_end(&endpoint.id),
         draft_alias: names.alias(&endpoint.id, MadeOf::default()),
         alias: String::new(),
-        gateway_mac: names.gateway_mac().0,
+        gateway_mac: match network.is_on_bridge() {
+            true => mac_of_port(names.gateway_mac().0),
+            false => names.gateway_mac().0,
+        },
         sandbox,
         interface: endpoint.interface.clone(),
         mac: endpoint.mac.0,
         addresses: endpoint.addresses.clone(),
         gateways: endpoint.gateways.clone(),
-        mtu: network.mtu,
+        mtu: 0,
+        hang: hang(network),
+        sysctls: endpoint
+            .sysctls
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
     };
     let mut fingerprint = Fingerprint::EMPTY;
     fingerprint.add_part(wish.sandbox.display());
     fingerprint.add_part(&wish.interface);
     fingerprint.add_part(endpoint.mac);
-    fingerprint.add_part(wish.mtu);
     wish.addresses.iter().for_each(|address| fingerprint.add_part(address));
+    if wish.hang != Hang::Datapath {
+        fingerprint.add_part(format_args!("{:?}", wish.hang));
+    }
+    for (name, value) in &wish.sysctls {
+        fingerprint.add_part(format_args!("{name}={value}"));
+    }
     let mut ways = Fingerprint::EMPTY;
     wish.gateways.iter().for_each(|gateway| ways.add_part(gateway));
     let made_of = MadeOf {
@@ -219,8 +273,11 @@ fn wish(endpoint: &Endpoint, network: &Network, sandbox: PathBuf, names: &Names)
 }
 
 /// Which devices, sandboxes and addresses go and come.
-pub fn devices(desired: &Desired, places: &BTreeMap<&str, Place<'_>>, actual: &Actual) -> Devices {
-    let mut plan = Devices::default();
+pub fn devices(desired: &Desired, places: &BTreeMap<&str, Place<'_>>, actual: &Actual, names: &Names) -> Devices {
+    let mut plan = Devices {
+        beside: Beside::of(desired, places.values(), actual, names),
+        ..Devices::default()
+    };
     let mut standing = BTreeSet::new();
     for (ifindex, veth) in &actual.veths {
         let place = places
@@ -232,8 +289,8 @@ pub fn devices(desired: &Desired, places: &BTreeMap<&str, Place<'_>>, actual: &A
             if !veth.up {
                 plan.lift.push(*ifindex);
             }
-            if let Some(place) = place.filter(|place| place.made_of.ways != veth.made_of.ways) {
-                plan.turn.push((*ifindex, place.wish.clone()));
+            if let Some(place) = place {
+                plan.mend(*ifindex, veth, place, actual);
             }
         } else {
             plan.remove_veths.push(*ifindex);
@@ -241,7 +298,7 @@ pub fn devices(desired: &Desired, places: &BTreeMap<&str, Place<'_>>, actual: &A
     }
     plan.make_veths = places
         .iter()
-        .filter(|(id, _)| !standing.contains(**id))
+        .filter(|(id, place)| !standing.contains(**id) && !matches!(place.wish.hang, Hang::Child(_)))
         .map(|(_, place)| place.wish.clone())
         .collect();
 
@@ -274,24 +331,46 @@ pub fn devices(desired: &Desired, places: &BTreeMap<&str, Place<'_>>, actual: &A
         .networks
         .values()
         .filter(|network| is_placed(network))
-        .map(|network| network.mtu)
+        .map(|network| actual.mtu_of(network))
         .max();
     plan.leg_mtu = mtu.filter(|mtu| *mtu != actual.leg_mtu);
     plan
 }
 
+/// The gateway addresses that the host's leg bears, and the numbers of their networks. On a bridge the bridge bears its own.
 fn gateways(desired: &Desired) -> impl Iterator<Item = (IpNet, u32)> {
     desired
         .networks
         .values()
-        .filter(|network| is_placed(network))
-        .flat_map(|network| {
-            network
-                .subnets
-                .iter()
-                .filter(|subnet| network.gateway_mode(model::Family::of(subnet.gateway)) != GatewayMode::Isolated)
-                .filter_map(|subnet| Some((gateway_of(subnet.gateway, subnet.subnet)?, network.number)))
-        })
+        .filter(|network| is_placed(network) && !network.is_on_bridge())
+        .flat_map(|network| gateways_of(network).map(|gateway| (gateway, network.number)))
+}
+
+/// The gateway addresses of a network that the host bears.
+fn gateways_of(network: &Network) -> impl Iterator<Item = IpNet> {
+    network
+        .subnets
+        .iter()
+        .filter(|subnet| network.gateway_mode(model::Family::of(subnet.gateway)) != GatewayMode::Isolated)
+        .filter_map(|subnet| gateway_of(subnet.gateway, subnet.subnet))
+}
+
+impl Devices {
+    /// What is to be done about a veth that stays.
+    fn mend(&mut self, ifindex: u32, veth: &Veth, place: &Place<'_>, actual: &Actual) {
+        if place.made_of.ways != veth.made_of.ways {
+            self.turn.push((ifindex, place.wish.clone()));
+        }
+        if place.wish.mtu != veth.mtu {
+            self.resize.push((ifindex, place.wish.clone()));
+        }
+        if let Hang::Port(bridge) = &place.wish.hang
+            && let Some(bridge) = actual.bridges.get(bridge)
+            && bridge.ifindex != veth.controller
+        {
+            self.attach.push((ifindex, bridge.ifindex));
+        }
+    }
 }
 
 /// What the tables must hold, when `veth_of` answers the index of an endpoint's veth (none: it has none and is left out).
@@ -304,7 +383,7 @@ pub fn tables(
 ) -> (Tables, Troubles) {
     let (mut tables, mut troubles) = (Tables::default(), Troubles::new());
     for network in desired.networks.values().filter(|network| is_placed(network)) {
-        add_network(&mut tables, &mut troubles, network, names);
+        add_network(&mut tables, &mut troubles, network, actual, names);
     }
     add_world(&mut tables, &actual.world);
     for (gateway, number) in gateways(desired) {
@@ -322,11 +401,16 @@ pub fn tables(
     (tables, troubles)
 }
 
-fn add_network(tables: &mut Tables, troubles: &mut Troubles, network: &Network, names: &Names) {
+fn add_network(tables: &mut Tables, troubles: &mut Troubles, network: &Network, actual: &Actual, names: &Names) {
+    let bridge = network
+        .parent
+        .as_ref()
+        .and_then(|parent| actual.bridges.get(&parent.device));
     let mut entry = network::Network {
         flags: flags(network),
-        mtu: network.mtu,
-        gateway_mac: names.gateway_mac().0,
+        mtu: actual.mtu_of(network),
+        // on a bridge the host is found at the bridge's
+        gateway_mac: bridge.map_or(names.gateway_mac().0, |bridge| bridge.mac),
         ..Default::default()
     };
     for subnet in &network.subnets {
@@ -335,6 +419,10 @@ fn add_network(tables: &mut Tables, troubles: &mut Troubles, network: &Network, 
             IpAddr::V4(gateway) if bears_gateway => entry.gateway4 = gateway.into(),
             IpAddr::V6(gateway) if bears_gateway => entry.gateway6 = gateway.into(),
             _ => {}
+        }
+        // what is in the subnet of a bridge are others' machines; of ours each is entered by itself
+        if network.is_on_bridge() {
+            continue;
         }
         let other = match subnet.subnet {
             IpNet::V4(net) => tables
@@ -379,6 +467,7 @@ fn flags(network: &Network) -> u32 {
         (network.masquerade && translates(mode6), NETWORK_MASQUERADES6),
         (mode4 == GatewayMode::Routed, NETWORK_ROUTED),
         (mode6 == GatewayMode::Routed, NETWORK_ROUTED6),
+        (network.is_on_bridge(), NETWORK_BRIDGED),
     ]
     .into_iter()
     .filter_map(|(wanted, flag)| wanted.then_some(flag))
@@ -432,6 +521,10 @@ fn add_endpoint(tables: &mut Tables, troubles: &mut Troubles, place: &Place<'_>,
         let taken = match address.addr() {
             IpAddr::V4(address) => {
                 attachment.address4 = address.into();
+                if network.is_on_bridge() {
+                    let key = ByBytes(prefix(32, attachment.address4));
+                    tables.subnets4.insert(key, network.number);
+                }
                 enter(
                     &mut tables.endpoints4,
                     endpoint_key(network, attachment.address4),
@@ -527,6 +620,7 @@ impl Steps {
     }
 }
 
+mod beside;
 mod publish;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,9 @@
 //! is taken together by the next round, so that fifty containers that start at once cost a few rounds.
 
 use std::{
-    mem,
+    collections::BTreeSet,
+    io, mem,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -12,6 +14,7 @@ use std::{
 use futures_util::{FutureExt, StreamExt};
 use rtnetlink::{MulticastGroup, packet_core::NetlinkPayload, packet_route::RouteNetlinkMessage};
 use sluice_datapath_common::config;
+use sluice_model::Network;
 use sluice_store::{Revision, SharedStore, Watch, key, watch::Change};
 use tokio::{
     sync::{Notify, watch},
@@ -174,9 +177,12 @@ fn concern(message: RouteNetlinkMessage, names: &Names, leg: u32) -> Scope {
                 .attributes
                 .iter()
                 .any(|attribute| matches!(attribute, RouteAttribute::Oif(oif) if *oif == leg));
+            let routes = !by_our_leg && message.header.kind == RouteType::Unicast;
             Scope {
-                routes: !by_our_leg && message.header.kind == RouteType::Unicast,
-                ..Scope::default()
+                routes,
+                // the way out, whose MTU networks follow
+                devices: routes && message.header.destination_prefix_length == 0,
+                tables: false,
             }
         }
         _ => Scope::default(),
@@ -234,13 +240,39 @@ impl Kernel {
         })
     }
 
+    /// At first in all sandboxes: an earlier life may have been cut short while it took one away.
+    fn read_children(&mut self, desired: &Desired) -> io::Result<()> {
+        let with_children = |network: &&Network| network.parent.is_some() && !network.is_placed();
+        if !desired.networks.values().any(|network| with_children(&network)) {
+            self.actual.children.clear();
+            return Ok(());
+        }
+        let all: Vec<PathBuf> = match self.first {
+            true => self.actual.sandboxes.keys().cloned().collect(),
+            false => {
+                let mut some: BTreeSet<PathBuf> =
+                    self.actual.children.iter().map(|child| child.sandbox.clone()).collect();
+                for endpoint in desired.endpoints.values() {
+                    let network = desired.networks.get(endpoint.network.as_str()).filter(with_children);
+                    if let Some(sandbox) = network.and(desired.sandboxes.get(endpoint.sandbox.as_str())) {
+                        some.insert(sandbox.path.clone());
+                    }
+                }
+                some.into_iter().collect()
+            }
+        };
+        self.actual.read_children(&self.names, all.iter())
+    }
+
     /// One round.
     fn round(&mut self, desired: &Desired, scope: Scope) -> Result<Report, AgentError> {
         if scope.devices {
             let directory = &self.config.netns_dir;
             self.actual
-                .read_devices(&mut self.netlink, &self.names, directory)
+                .read_devices(&mut self.netlink, &self.names, directory, scope.routes)
                 .tried(|| "reading the host's devices".to_owned())?;
+            self.read_children(desired)
+                .tried(|| "reading the devices of sandboxes".to_owned())?;
             let leg = self.actual.leg;
             if (leg.host, leg.datapath) != (self.facts.host_ifindex, self.facts.host_leg_ifindex) {
                 return Err(AgentError::Failed(format!(

@@ -21,6 +21,8 @@ pub const NETWORK_MASQUERADES6: u32 = 1 << 4;
 pub const NETWORK_ROUTED: u32 = 1 << 5;
 /// The same for IPv6 (global addresses).
 pub const NETWORK_ROUTED6: u32 = 1 << 6;
+/// The network is on a Linux bridge of the host: endpoints of ours go the datapath's ways, everybody else on the wire is the bridge's affair.
+pub const NETWORK_BRIDGED: u32 = 1 << 12;
 
 /// One network.
 #[repr(C)]

@@ -1,6 +1,6 @@
 //! Endpoints and the sandboxes they stand in.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -44,4 +44,7 @@ pub struct Endpoint {
     /// The gateways of its network that lead everywhere else from its sandbox: of a sandbox's endpoints one leads by each family.
     #[serde(default)]
     pub gateways: Vec<IpAddr>,
+    /// Settings of its device, as `net.ipv4.conf.IFNAME.log_martians` with their values: `IFNAME` stands for the device's name.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
 }

@@ -18,7 +18,96 @@ pub enum Driver {
     Host,
     /// Only loopback.
     Null,
+    /// Devices of their own MAC on one of the host's.
+    Macvlan,
+    /// Devices on one of the host's, with its MAC.
+    Ipvlan,
 }
+
+/// The device of the host that a network's endpoints hang on, beside the datapath.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Parent {
+    /// Its name.
+    pub device: String,
+    /// What it is made of when it is ours: it comes and goes with the network.
+    #[serde(default)]
+    pub made_of: Option<MadeParent>,
+    /// How the endpoints hang on it.
+    pub hold: Hold,
+}
+
+/// A parent that is ours.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MadeParent {
+    /// A VLAN (802.1Q) of a device of the host.
+    Vlan {
+        /// The device.
+        of: String,
+        /// 1 to 4094.
+        tag: u16,
+    },
+    /// A device that leads nowhere: the endpoints meet on it.
+    Dummy,
+}
+
+/// How endpoints hang on their parent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hold {
+    /// Veths that are ports of it: it is a Linux bridge. The datapath sees what the endpoints say.
+    Port,
+    /// Macvlan devices.
+    Macvlan(MacvlanMode),
+    /// Ipvlan devices.
+    Ipvlan(IpvlanMode, IpvlanFlag),
+}
+
+/// Whom the devices of one parent reach directly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MacvlanMode {
+    /// Each other.
+    #[default]
+    Bridge,
+    /// Nobody on the parent.
+    Private,
+    /// Each other by the switch outside, which sends frames back (802.1Qbg).
+    Vepa,
+    /// There is one, and the parent is its own.
+    Passthru,
+}
+
+/// At which layer the devices of one parent are told apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpvlanMode {
+    /// As on a switch.
+    #[default]
+    L2,
+    /// The host's namespace routes for them.
+    L3,
+    /// The same, and its netfilter sees what they say.
+    L3s,
+}
+
+/// Whom they reach on the parent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpvlanFlag {
+    /// Each other.
+    #[default]
+    Bridge,
+    /// Nobody.
+    Private,
+    /// Each other by the switch outside.
+    Vepa,
+}
+
+/// Text that names no mode of a driver.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is none of {1}")]
+pub struct UnknownMode(pub String, pub &'static str);
 
 /// A family of addresses.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -82,8 +171,17 @@ pub struct Network {
     pub masquerade: bool,
     /// No way in or out.
     pub internal: bool,
-    /// The MTU of its devices, bytes.
+    /// The MTU of its devices, bytes; where it follows, what it was when the network was made.
     pub mtu: u32,
+    /// Nobody named an MTU: it is that of the way out of this host, and changes with it.
+    #[serde(default)]
+    pub mtu_follows: bool,
+    /// The device of the host that its endpoints hang on; none: the datapath alone.
+    #[serde(default)]
+    pub parent: Option<Parent>,
+    /// The name of the device that bears its gateway addresses; none: the host's leg.
+    #[serde(default)]
+    pub gateway_device: Option<String>,
     /// Published ports are bound here when the user names no address.
     pub default_binding: IpAddr,
     /// How its IPv4 meets the world.
@@ -118,7 +216,48 @@ impl Network {
             Family::V6 => self.gateway_mode6,
         }
     }
+
+    /// Has it a place in the datapath: a number, and veths that programs look at?
+    pub fn is_placed(&self) -> bool {
+        self.driver == Driver::Bridge
+    }
+
+    /// Is it on a Linux bridge of the host?
+    pub fn is_on_bridge(&self) -> bool {
+        self.parent.as_ref().is_some_and(|parent| parent.hold == Hold::Port)
+    }
 }
+
+// === impl MacvlanMode, IpvlanMode, IpvlanFlag ===
+
+/// Reads and shows the words of a driver's option.
+macro_rules! words {
+    ($mode:ident: $($word:literal => $variant:ident),+) => {
+        impl $mode {
+            /// As the user writes it.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+
+        impl FromStr for $mode {
+            type Err = UnknownMode;
+
+            fn from_str(text: &str) -> Result<Self, UnknownMode> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(UnknownMode(text.to_owned(), concat!($($word, " "),+).trim_ascii())),
+                }
+            }
+        }
+    };
+}
+
+words!(MacvlanMode: "bridge" => Bridge, "private" => Private, "vepa" => Vepa, "passthru" => Passthru);
+words!(IpvlanMode: "l2" => L2, "l3" => L3, "l3s" => L3s);
+words!(IpvlanFlag: "bridge" => Bridge, "private" => Private, "vepa" => Vepa);
 
 // === impl GatewayMode ===
 

@@ -15,6 +15,23 @@ pub fn set(family: &str, device: &str, setting: &str, value: &str) -> io::Result
     }
 }
 
+/// Gives the setting of a device that a user names, as in `net.ipv4.conf.IFNAME.log_martians`, a value. One that this kernel does not have is an error.
+pub fn set_by_name(name: &str, device: &str, value: &str) -> io::Result<()> {
+    let parts: Vec<&str> = name
+        .split('.')
+        .map(|part| if part == "IFNAME" { device } else { part })
+        .collect();
+    let unusable = |part: &&str| part.is_empty() || *part == ".." || part.contains(['/', '\0']);
+    if parts.first() != Some(&"net") || !name.contains(".IFNAME.") || parts.iter().any(unusable) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{name} is no setting of a network device"),
+        ));
+    }
+    fs::write(format!("/proc/sys/{}", parts.join("/")), value)
+        .map_err(|error| io::Error::new(error.kind(), format!("setting {name} to {value}: {error}")))
+}
+
 /// No IPv6 on this device, so no link-local address, no router solicitations.
 pub fn without_ipv6(device: &str) -> io::Result<()> {
     set("ipv6", device, "disable_ipv6", "1")

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
-    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
 };
 
 use crate::kernel::netlink::Netlink;
@@ -30,6 +30,10 @@ pub struct Device {
     pub loopback: bool,
     /// Its frames begin with an Ethernet header.
     pub ethernet: bool,
+    /// It is a Linux bridge.
+    pub bridge: bool,
+    /// The index of the device that it is a port of; 0: of none.
+    pub controller: u32,
 }
 
 /// An address of the host.
@@ -76,6 +80,8 @@ pub fn device(message: LinkMessage) -> Device {
             LinkAttribute::IfAlias(alias) => device.alias = alias,
             LinkAttribute::Mtu(mtu) => device.mtu = mtu,
             LinkAttribute::Address(bytes) => device.mac = bytes.try_into().unwrap_or_default(),
+            LinkAttribute::Controller(controller) => device.controller = controller,
+            LinkAttribute::LinkInfo(infos) => device.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge)),
             _ => {}
         }
     }

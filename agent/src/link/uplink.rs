@@ -8,7 +8,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteType},
 };
 
 use super::listing::{Address, Device};
@@ -113,12 +113,14 @@ fn lasting(addresses: &[Address], ifindex: u32) -> Option<Ipv6Addr> {
 pub struct Route {
     /// Where to; of no bits is the default.
     pub destination: IpNet,
-    /// By which device; 0 where there are several or none.
+    /// By which device, of several the first; 0: by none.
     pub ifindex: u32,
     /// By which router.
     pub gateway: Option<IpAddr>,
     /// Smaller is preferred.
     pub priority: u32,
+    /// Its own MTU, bytes; 0: its device's.
+    pub mtu: u32,
 }
 
 /// The unicast routes of the main table, of both families.
@@ -150,6 +152,7 @@ fn route(message: &RouteMessage) -> Option<Route> {
         ifindex: 0,
         gateway: None,
         priority: 0,
+        mtu: 0,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -159,6 +162,14 @@ fn route(message: &RouteMessage) -> Option<Route> {
             RouteAttribute::Gateway(address) => route.gateway = plain(address),
             RouteAttribute::Oif(ifindex) => route.ifindex = *ifindex,
             RouteAttribute::Priority(priority) => route.priority = *priority,
+            RouteAttribute::Metrics(metrics) => {
+                let mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+                route.mtu = mtu.unwrap_or(0);
+            }
+            RouteAttribute::MultiPath(hops) => route.ifindex = hops.first().map_or(0, |hop| hop.interface_index),
             _ => {}
         }
     }
@@ -173,14 +184,21 @@ fn plain(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// The MTU of the default route's device, IPv4's before IPv6's; 1500 without one.
+/// The MTU of the default route, or of its device, IPv4's before IPv6's; 1500 without one.
 pub fn default_mtu(routes: &[Route], devices: &[Device]) -> u32 {
     routes
         .iter()
         .filter(|route| route.destination.prefix_len() == 0)
         .min_by_key(|route| (route.destination.addr().is_ipv6(), route.priority))
-        .and_then(|route| devices.iter().find(|device| device.ifindex == route.ifindex))
-        .map_or(1500, |device| device.mtu)
+        .and_then(|route| {
+            let device = devices.iter().find(|device| device.ifindex == route.ifindex);
+            let mtu = device.map_or(route.mtu, |device| match route.mtu {
+                0 => device.mtu,
+                own => own.min(device.mtu),
+            });
+            (mtu > 0).then_some(mtu)
+        })
+        .unwrap_or(1500)
 }
 
 /// What addresses and routes of others occupy, the default route not counted.
@@ -357,6 +375,7 @@ mod tests {
             ifindex,
             gateway: None,
             priority,
+            mtu: 0,
         };
         assert_eq!(default_mtu(&[default(3, 100), default(2, 50)], &devices), 1400);
         assert_eq!(default_mtu(&[], &devices), 1500);
@@ -373,6 +392,7 @@ mod tests {
             ifindex,
             gateway: None,
             priority: 0,
+            mtu: 0,
         };
         let occupied = occupied(
             &[device(2, "eth0"), leg],

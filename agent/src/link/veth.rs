@@ -19,6 +19,7 @@ use rtnetlink::{
         route::RouteMessage,
     },
 };
+use sluice_model::network::Parent;
 
 use super::uplink;
 use crate::kernel::{
@@ -27,7 +28,18 @@ use crate::kernel::{
     sysctl,
 };
 
-/// What a veth is to be.
+/// Where a device of an endpoint hangs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Hang {
+    /// On the datapath alone.
+    Datapath,
+    /// A veth whose host end is a port of this Linux bridge.
+    Port(String),
+    /// A device of another kind on a parent of the host: there is no host end.
+    Child(Parent),
+}
+
+/// What a device of an endpoint is to be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Wish {
     /// The endpoint's id, for reports.
@@ -50,20 +62,29 @@ pub struct Wish {
     pub addresses: Vec<IpNet>,
     /// The way to everywhere else.
     pub gateways: Vec<IpAddr>,
-    /// Bytes, both ends.
+    /// Bytes, both ends; 0: the parent's.
     pub mtu: u32,
+    /// Where it hangs.
+    pub hang: Hang,
+    /// Settings of the container's end: names with `IFNAME` in place of the device's, and values.
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// Makes the pair, both ends down, and answers the index of the host's end.
 pub fn make(netlink: &mut Netlink, wish: &Wish) -> io::Result<u32> {
     let sandbox = netns::open(&wish.sandbox)?;
-    match netlink.carry_out(pair(wish, &sandbox))?.into_iter().collect() {
+    let bridge = match &wish.hang {
+        Hang::Port(bridge) => ifindex(bridge)
+            .map_err(|error| io::Error::new(error.kind(), format!("there is no bridge {bridge}: {error}")))?,
+        Hang::Datapath | Hang::Child(_) => 0,
+    };
+    match netlink.carry_out(pair(wish, &sandbox, bridge))?.into_iter().collect() {
         Ok(()) => {}
         // A draft of an earlier life: the name is made of our endpoint's id.
         Err(error) if io::Error::raw_os_error(&error) == Some(libc::EEXIST) && ifindex(&wish.host_end).is_ok() => {
             remove(netlink, ifindex(&wish.host_end)?)?;
             netlink
-                .carry_out(pair(wish, &sandbox))?
+                .carry_out(pair(wish, &sandbox, bridge))?
                 .into_iter()
                 .collect::<io::Result<()>>()?;
         }
@@ -75,7 +96,7 @@ pub fn make(netlink: &mut Netlink, wish: &Wish) -> io::Result<u32> {
     ifindex(&wish.host_end)
 }
 
-fn pair(wish: &Wish, sandbox: &File) -> Vec<Request> {
+fn pair(wish: &Wish, sandbox: &File, bridge: u32) -> Vec<Request> {
     let inner = LinkMessageBuilder::<LinkUnspec>::new()
         .name(wish.interface.clone())
         .address(wish.mac.to_vec())
@@ -88,13 +109,30 @@ fn pair(wish: &Wish, sandbox: &File) -> Vec<Request> {
         .mtu(wish.mtu)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(inner)))
         .build();
-    let alias = LinkUnspec::new_with_name(&wish.host_end)
-        .alias(wish.draft_alias.clone())
-        .build();
+    let mut alias = LinkUnspec::new_with_name(&wish.host_end).alias(wish.draft_alias.clone());
+    if bridge != 0 {
+        alias = alias.controller(bridge);
+    }
     vec![
         (RouteNetlinkMessage::NewLink(outer), NLM_F_CREATE | NLM_F_EXCL),
-        (RouteNetlinkMessage::SetLink(alias), 0),
+        (RouteNetlinkMessage::SetLink(alias.build()), 0),
     ]
+}
+
+/// Makes the host's end a port of a bridge.
+pub fn attach(netlink: &mut Netlink, host_end: u32, bridge: u32) -> io::Result<()> {
+    let port = LinkUnspec::new_with_index(host_end).controller(bridge).build();
+    netlink.carry_out_one(RouteNetlinkMessage::SetLink(port), 0)
+}
+
+/// Gives both ends of a veth that stands another MTU; the host's end last, as what it has tells what was done.
+pub fn resize(netlink: &mut Netlink, host_end: u32, wish: &Wish) -> io::Result<()> {
+    let with_mtu = |index| RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).mtu(wish.mtu).build());
+    let sandbox = netns::open(&wish.sandbox)?;
+    netns::within(&sandbox, || {
+        Netlink::open()?.carry_out_one(with_mtu(ifindex(&wish.interface)?), 0)
+    })?;
+    netlink.carry_out_one(with_mtu(host_end), 0)
 }
 
 /// Furnishes the container's end in its sandbox: addresses, up, the way out. The host's end is up already: the end that goes up last has its
@@ -104,7 +142,8 @@ pub fn furnish(wish: &Wish) -> io::Result<()> {
     netns::within(&sandbox, || furnish_here(wish))
 }
 
-fn furnish_here(wish: &Wish) -> io::Result<()> {
+/// The same, in the sandbox already.
+pub fn furnish_here(wish: &Wish) -> io::Result<()> {
     let index = ifindex(&wish.interface)?;
     let (ipv4, ipv6): (Vec<IpNet>, Vec<IpNet>) = wish
         .addresses
@@ -114,6 +153,13 @@ fn furnish_here(wish: &Wish) -> io::Result<()> {
         sysctl::without_ipv6(&wish.interface)?;
     } else {
         sysctl::with_ipv6(&wish.interface)?;
+    }
+    if wish.hang != Hang::Datapath {
+        // others on the wire may remember who had the address before
+        sysctl::set("ipv4", &wish.interface, "arp_notify", "1")?;
+    }
+    for (name, value) in &wish.sysctls {
+        sysctl::set_by_name(name, &wish.interface, value)?;
     }
     let address = |address: &IpNet| {
         (
@@ -129,9 +175,10 @@ fn furnish_here(wish: &Wish) -> io::Result<()> {
     // IPv6 begins with a device that is up: what it is given before has no route until then.
     requests.extend(ipv6.iter().map(address));
     for gateway in &wish.gateways {
+        // another device of the sandbox may have led out until now
         requests.push((
             RouteNetlinkMessage::NewRoute(way_out(index, *gateway)),
-            NLM_F_CREATE | NLM_F_EXCL,
+            NLM_F_CREATE | NLM_F_REPLACE,
         ));
     }
     let told = ["giving it its address", "bringing it up", "giving it its way out"];

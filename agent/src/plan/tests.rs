@@ -28,7 +28,7 @@ fn desired(numbers: &[u32]) -> Desired {
 /// A host that agrees with `desired`: the veth of endpoint `n` has the index `100 + n`.
 fn agreeing(desired: &Desired) -> Actual {
     let names = names();
-    let (places, troubles) = places(desired, &names);
+    let (places, troubles) = places(desired, &Actual::default(), &names);
     assert!(troubles.is_empty(), "{troubles:?}");
     let mut actual = Actual {
         leg: HostLeg { host: 5, datapath: 6 },
@@ -46,6 +46,8 @@ fn agreeing(desired: &Desired) -> Actual {
             endpoint: (*id).to_owned(),
             made_of: place.made_of,
             up: true,
+            mtu: 1500,
+            controller: 0,
         };
         actual.veths.insert(100 + place.endpoint.number, veth);
     }
@@ -55,7 +57,7 @@ fn agreeing(desired: &Desired) -> Actual {
 
 fn tables_for(desired: &Desired, actual: &Actual) -> Tables {
     let names = names();
-    let (places, _) = places(desired, &names);
+    let (places, _) = places(desired, actual, &names);
     let (tables, troubles) = tables(desired, &places, actual, &names, |id| actual.veth_of(id));
     assert!(troubles.is_empty(), "{troubles:?}");
     tables
@@ -63,7 +65,7 @@ fn tables_for(desired: &Desired, actual: &Actual) -> Tables {
 
 fn plan(desired: &Desired, actual: &Actual) -> Devices {
     let names = names();
-    devices(desired, &places(desired, &names).0, actual)
+    devices(desired, &places(desired, actual, &names).0, actual, &names)
 }
 
 fn endpoint_mut(desired: &mut Desired, number: u32) -> &mut Endpoint {
@@ -205,7 +207,7 @@ fn an_endpoint_without_a_network_sandbox_or_number_is_told_and_the_others_are_ma
         let mut desired = desired(&[1, 2]);
         spoil(endpoint_mut(&mut desired, 1));
         let names = names();
-        let (places, troubles) = places(&desired, &names);
+        let (places, troubles) = places(&desired, &Actual::default(), &names);
         assert_eq!(places.len(), 1);
         assert!(troubles.values().next().unwrap().contains(told), "{troubles:?}");
     }
@@ -216,7 +218,7 @@ fn two_endpoints_with_one_number_are_not_both_made() {
     let mut desired = desired(&[1, 2]);
     endpoint_mut(&mut desired, 2).number = 1;
     let names = names();
-    let (places, troubles) = places(&desired, &names);
+    let (places, troubles) = places(&desired, &Actual::default(), &names);
     assert_eq!((places.len(), troubles.len()), (1, 1));
 }
 
@@ -280,7 +282,13 @@ fn a_networks_rules_become_flags() {
             ..fixture::network(2)
         };
         let mut tables = Tables::default();
-        add_network(&mut tables, &mut Troubles::new(), &network, &names());
+        add_network(
+            &mut tables,
+            &mut Troubles::new(),
+            &network,
+            &Actual::default(),
+            &names(),
+        );
         let flags = tables.networks[&ByBytes(2)].flags;
         assert_eq!(flags & NETWORK_EXISTS, NETWORK_EXISTS);
         assert_eq!(flags & NETWORK_ICC != 0, icc);
@@ -433,7 +441,7 @@ fn a_port_that_two_endpoints_publish_belongs_to_one_and_is_told() {
         endpoint_mut(&mut desired, number).ports = vec![fixture::port("0.0.0.0", 80, 80)];
     }
     let names = names();
-    let (places, _) = places(&desired, &names);
+    let (places, _) = places(&desired, &Actual::default(), &names);
     let (tables, troubles) = tables(&desired, &places, &Actual::default(), &names, |_| Some(7));
     assert_eq!((tables.published4.len(), troubles.len()), (1, 1));
 }

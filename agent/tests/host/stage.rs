@@ -220,6 +220,9 @@ pub fn network() -> Network {
         default_binding: "0.0.0.0".parse().unwrap(),
         gateway_mode4: Default::default(),
         gateway_mode6: Default::default(),
+        mtu_follows: false,
+        parent: None,
+        gateway_device: None,
         attachable: false,
         labels: Default::default(),
         options: Default::default(),
@@ -266,5 +269,6 @@ pub fn endpoint(number: u32) -> Endpoint {
             count: 1,
         }],
         gateways: vec!["172.31.0.1".parse().unwrap()],
+        sysctls: Default::default(),
     }
 }

@@ -106,6 +106,8 @@ struct Wanted {
 
 /// The driver option that names a device.
 const INTERFACE: &str = "com.docker.network.endpoint.ifname";
+/// The driver option with settings of the device, which the engine reads.
+const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 
 // === impl Create ===
 
@@ -232,7 +234,7 @@ impl EndpointConfig {
         if let Some(option) = self
             .driver_opts
             .keys()
-            .find(|name| name.starts_with("com.docker.network."))
+            .find(|name| name.starts_with("com.docker.network.") && *name != SYSCTLS)
         {
             return Err(ApiError::not_offered(format!(
                 "the driver option {option} in network {network}"
@@ -297,6 +299,8 @@ fn driver(driver: Driver) -> &'static str {
         Driver::Bridge => "bridge",
         Driver::Host => "host",
         Driver::Null => "null",
+        Driver::Macvlan => "macvlan",
+        Driver::Ipvlan => "ipvlan",
     }
 }
 

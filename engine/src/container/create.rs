@@ -14,7 +14,7 @@ use crate::{
     blocking::blocking,
     container::{directory, held::Held, limits, merge, sharing, validate},
     names,
-    network::{connect, defaults::BRIDGE},
+    network::{connect, defaults::BRIDGE, sharing as network_sharing},
     steps::{Steps, timed},
     undo::Undo,
 };
@@ -71,7 +71,9 @@ impl Engine {
         limits::check_availability(&host_config, self.runtime.features())?;
         limits::complete(&mut host_config);
         sharing::complete(&mut host_config, self.runtime.features());
-        self.check_networks(&host_config, &request.networks)?;
+        warnings.extend(network_sharing::check(&request.config, &host_config)?);
+        self.check_networks(&request.networks)?;
+        self.settle_mode(&mut host_config);
         let image = self.find_image(&request.config.image).await?;
         let config = merge::merge(request.config, &image.config, &image.extras)?;
         for warning in validate::validate(&config, &host_config)? {
@@ -144,13 +146,7 @@ impl Engine {
     }
 
     /// Refuses what can never be. A network (or a container to share one with) that is not there is told when the container starts, as by Docker: it may be made by then.
-    fn check_networks(&self, host: &HostConfig, wishes: &BTreeMap<String, NetworkWish>) -> Result<(), EngineError> {
-        let joins = matches!(host.network_mode, NetworkMode::Container(_));
-        if joins && (!host.port_bindings.is_empty() || host.publish_all_ports) {
-            return Err(EngineError::invalid(
-                "conflicting options: port publishing and the container type network mode",
-            ));
-        }
+    fn check_networks(&self, wishes: &BTreeMap<String, NetworkWish>) -> Result<(), EngineError> {
         for (name, wish) in wishes {
             let name = if name == "default" { BRIDGE } else { name };
             if let Ok(network) = self.networks.find(name) {
@@ -158,6 +154,15 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// A container that another shares its network with is known by its id from here on: it may be renamed.
+    fn settle_mode(&self, host: &mut HostConfig) {
+        if let NetworkMode::Container(name) = &mut host.network_mode
+            && let Ok(other) = self.containers.find(name)
+        {
+            *name = other.id.to_string();
+        }
     }
 
     /// Wishes by the names of networks; that of the mode is always among them.

@@ -21,8 +21,9 @@ pub(crate) fn make_parent(file: &Path) -> Result<(), EngineError> {
 /// Writes `hostname`, `hosts` and `resolv.conf`, which are mounted over the image's.
 pub(crate) fn write_etc(config: &Config, container: &Container, place: &Place) -> Result<(), EngineError> {
     let directory = config.container(&container.id);
-    if let Some(other) = place.joined.as_ref().and_then(|path| path.file_name()) {
-        return share_etc(&config.containers().join(other), &directory);
+    // who shares another's network reads the other's
+    if place.shared.is_some() {
+        return Ok(());
     }
     let host = &container.host_config;
     let in_host = host.network_mode == NetworkMode::Host;
@@ -56,15 +57,6 @@ pub(crate) fn write_etc(config: &Config, container: &Container, place: &Place) -
     let leads = endpoints.iter().find_map(|endpoint| endpoint.gateways.first().copied());
     let first = || Some(place.endpoints.first()?.1.subnets.first()?.gateway);
     write_hosts(config, container, &endpoints, leads.or_else(first))
-}
-
-/// Who shares another's network is called as it is, and reads the same.
-fn share_etc(from: &Path, to: &Path) -> Result<(), EngineError> {
-    for file in ["hostname", "hosts", "resolv.conf"] {
-        let (from, to) = (from.join(file), to.join(file));
-        std::fs::copy(&from, &to).map_err(|why| error::io("copy", &from, &why))?;
-    }
-    Ok(())
 }
 
 /// Writes `hosts`. The file stays the same one: a running container has it mounted.

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sluice_model::{Container, Id, container::Phase};
+use sluice_model::{
+    Container, Id,
+    container::{NetworkMode, Phase},
+};
 use sluice_runtime::{Attachment, Exec};
 use tokio::sync::mpsc;
 
@@ -183,7 +186,11 @@ impl Engine {
     }
 
     async fn run_exec(self: &Arc<Self>, held: &Arc<Held>, view: &ExecView) -> Result<Attachment, EngineError> {
-        let container = held.record();
+        let mut container = held.record();
+        if matches!(container.host_config.network_mode, NetworkMode::Container(_)) {
+            let owner = self.owner_of_network(container.clone());
+            container.config.hostname = Some(spec::host_name(&owner));
+        }
         let rootfs = self.config.container(&held.id).join("merged");
         let user = view
             .request

@@ -71,6 +71,7 @@ impl Engine {
     pub(crate) fn view(&self, held: &Held) -> ContainerView {
         let container = held.record();
         let directory = self.config.container(&held.id);
+        let etc = self.config.container(&self.owner_of_network(container.clone()).id);
         let endpoints = self.networks.of_container(&held.id);
         let own_namespace = container.state.is_alive()
             && !matches!(
@@ -86,9 +87,9 @@ impl Engine {
                 .collect(),
             sandbox_path: own_namespace.then(|| self.config.sandbox(&held.id)),
             log_path: log::public_path(&directory, &container).unwrap_or_default(),
-            resolv_conf_path: directory.join("resolv.conf"),
-            hostname_path: directory.join("hostname"),
-            hosts_path: directory.join("hosts"),
+            resolv_conf_path: etc.join("resolv.conf"),
+            hostname_path: etc.join("hostname"),
+            hosts_path: etc.join("hosts"),
             graph: graph(&directory),
             mounts: self.sources(&container),
             exec_ids: self.execs.running_in(&held.id),

@@ -41,8 +41,8 @@ pub(crate) struct Identity {
 pub(crate) struct Surroundings<'a> {
     /// The mounted root.
     pub rootfs: &'a Path,
-    /// The container's directory, with its `/etc` files.
-    pub directory: &'a Path,
+    /// The directory with what is mounted over `/etc/hosts`, `hostname` and `resolv.conf`: its own, or that of the one whose network it shares.
+    pub etc: &'a Path,
     /// What is mounted for it alone.
     pub mounts: &'a [Mount],
     /// The namespace file; none: the host's.
@@ -53,6 +53,8 @@ pub(crate) struct Surroundings<'a> {
     pub identity: &'a Identity,
     /// The host name inside.
     pub host_name: &'a str,
+    /// The NIS domain inside.
+    pub domain: Option<&'a str>,
     /// The system call filter; none: the user wants none.
     pub seccomp: Option<LinuxSeccomp>,
     /// With whom it shares namespaces.
@@ -92,7 +94,7 @@ pub(crate) fn build(container: &Container, around: &Surroundings<'_>) -> Result<
             .build()?;
         if around.sharing.uts == Whose::Own {
             spec.set_hostname(Some(around.host_name.to_owned()));
-            spec.set_domainname(container.config.domainname.clone().filter(|name| !name.is_empty()));
+            spec.set_domainname(around.domain.filter(|name| !name.is_empty()).map(str::to_owned));
         } else {
             spec.set_hostname(None);
         }
@@ -249,7 +251,7 @@ fn propagation_of_root(own: &[Mount]) -> Option<String> {
 }
 
 fn mounts(host: &HostConfig, around: &Surroundings<'_>) -> Result<Vec<Mount>, OciSpecError> {
-    let (directory, own) = (around.directory, around.mounts);
+    let (etc, own) = (around.etc, around.mounts);
     let shm_size = u64::try_from(host.shm_size)
         .ok()
         .filter(|size| *size > 0)
@@ -280,7 +282,7 @@ fn mounts(host: &HostConfig, around: &Surroundings<'_>) -> Result<Vec<Mount>, Oc
         let target = format!("/etc/{file}");
         // who brings a file of his own gets it
         if !wanted(&target) {
-            all.push(bind(&target, &directory.join(file), &["rbind", "rprivate"])?);
+            all.push(bind(&target, &etc.join(file), &["rbind", "rprivate"])?);
         }
     }
     all.extend_from_slice(own);
@@ -343,12 +345,13 @@ mod tests {
             &container,
             &Surroundings {
                 rootfs: Path::new("/data/merged"),
-                directory: Path::new("/data"),
+                etc: Path::new("/data"),
                 mounts: &mounts,
                 sandbox: Some(Path::new("/run/netns/x")),
                 cgroup_parent: "sluice",
                 identity: &identity,
                 host_name: &name,
+                domain: container.config.domainname.as_deref(),
                 seccomp: Some(LinuxSeccomp::default()).filter(|_| !container.host_config.privileged),
                 sharing: &Sharing::default(),
             },

@@ -207,16 +207,20 @@ impl Engine {
                 let size = size.unwrap_or(sluice_runtime::spec::DEFAULT_SHM_SIZE);
                 sluice_runtime::mount_shared_memory(&sharing::place_of_memory(&directory), size)?;
             }
+            let shared = place.shared.as_ref();
             let spec = spec::build(
                 &container,
                 &Surroundings {
                     rootfs: &snapshot.merged,
-                    directory: &directory,
+                    etc: &shared.map_or_else(|| directory.clone(), |shared| config.container(&shared.owner)),
                     mounts: &own_mounts,
                     sandbox: place.namespace(),
                     cgroup_parent: &config.cgroup_parent,
                     identity: &identity,
-                    host_name: &spec::host_name(&container),
+                    host_name: &shared.map_or_else(|| spec::host_name(&container), |shared| shared.host_name.clone()),
+                    domain: shared.map_or(container.config.domainname.as_deref(), |shared| {
+                        shared.domain.as_deref()
+                    }),
                     seccomp: Options::parse(&host.security_opt)?.filter(&set, host.privileged)?,
                     sharing: &sharing,
                 },

@@ -1,6 +1,6 @@
 //! Puts a container on a further network: a running one gets a device at once, one that does not run when it starts.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use sluice_model::{
     Container, Endpoint, Network,
@@ -14,7 +14,7 @@ use crate::{
     container::{directory, held::Held},
     network::{
         defaults::BRIDGE,
-        disconnect,
+        disconnect, endpoint_options,
         place::{self, Joining},
     },
     undo::Undo,
@@ -70,11 +70,15 @@ impl Engine {
             return Err(there_already(container, &network));
         }
         let wish = joining.wish.clone();
-        let endpoint = self.take_led_endpoint(container, &present, &joining)?;
+        let (endpoint, yielding) = self.take_led_endpoint(container, &present, &joining)?;
         undo.by("give the place in the network back", {
-            let (engine, endpoint) = (self.clone(), endpoint.clone());
+            let (engine, endpoint, present) = (self.clone(), endpoint.clone(), present.clone());
             async move {
-                engine.networks.places().release(&endpoint);
+                let mut places = engine.networks.places();
+                places.release(&endpoint);
+                for before in present {
+                    places.endpoints.insert(before.id.clone(), before);
+                }
                 Ok(())
             }
         });
@@ -83,6 +87,11 @@ impl Engine {
         after.networks.insert(network.name.clone(), wish);
         let mut transaction = Transaction::default();
         place::write_endpoint(&mut transaction, &endpoint)?;
+        for other in &yielding {
+            transaction
+                .writes
+                .push(Write::Put(key::endpoint(&other.id), record::encode(other)?));
+        }
         let key = key::container(&held.id);
         transaction
             .writes
@@ -90,8 +99,13 @@ impl Engine {
         undo.by("take the endpoint away", {
             let (engine, endpoint) = (self.clone(), endpoint.clone());
             let before = record::encode(container)?;
+            let led = present
+                .iter()
+                .map(|other| Ok(Write::Put(key::endpoint(&other.id), record::encode(other)?)))
+                .collect::<Result<Vec<Write>, EngineError>>()?;
             async move {
                 let mut writes = disconnect::endpoint_writes(&[endpoint]);
+                writes.extend(led);
                 writes.push(Write::Put(key, before));
                 let transaction = Transaction {
                     writes,
@@ -108,23 +122,31 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes an endpoint that leads where none of those present does. One that leads already goes on doing so: its flows stay as they are.
+    /// Takes an endpoint that leads where none of those present does, or where its user wants it more than what leads: these are changed by it.
+    /// Among equals one that leads already goes on doing so: its flows stay as they are.
     fn take_led_endpoint(
         &self,
         container: &Container,
         present: &[Endpoint],
         joining: &Joining,
-    ) -> Result<Endpoint, EngineError> {
+    ) -> Result<(Endpoint, Vec<Endpoint>), EngineError> {
         let network = &joining.network;
         let mut places = self.networks.places();
         let mut endpoint = self.take_endpoint(&mut places, container, joining)?;
+        let (mut after, mut yielding) = (present.to_vec(), BTreeSet::new());
         for family in Family::BOTH {
-            let led = present
-                .iter()
-                .flat_map(|other| &other.gateways)
-                .any(|gateway| Family::of(*gateway) == family);
-            if !led && place::leads(network, family) {
-                place::lead(&mut endpoint, network, family);
+            if !place::leads(network, family) {
+                continue;
+            }
+            let leads = |other: &Endpoint| other.gateways.iter().any(|gateway| Family::of(*gateway) == family);
+            match after.iter().position(leads) {
+                None => place::lead(&mut endpoint, network, family),
+                Some(index) if joining.wish.gateway_priority > self.priority(container, &after[index]) => {
+                    after[index].gateways.retain(|gateway| Family::of(*gateway) != family);
+                    yielding.insert(index);
+                    place::lead(&mut endpoint, network, family);
+                }
+                Some(_) => {}
             }
         }
         if place::publishes(network) && present.iter().all(|other| other.ports.is_empty()) {
@@ -132,7 +154,20 @@ impl Engine {
                 .inspect_err(|_| places.release(&endpoint))?;
         }
         places.endpoints.insert(endpoint.id.clone(), endpoint.clone());
-        Ok(endpoint)
+        let yielding: Vec<Endpoint> = yielding.into_iter().map(|index| after[index].clone()).collect();
+        for other in &yielding {
+            places.endpoints.insert(other.id.clone(), other.clone());
+        }
+        Ok((endpoint, yielding))
+    }
+
+    /// How much a container's user wants a network to lead.
+    fn priority(&self, container: &Container, endpoint: &Endpoint) -> i64 {
+        let network = self.networks.find(endpoint.network.as_str());
+        let wish = network
+            .ok()
+            .and_then(|network| container.networks.get(&network.name).cloned());
+        wish.map_or(0, |wish| wish.gateway_priority)
     }
 
     /// The container's `/etc/hosts` names its addresses as they are now. That it cannot be written is no reason to go back.
@@ -208,6 +243,7 @@ pub(crate) fn check_wish(network: &Network, wish: &NetworkWish) -> Result<(), En
             network.name
         )));
     }
+    endpoint_options::sysctls(wish)?;
     if let Some(name) = &wish.interface
         && (name.is_empty() || name.len() > 15 || name == "lo" || name.contains(['/', ' ', '\0']))
     {

@@ -59,9 +59,6 @@ pub struct SubnetWish {
     pub auxiliary: BTreeMap<String, IpAddr>,
 }
 
-/// Drivers of Docker that are none of ours yet.
-const FOREIGN_DRIVERS: &[&str] = &["overlay", "macvlan", "ipvlan"];
-
 impl Engine {
     /// Makes a network and answers its id. Nothing half-made is left behind by a failure.
     pub async fn create_network(&self, request: CreateNetwork) -> Result<String, EngineError> {
@@ -79,20 +76,26 @@ impl Engine {
 
     async fn make_network(self: &Arc<Self>, request: CreateNetwork, undo: &mut Undo) -> Result<String, EngineError> {
         self.check_name(&request.name)?;
-        check_driver(&request.driver)?;
+        let driver = read_driver(&request.driver)?;
         let mut network = Network {
             labels: request.labels,
             internal: request.internal,
             attachable: request.attachable,
-            masquerade: true,
+            masquerade: driver == Driver::Bridge,
             default_binding: self.config.default_binding,
-            ..defaults::bare(&request.name, Driver::Bridge)
+            mtu_follows: self.config.mtu.is_none(),
+            ..defaults::bare(&request.name, driver)
         };
         network.mtu = match self.config.mtu {
             Some(mtu) => mtu,
             None => self.agent.default_mtu().await,
         };
         options::apply(&mut network, request.options)?;
+        if network.is_placed() {
+            self.check_device_name(&network).await?;
+        } else {
+            self.take_parent(&mut network).await?;
+        }
         let occupied = Occupied {
             networks: self.networks.subnets(),
             host: self.agent.occupied_prefixes().await?,
@@ -104,8 +107,16 @@ impl Engine {
         if families.ipv6 {
             check_ipv6()?;
         }
-        network.subnets = self.subnets(&request.subnets, families, &occupied)?;
-        network.number = self.networks.take_number()?;
+        // where a network stands on a wire of others, what a user names is the wire's, and the host is there too
+        let checked = if network.is_placed() {
+            occupied.clone()
+        } else {
+            occupied.without_host()
+        };
+        network.subnets = self.subnets(&request.subnets, families, &checked, &occupied)?;
+        if network.is_placed() {
+            network.number = self.networks.take_number()?;
+        }
         network.created = Timestamp::now();
 
         let place = key::network(&network.id);
@@ -159,6 +170,7 @@ impl Engine {
         &self,
         wishes: &[SubnetWish],
         families: Families,
+        checked: &Occupied,
         occupied: &Occupied,
     ) -> Result<Vec<Subnet>, EngineError> {
         let mut subnets: Vec<Subnet> = Vec::new();
@@ -177,11 +189,11 @@ impl Engine {
                     "the bridge driver does not support several subnets of a family in one network",
                 ));
             }
-            subnets.push(self.subnet(wish, family, occupied)?);
+            subnets.push(self.subnet(wish, family, checked, occupied)?);
         }
         for family in Family::BOTH {
             if families.wants(family) && !subnets.iter().any(|subnet| Family::of(subnet.gateway) == family) {
-                subnets.push(self.subnet(&SubnetWish::default(), family, occupied)?);
+                subnets.push(self.subnet(&SubnetWish::default(), family, checked, occupied)?);
             }
         }
         subnets.sort_by_key(|subnet| Family::of(subnet.gateway));
@@ -191,11 +203,18 @@ impl Engine {
         Ok(subnets)
     }
 
-    fn subnet(&self, wish: &SubnetWish, family: Family, occupied: &Occupied) -> Result<Subnet, EngineError> {
+    /// `checked` against is a subnet that the user names, `occupied` is what keeps one from being chosen.
+    fn subnet(
+        &self,
+        wish: &SubnetWish,
+        family: Family,
+        checked: &Occupied,
+        occupied: &Occupied,
+    ) -> Result<Subnet, EngineError> {
         let whole = match wish.subnet {
             Some(subnet) => {
                 let subnet = subnet.trunc();
-                occupied.check(subnet)?;
+                checked.check(subnet)?;
                 subnet
             }
             None => pools::choose(family, &self.config.address_pools, &self.identity, occupied)?,
@@ -290,14 +309,16 @@ impl SubnetWish {
     }
 }
 
-fn check_driver(name: &str) -> Result<(), EngineError> {
+fn read_driver(name: &str) -> Result<Driver, EngineError> {
     match name {
-        "" | "bridge" | "default" => Ok(()),
+        "" | "bridge" | "default" => Ok(Driver::Bridge),
+        "macvlan" => Ok(Driver::Macvlan),
+        "ipvlan" => Ok(Driver::Ipvlan),
         "host" | "null" => Err(EngineError::forbidden(format!(
             "only one instance of \"{name}\" network is allowed"
         ))),
-        foreign if FOREIGN_DRIVERS.contains(&foreign) => Err(EngineError::not_offered(format!(
-            "the network driver {foreign} is not supported by this version of Sluice"
+        "overlay" => Err(EngineError::not_offered(format!(
+            "the network driver {name} is not supported by this version of Sluice"
         ))),
         unknown => Err(EngineError::not_found(format!(
             "could not find plugin {unknown} in v2 plugin registry: plugin \"{unknown}\" not found"
@@ -379,15 +400,15 @@ mod tests {
 
     #[test]
     fn drivers_that_are_not_ours_are_told_apart() {
-        assert!(check_driver("").is_ok() && check_driver("bridge").is_ok());
+        assert_eq!(read_driver("").unwrap(), Driver::Bridge);
+        assert_eq!(read_driver("macvlan").unwrap(), Driver::Macvlan);
         for (name, kind) in [
             ("host", Kind::Forbidden),
             ("null", Kind::Forbidden),
             ("overlay", Kind::NotOffered),
-            ("macvlan", Kind::NotOffered),
             ("fancy", Kind::NotFound),
         ] {
-            assert_eq!(check_driver(name).unwrap_err().kind, kind, "{name}");
+            assert_eq!(read_driver(name).unwrap_err().kind, kind, "{name}");
         }
     }
 }

@@ -144,6 +144,8 @@ pub(crate) fn driver_name(driver: Driver) -> &'static str {
         Driver::Bridge => "bridge",
         Driver::Host => "host",
         Driver::Null => "null",
+        Driver::Macvlan => "macvlan",
+        Driver::Ipvlan => "ipvlan",
     }
 }
 
@@ -162,6 +164,9 @@ pub(crate) fn bare(name: &str, driver: Driver) -> Network {
         default_binding: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         gateway_mode4: GatewayMode::default(),
         gateway_mode6: GatewayMode::default(),
+        mtu_follows: false,
+        parent: None,
+        gateway_device: None,
         attachable: false,
         labels: BTreeMap::new(),
         options: BTreeMap::new(),

@@ -14,6 +14,11 @@ const OURS: &str = "com.docker.network.";
 pub(crate) fn apply(network: &mut Network, options: BTreeMap<String, String>) -> Result<(), EngineError> {
     for (name, value) in &options {
         let Some(ours) = name.strip_prefix(OURS) else { continue };
+        if !network.is_placed() && (ours.starts_with("bridge.") || ours == "container_iface_prefix") {
+            return Err(EngineError::invalid(format!(
+                "invalid option {name}={value}: it is one of the driver bridge"
+            )));
+        }
         let invalid = |why: String| EngineError::invalid(format!("invalid option {name}={value}: {why}"));
         match ours {
             "bridge.enable_icc" => network.icc = boolean(value).map_err(invalid)?,
@@ -37,14 +42,14 @@ pub(crate) fn apply(network: &mut Network, options: BTreeMap<String, String>) ->
                     .ok()
                     .filter(|mtu| (68..=65_535).contains(mtu))
                     .ok_or_else(|| invalid("68 to 65535 bytes are wanted".to_owned()))?;
+                network.mtu_follows = false;
             }
-            // no device of this name is needed: the gateway stands on the host's leg
-            "bridge.name" | "container_iface_prefix" => {
-                let fits = !value.is_empty() && value.len() <= 12 + 3 * usize::from(ours == "bridge.name");
-                if !fits || value.contains(['/', ' ', '\0']) {
-                    return Err(invalid("the name of a device is wanted".to_owned()));
-                }
+            "bridge.name" => {
+                check_device(value, 15).map_err(invalid)?;
+                network.gateway_device = Some(value.clone());
             }
+            // a number comes behind it
+            "container_iface_prefix" => check_device(value, 12).map_err(invalid)?,
             _ => return Err(invalid("this version of Sluice does not know it".to_owned())),
         }
     }
@@ -58,6 +63,14 @@ pub(crate) fn interface_prefix(network: &Network) -> &str {
         .options
         .get("com.docker.network.container_iface_prefix")
         .map_or("eth", String::as_str)
+}
+
+fn check_device(name: &str, longest: usize) -> Result<(), String> {
+    let fits = !name.is_empty() && name.len() <= longest && name != "." && name != "..";
+    match fits && !name.contains(['/', ' ', ':', '\0']) {
+        true => Ok(()),
+        false => Err("the name of a device is wanted".to_owned()),
+    }
 }
 
 fn mode(value: &str) -> Result<sluice_model::network::GatewayMode, String> {

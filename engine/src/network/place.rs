@@ -14,7 +14,7 @@ use sluice_store::{Condition, Transaction, Write, key, record};
 
 use crate::{
     Engine, EngineError, Kind,
-    network::{defaults::BRIDGE, options, ports, register::Places},
+    network::{defaults::BRIDGE, endpoint_options, options, ports, register::Places, sharing::Shared},
 };
 
 /// What a container has of the network while it runs.
@@ -22,8 +22,8 @@ use crate::{
 pub(crate) struct Place {
     /// Its namespace; none: the host's, or another container's.
     pub sandbox: Option<Sandbox>,
-    /// The namespace file of the container whose network it shares.
-    pub joined: Option<PathBuf>,
+    /// The network of another that it shares.
+    pub shared: Option<Shared>,
     /// Its endpoints and the networks they are in, in the order of their devices.
     pub endpoints: Vec<(Endpoint, Network)>,
 }
@@ -92,7 +92,7 @@ impl Engine {
         match &container.host_config.network_mode {
             NetworkMode::Host => Ok(Place::default()),
             NetworkMode::Container(name) => Ok(Place {
-                joined: self.namespace_of(name)?,
+                shared: Some(self.shared_network(name, &container.id)?),
                 ..Place::default()
             }),
             NetworkMode::None => Ok(Place {
@@ -104,7 +104,7 @@ impl Engine {
                 let endpoints = self.take_endpoints(container, &joinings)?;
                 Ok(Place {
                     sandbox: sandbox(),
-                    joined: None,
+                    shared: None,
                     endpoints: endpoints
                         .into_iter()
                         .zip(joinings)
@@ -112,25 +112,6 @@ impl Engine {
                         .collect(),
                 })
             }
-        }
-    }
-
-    /// The file of the namespace that a container shares with this one; none: it is the host's.
-    pub(crate) fn namespace_of(&self, name: &str) -> Result<Option<PathBuf>, EngineError> {
-        let other = self.containers.find(name)?;
-        let record = other.record();
-        if !record.state.is_alive() {
-            return Err(EngineError::conflict(format!(
-                "cannot join network namespace of a non running container: {}",
-                other.id
-            )));
-        }
-        match &record.host_config.network_mode {
-            NetworkMode::Host => Ok(None),
-            NetworkMode::Container(_) => Err(EngineError::conflict(format!(
-                "cannot join the network of container {name}: it has none of its own, it shares that of another container"
-            ))),
-            _ => Ok(Some(self.config.sandbox(&other.id))),
         }
     }
 
@@ -176,9 +157,11 @@ impl Engine {
         joining: &Joining,
     ) -> Result<Endpoint, EngineError> {
         let Joining { network, wish } = joining;
-        if network.driver != Driver::Bridge || !self.networks.has(&network.id) {
+        let offers_places = !matches!(network.driver, Driver::Host | Driver::Null);
+        if !offers_places || !self.networks.has(&network.id) {
             return Err(EngineError::not_found(format!("network {} not found", network.name)));
         }
+        let sysctls = endpoint_options::sysctls(wish)?;
         let addresses = take_addresses(places, network, wish)?;
         let give_back = |places: &mut Places| {
             for address in &addresses {
@@ -206,6 +189,7 @@ impl Engine {
             addresses,
             ports: vec![],
             gateways: vec![],
+            sysctls,
         };
         // among those of the container at once: the next one must find another name for its device
         places.endpoints.insert(endpoint.id.clone(), endpoint.clone());
@@ -369,7 +353,7 @@ pub(crate) fn leads(network: &Network, family: Family) -> bool {
 
 /// Can ports of a container be published by this network?
 pub(crate) fn publishes(network: &Network) -> bool {
-    Family::BOTH.into_iter().any(|family| leads(network, family))
+    network.is_placed() && Family::BOTH.into_iter().any(|family| leads(network, family))
 }
 
 /// Makes the endpoint's network the way out by a family.
@@ -407,7 +391,8 @@ impl Place {
     /// The file of its namespace; none: it is in the host's.
     pub fn namespace(&self) -> Option<&std::path::Path> {
         let own = self.sandbox.as_ref().map(|sandbox| &sandbox.path);
-        own.or(self.joined.as_ref()).map(PathBuf::as_path)
+        let shared = self.shared.as_ref().and_then(|shared| shared.namespace.as_ref());
+        own.or(shared).map(PathBuf::as_path)
     }
 }
 

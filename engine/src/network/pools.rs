@@ -58,6 +58,14 @@ impl Occupied {
         Ok(())
     }
 
+    /// Of our networks alone.
+    pub fn without_host(&self) -> Self {
+        Self {
+            networks: self.networks.clone(),
+            host: vec![],
+        }
+    }
+
     fn is_free(&self, candidate: IpNet) -> bool {
         !self
             .networks

@@ -177,6 +177,11 @@ impl NetworkingConfig {
             );
         }
         if !mac_address.is_empty() {
+            if matches!(mode, NetworkMode::Host | NetworkMode::Container(_)) {
+                return Err(ApiError::invalid(
+                    "conflicting options: mac-address and the network mode",
+                ));
+            }
             let of_container = mac_address
                 .parse()
                 .map_err(|error: InvalidMac| ApiError::invalid(error.to_string()))?;

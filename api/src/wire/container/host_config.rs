@@ -181,7 +181,9 @@ fn network_mode_of(text: &str) -> Answer<NetworkMode> {
         "host" => Ok(NetworkMode::Host),
         "none" => Ok(NetworkMode::None),
         shared if shared.starts_with("container:") => match &shared["container:".len()..] {
-            "" => Err(ApiError::invalid("invalid network mode: container: names no container")),
+            "" => Err(ApiError::invalid(
+                "Invalid network mode: invalid container format container:<name|id>",
+            )),
             name => Ok(NetworkMode::Container(name.to_owned())),
         },
         name => Ok(NetworkMode::Network(name.to_owned())),
