@@ -11,6 +11,10 @@ pub struct Config {
     pub data_root: PathBuf,
     /// `<exec-root>`: namespace files live in `netns/<id>`.
     pub exec_root: PathBuf,
+    /// `--bridge`: what the default network stands on.
+    pub bridge: DefaultBridge,
+    /// `--default-gateway`: where the default network's containers find everything else; none: at the host.
+    pub default_gateway: Option<std::net::Ipv4Addr>,
     /// The default network's gateway and subnet (`--bip`); none: 172.17.0.1/16 when free, else another private range.
     pub bip: Option<ipnet::Ipv4Net>,
     /// `--fixed-cidr`: the part of the default network's subnet that containers get addresses of.
@@ -37,6 +41,18 @@ pub struct Config {
     pub dns_options: Vec<String>,
     /// cgroup parent of containers.
     pub cgroup_parent: String,
+}
+
+/// What the default network stands on.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum DefaultBridge {
+    /// On the datapath alone.
+    #[default]
+    Own,
+    /// On this Linux bridge of the host.
+    On(String),
+    /// There is no default network.
+    None,
 }
 
 impl Config {

@@ -39,7 +39,7 @@ use tokio::task::JoinSet;
 
 pub use chunks::Chunks;
 pub use cleanup::cleanup;
-pub use config::Config;
+pub use config::{Config, DefaultBridge};
 pub use container::{
     archive::PutOptions,
     commit::CommitContainer,

@@ -1,6 +1,7 @@
 //! The engine as people meet it, by the stock docker CLI.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod addresses;
 mod attach;
 mod bad_input;
 mod exec;
@@ -9,14 +10,17 @@ mod health;
 mod hostile_archives;
 mod images;
 mod isolation;
+mod joining;
 mod leftovers;
 mod lifecycle;
 mod limits;
 mod looking;
 mod many;
+mod modes;
 mod networks;
 mod restarts;
 mod running;
 mod security;
 mod surface;
 mod volumes;
+mod wires;

@@ -7,6 +7,7 @@ mod hairpin;
 mod ipv6;
 mod isolation;
 mod lab_itself;
+mod mtu;
 mod netfilter;
 mod outward;
 mod pages;

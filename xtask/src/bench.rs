@@ -11,6 +11,7 @@ mod interrupt;
 mod launch;
 mod machine;
 mod memory;
+mod networks;
 mod path;
 mod place;
 mod profile;

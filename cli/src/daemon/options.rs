@@ -1,6 +1,9 @@
 //! Options: flags, and the same names as keys of a TOML file.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use clap::{ArgAction, Args, Parser};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -59,6 +62,15 @@ pub(crate) struct Options {
     /// Address and prefix of the default network's gateway [default: 172.17.0.1/16, or another private range when that is in use]
     #[arg(long, value_name = "CIDR")]
     pub(crate) bip: Option<Bip>,
+
+    /// Put the default network's containers on this Linux bridge of the host (one with a LAN card in it: they get addresses of the LAN); none: no
+    /// default network
+    #[arg(short = 'b', long, value_name = "NAME")]
+    pub(crate) bridge: Option<String>,
+
+    /// Where containers on the bridge find everything else [default: the router that the host itself uses there, else the bridge]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) default_gateway: Option<Ipv4Addr>,
 
     /// The part of the default network's subnet that containers get addresses of [default: all of it]
     #[arg(long, value_name = "CIDR")]
@@ -153,6 +165,8 @@ impl Options {
             pidfile: self.pidfile.or(below.pidfile),
             instance: self.instance.or(below.instance),
             bip: self.bip.or(below.bip),
+            bridge: self.bridge.or(below.bridge),
+            default_gateway: self.default_gateway.or(below.default_gateway),
             fixed_cidr: self.fixed_cidr.or(below.fixed_cidr),
             ipv6: self.ipv6.or(below.ipv6),
             fixed_cidr_v6: self.fixed_cidr_v6.or(below.fixed_cidr_v6),

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sluice_engine::DefaultBridge;
+
 use crate::{
     Trouble,
     options::{Flags, Options},
@@ -42,6 +44,7 @@ impl Settings {
     }
 
     fn of(mut options: Options) -> Result<Self, Trouble> {
+        let bridge = bridge(&options)?;
         let instance = options
             .instance
             .map_or_else(|| "default".to_owned(), |instance| instance.0);
@@ -103,6 +106,8 @@ impl Settings {
             engine: sluice_engine::Config {
                 data_root,
                 exec_root,
+                bridge,
+                default_gateway: options.default_gateway,
                 bip: options.bip.map(|bip| bip.0),
                 fixed_cidr: options.fixed_cidr,
                 ipv6: options.ipv6.unwrap_or(false),
@@ -120,6 +125,38 @@ impl Settings {
             instance,
         })
     }
+}
+
+/// What the default network stands on, and that nothing else is said that contradicts it.
+fn bridge(options: &Options) -> Result<DefaultBridge, Trouble> {
+    let bridge = match options.bridge.as_deref() {
+        None | Some("") => DefaultBridge::Own,
+        Some("none") => DefaultBridge::None,
+        Some(name) if name.len() > 15 || name.contains(['/', ' ']) => {
+            return Err(Trouble(format!(
+                "invalid --bridge {name}: the name of a device is wanted"
+            )));
+        }
+        Some(name) => DefaultBridge::On(name.to_owned()),
+    };
+    if bridge != DefaultBridge::Own && options.bip.is_some() {
+        return Err(Trouble(
+            "You specified -b & --bip, mutually exclusive options. Please specify only one".to_owned(),
+        ));
+    }
+    if matches!(bridge, DefaultBridge::On(_)) && options.ipv6 == Some(true) {
+        return Err(Trouble(
+            "--ipv6 with --bridge NAME: the default network has IPv4 only on a bridge of the host; make a network with --ipv6 beside it".to_owned(),
+        ));
+    }
+    if let Some(gateway) = options.default_gateway
+        && !matches!(bridge, DefaultBridge::On(_))
+    {
+        return Err(Trouble(format!(
+            "--default-gateway {gateway} has a meaning with --bridge NAME only: elsewhere the gateway is the host (name its address with --bip)"
+        )));
+    }
+    Ok(bridge)
 }
 
 /// How many connections there may be. One container may have three quarters of them when nothing else is said.

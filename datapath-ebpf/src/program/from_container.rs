@@ -1,10 +1,10 @@
 //! What an endpoint says: the one who speaks is known by its device, and believed in nothing else.
 
-use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv6, endpoint::Attachment};
+use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv6, endpoint::Attachment, network::NETWORK_BRIDGED};
 
 use crate::{
     family::Layer3,
-    maps,
+    maps::{self, Prefix},
     packet::{ETHER_ARP, Frame, Layer4, Mac, Packet},
     stage::{
         admit::{self, Affair},
@@ -44,11 +44,12 @@ fn carry<F: Layer3>(frame: Frame, sender: &Attachment) -> Result<Verdict, DropRe
     let flow = match flow::follow(&packet)? {
         Some(known) => known,
         None => {
-            check_switched(&packet, sender)?;
+            if check_switched(&packet, sender)? == Affair::Hosts {
+                return Ok(Verdict::Stack);
+            }
             match admit::judgement(F::admit(frame))? {
                 Affair::Ours => flow::opened(&packet)?,
-                // An endpoint's packets are nobody's affair but ours.
-                Affair::Hosts => return Err(DropReason::NotRoutable),
+                Affair::Hosts => return leave_to_host(sender),
             }
         }
     };
@@ -57,18 +58,40 @@ fn carry<F: Layer3>(frame: Frame, sender: &Attachment) -> Result<Verdict, DropRe
 
 /// A frame that is not for the gateway is switched: it stays inside the network. It goes by its address all the same, since there is one MAC to an
 /// address; a sender that still has the MAC of an endpoint's earlier life is not made to wait for its neighbour table.
+///
+/// On a bridge of the host it may be for others on the wire, who are the bridge's affair. Ours is what goes to endpoints, to the host (where a
+/// published port may be), and by the gateway to elsewhere.
 #[inline(always)]
-fn check_switched<F: Layer3>(packet: &Packet<F>, sender: &Attachment) -> Result<(), DropReason> {
+fn check_switched<F: Layer3>(packet: &Packet<F>, sender: &Attachment) -> Result<Affair, DropReason> {
     let network = maps::network(sender.network).ok_or(DropReason::UnknownDevice)?;
     let receiver = packet.frame.ethernet()?.receiver();
-    if receiver == Mac::new(network.gateway_mac) {
-        return Ok(());
+    let to_gateway = receiver == Mac::new(network.gateway_mac);
+    let on_bridge = network.flags & NETWORK_BRIDGED != 0;
+    if to_gateway && !on_bridge {
+        return Ok(Affair::Ours);
     }
     if receiver.is_group() {
-        return Err(DropReason::Multicast);
+        return match on_bridge {
+            true => Ok(Affair::Hosts),
+            false => Err(DropReason::Multicast),
+        };
     }
-    match F::SUBNETS.get(&maps::Prefix::whole(packet.key.destination)) {
-        Some(home) if home == sender.network => Ok(()),
+    if on_bridge && F::LOCAL.find(&packet.key.destination).is_some() {
+        return Ok(Affair::Ours);
+    }
+    match F::SUBNETS.get(&Prefix::whole(packet.key.destination)) {
+        Some(home) if on_bridge || home == sender.network => Ok(Affair::Ours),
+        _ if on_bridge && to_gateway => Ok(Affair::Ours),
+        _ if on_bridge => Ok(Affair::Hosts),
         _ => Err(DropReason::NoSuchEndpoint),
+    }
+}
+
+/// An endpoint's packets are nobody's affair but ours, except on a bridge, where the host answers by it.
+#[inline(always)]
+fn leave_to_host(sender: &Attachment) -> Result<Verdict, DropReason> {
+    match maps::network(sender.network) {
+        Some(network) if network.flags & NETWORK_BRIDGED != 0 => Ok(Verdict::Stack),
+        _ => Err(DropReason::NotRoutable),
     }
 }

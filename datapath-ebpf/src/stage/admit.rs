@@ -7,7 +7,7 @@ use sluice_datapath_common::{
     DropReason, Family,
     endpoint::EndpointKey,
     flow::{FLOW_CHECKS_MTU, FLOW_MASQUERADES, FLOW_PUBLISHED, FlowKey, SCOPE_HOST, SCOPE_WORLD},
-    network::{NETWORK_INTERNAL, Network},
+    network::{NETWORK_BRIDGED, NETWORK_INTERNAL, Network},
     publish::Publication,
 };
 
@@ -184,6 +184,10 @@ pub fn check_reach<F: Layer3>(destination: F::Address) -> Result<(), DropReason>
 #[inline(always)]
 fn to_local<F: Layer3>(key: &FlowKey<F>, network: &Network, plan: &mut Plan<F>) -> Result<Affair, DropReason> {
     let Some(publication) = publish::find_for_packet::<F>(key.destination, key.destination_port, key.protocol) else {
+        // On a bridge the host answers by it, past us.
+        if network.flags & NETWORK_BRIDGED != 0 {
+            return Ok(Affair::Hosts);
+        }
         plan.there.lead_to_host(plan.back.destination_mac);
         return Ok(Affair::Ours);
     };

@@ -6,6 +6,7 @@
 use sluice_datapath_common::{
     DropReason, Family as _, Ipv4, Ipv4Address,
     endpoint::{Attachment, EndpointKey},
+    network::NETWORK_BRIDGED,
 };
 
 use crate::{
@@ -27,8 +28,15 @@ pub fn answer_endpoint(frame: Frame, asker: &Attachment) -> Result<Verdict, Drop
         // Not out of the device it came from: the kernel gives the host's end of a veth its queue a moment after the container's end is up, on a
         // busy machine a long moment, and an answer that is lost then is asked for again a second later.
         Affair::Ours => deliver::into_namespace(frame, frame.ifindex()),
+        Affair::Hosts if is_on_bridge(asker) => Ok(Verdict::Stack),
         Affair::Hosts => Ok(Verdict::Heard),
     }
+}
+
+/// Who has an address on a bridge of the host is asked there.
+#[inline(always)]
+fn is_on_bridge(asker: &Attachment) -> bool {
+    maps::network(asker.network).is_some_and(|network| network.flags & NETWORK_BRIDGED != 0)
 }
 
 /// Answers the host, whose leg all networks share.
@@ -65,7 +73,7 @@ fn hear_endpoint_inline(frame: Frame, asker: &Attachment) -> Result<Affair, Drop
         return Err(DropReason::ForgedArp);
     }
     let target = Ipv4Address(arp.target);
-    if !is_question(&arp) || target == asker.address4 {
+    if is_on_bridge(asker) || !is_question(&arp) || target == asker.address4 {
         return Ok(Affair::Hosts);
     }
     let network = maps::network(asker.network).ok_or(DropReason::UnknownDevice)?;

@@ -9,12 +9,12 @@ use ipnet::{IpNet, Ipv4Net};
 use jiff::Timestamp;
 use sluice_model::{
     Id, Network,
-    network::{Driver, Family, GatewayMode, Subnet},
+    network::{Driver, Family, GatewayMode, Hold, Parent, Subnet},
 };
 use sluice_store::{Condition, Transaction, Write, key, record};
 
 use crate::{
-    Engine, EngineError,
+    DefaultBridge, Engine, EngineError,
     network::{
         create::{self, SubnetWish},
         pools::{self, Occupied},
@@ -35,10 +35,32 @@ impl Engine {
             }
         }
         let existing = self.networks.find(BRIDGE).ok();
+        if self.config.bridge == DefaultBridge::None {
+            return self.remove_default_network(existing).await;
+        }
         let wanted = self.default_network(existing.as_ref()).await?;
         if existing.as_ref() != Some(&wanted) {
             self.write_network(wanted, existing.as_ref()).await?;
         }
+        Ok(())
+    }
+
+    /// With `--bridge none` there is no default network; who is on it stays there until it ends.
+    async fn remove_default_network(&self, existing: Option<Network>) -> Result<(), EngineError> {
+        let Some(network) = existing else { return Ok(()) };
+        if self.networks.strike_if_empty(&network.id).is_err() {
+            tracing::warn!(
+                "containers run in the default network: it stays until they are stopped and the daemon starts again"
+            );
+            return Ok(());
+        }
+        let writes = vec![Write::Delete(key::network(&network.id))];
+        self.commit(Transaction {
+            writes,
+            ..Default::default()
+        })
+        .await?;
+        self.tell_network("destroy", &network);
         Ok(())
     }
 
@@ -50,24 +72,105 @@ impl Engine {
                 ..bare(BRIDGE, Driver::Bridge)
             },
         };
-        let subnets = self.default_subnets(&network).await?;
-        let moves = !network.subnets.is_empty() && network.subnets != subnets;
+        let parent = match &self.config.bridge {
+            DefaultBridge::On(device) => Some(Parent {
+                device: device.clone(),
+                made_of: None,
+                hold: Hold::Port,
+            }),
+            DefaultBridge::Own | DefaultBridge::None => None,
+        };
+        let subnets = match &self.config.bridge {
+            DefaultBridge::On(device) => vec![self.subnet_of_bridge(device).await?],
+            // what a bridge had goes with it
+            _ if network.is_on_bridge() => {
+                let bare = Network {
+                    subnets: vec![],
+                    ..network.clone()
+                };
+                self.default_subnets(&bare).await?
+            }
+            _ => self.default_subnets(&network).await?,
+        };
+        let moves = !network.subnets.is_empty() && (network.subnets != subnets || network.parent != parent);
         if moves && !self.networks.in_network(&network.id).is_empty() {
             tracing::warn!(
-                "containers run in the default network: it keeps its subnets until they are stopped and the daemon starts again"
+                "containers run in the default network: it keeps its subnets and its bridge until they are stopped and the daemon starts again"
             );
         } else {
             network.subnets = subnets;
+            network.parent = parent;
         }
         network.icc = self.config.icc;
         network.masquerade = self.config.masquerade;
         network.default_binding = self.config.default_binding;
+        network.mtu_follows = self.config.mtu.is_none();
         network.mtu = match self.config.mtu {
             Some(mtu) => mtu,
             None => self.agent.default_mtu().await,
         };
         network.options = options(&network);
         Ok(network)
+    }
+
+    /// The subnet of a bridge that is there: containers are in it as all others on its wire.
+    async fn subnet_of_bridge(&self, name: &str) -> Result<Subnet, EngineError> {
+        let devices = self.agent.host_devices().await?;
+        let bridge = devices
+            .iter()
+            .find(|device| device.name == name)
+            .ok_or_else(|| EngineError::invalid(format!("--bridge {name}: the host has no device of that name")))?;
+        if !bridge.is_bridge {
+            return Err(EngineError::invalid(format!(
+                "--bridge {name}: the device is no Linux bridge"
+            )));
+        }
+        let own = bridge.addresses.iter().find_map(|address| match address {
+            IpNet::V4(address) => Some(*address),
+            IpNet::V6(_) => None,
+        });
+        let own = own.ok_or_else(|| {
+            EngineError::invalid(format!(
+                "--bridge {name}: the bridge has no IPv4 address that tells its subnet"
+            ))
+        })?;
+        let mut subnet = subnet_of_bip(own)?;
+        let router = self.agent.routers_by(name).await?;
+        let inside = |address: &IpAddr| subnet.subnet.contains(address);
+        let gateway = match self.config.default_gateway {
+            Some(gateway) => Some(IpAddr::V4(gateway)),
+            // where the host itself goes out, containers go as their neighbours on the wire
+            None => router.into_iter().find(inside),
+        };
+        if let Some(gateway) = gateway {
+            if !inside(&gateway) {
+                return Err(EngineError::invalid(format!(
+                    "--default-gateway {gateway} is not in the bridge's subnet {}",
+                    subnet.subnet
+                )));
+            }
+            subnet.gateway = gateway;
+        }
+        // the host's own address on the wire is nobody else's
+        subnet.auxiliary.insert("host".to_owned(), IpAddr::V4(own.addr()));
+        self.limit(&mut subnet)?;
+        Ok(subnet)
+    }
+
+    /// `--fixed-cidr`
+    fn limit(&self, subnet: &mut Subnet) -> Result<(), EngineError> {
+        let Some(range) = self.config.fixed_cidr else {
+            return Ok(());
+        };
+        let range = IpNet::V4(range.trunc());
+        if !subnet.subnet.contains(&range) {
+            return Err(EngineError::invalid(format!(
+                "--fixed-cidr {range} is not in the default network's subnet {}",
+                subnet.subnet
+            )));
+        }
+        subnet.range = Some(range);
+        Ok(())
     }
 
     /// What the daemon was told, else what the network has, else what is free.
@@ -93,16 +196,7 @@ impl Engine {
             }
             (None, None) => subnet_of_bip(free_range(&occupied)?)?,
         };
-        if let Some(range) = config.fixed_cidr {
-            let range = IpNet::V4(range.trunc());
-            if !ipv4.subnet.contains(&range) {
-                return Err(EngineError::invalid(format!(
-                    "--fixed-cidr {range} is not in the default network's subnet {}",
-                    ipv4.subnet
-                )));
-            }
-            ipv4.range = Some(range);
-        }
+        self.limit(&mut ipv4)?;
         let mut subnets = vec![ipv4];
         if config.ipv6 {
             create::check_ipv6()?;

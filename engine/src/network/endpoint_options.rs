@@ -9,6 +9,9 @@ use crate::EngineError;
 /// Settings of the place's device.
 const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 
+/// What stands for the device's name.
+const DEVICE: &str = "IFNAME";
+
 /// The settings that the user wants of the device: `net.ipv4.conf.IFNAME.log_martians=1,…`, as names and values.
 pub(crate) fn sysctls(wish: &NetworkWish) -> Result<BTreeMap<String, String>, EngineError> {
     let Some(text) = wish.driver_options.get(SYSCTLS).filter(|text| !text.is_empty()) else {
@@ -22,10 +25,22 @@ fn read(setting: &str) -> Result<(String, String), EngineError> {
     let (name, value) = setting
         .split_once('=')
         .ok_or_else(|| refused("a name, = and a value are wanted"))?;
+    // some versions of the CLI send the words of an option in small letters
+    let name: Vec<&str> = name
+        .split('.')
+        .map(|part| {
+            if part.eq_ignore_ascii_case(DEVICE) {
+                DEVICE
+            } else {
+                part
+            }
+        })
+        .collect();
+    let name = name.join(".");
     let parts: Vec<&str> = name.split('.').collect();
     let of_a_device = matches!(
         parts.as_slice(),
-        ["net", "ipv4" | "ipv6" | "mpls", "conf" | "neigh", "IFNAME", rest @ ..] if !rest.is_empty()
+        ["net", "ipv4" | "ipv6" | "mpls", "conf" | "neigh", DEVICE, rest @ ..] if !rest.is_empty()
     );
     let plain = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if !of_a_device || !parts.iter().all(plain) {
@@ -36,7 +51,7 @@ fn read(setting: &str) -> Result<(String, String), EngineError> {
     if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(refused("a value is wanted"));
     }
-    Ok((name.to_owned(), value.to_owned()))
+    Ok((name, value.to_owned()))
 }
 
 #[cfg(test)]
@@ -55,6 +70,11 @@ mod tests {
         let read = with("net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=0").unwrap();
         assert_eq!(read["net.ipv4.conf.IFNAME.log_martians"], "1");
         assert_eq!(read.len(), 2);
+        assert!(
+            with("net.ipv4.conf.ifname.log_martians=1")
+                .unwrap()
+                .contains_key("net.ipv4.conf.IFNAME.log_martians")
+        );
         for wrong in [
             "net.ipv4.conf.eth0.log_martians=1",
             "net.ipv4.conf.all.forwarding=1",

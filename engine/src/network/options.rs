@@ -8,6 +8,8 @@ use crate::{EngineError, network::create};
 
 /// What all of them begin with.
 const OURS: &str = "com.docker.network.";
+/// The MTU of a network's devices.
+pub(crate) const MTU: &str = "com.docker.network.driver.mtu";
 
 /// Takes the user's options in. They stay in the record as they were given. One of Docker's that we do not know is refused: it would be
 /// without effect; those of others (labels in disguise) are kept.

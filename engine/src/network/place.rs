@@ -13,7 +13,7 @@ use sluice_model::{
 use sluice_store::{Condition, Transaction, Write, key, record};
 
 use crate::{
-    Engine, EngineError, Kind,
+    DefaultBridge, Engine, EngineError, Kind,
     network::{defaults::BRIDGE, endpoint_options, options, ports, register::Places, sharing::Shared},
 };
 
@@ -89,7 +89,16 @@ impl Engine {
                 path: self.config.sandbox(&container.id),
             })
         };
-        match &container.host_config.network_mode {
+        let mode = &container.host_config.network_mode;
+        // as in Docker: without a default network a container that asks for none other has none
+        let nowhere = self.config.bridge == DefaultBridge::None
+            && *mode == NetworkMode::Default
+            && container.networks.keys().all(|name| name == BRIDGE);
+        match mode {
+            NetworkMode::Default if nowhere => Ok(Place {
+                sandbox: sandbox(),
+                ..Place::default()
+            }),
             NetworkMode::Host => Ok(Place::default()),
             NetworkMode::Container(name) => Ok(Place {
                 shared: Some(self.shared_network(name, &container.id)?),

@@ -338,6 +338,8 @@ fn engine_config(data_root: PathBuf, exec_root: PathBuf, parent: &str) -> Config
     Config {
         data_root,
         exec_root,
+        bridge: Default::default(),
+        default_gateway: None,
         bip: None,
         fixed_cidr: None,
         ipv6: false,

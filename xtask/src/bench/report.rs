@@ -86,7 +86,11 @@ impl Report {
         let mut tables: Vec<Table> = Path::ALL.into_iter().map(|path| self.path(path)).collect();
         tables.push(self.start());
         tables.push(self.memory());
-        tables.extend(self.scale.iter().flat_map(|scale| [scale.table(), scale.launches()]));
+        tables.extend(
+            self.scale
+                .iter()
+                .flat_map(|scale| [scale.table(), scale.launches(), scale.networks()]),
+        );
         tables.retain(|table| !table.is_empty());
         tables
     }

@@ -7,6 +7,7 @@ use std::fmt;
 use super::engine::{Engine, Kind};
 use super::figure::Figure;
 use super::interrupt;
+use super::networks::Networks;
 use super::path::Path;
 use super::sample::median;
 use super::site::Site;
@@ -67,6 +68,8 @@ pub struct Scale {
     samples: HashMap<(Burden, Path, Figure), Vec<f64>>,
     /// How long the daemon took to start the container with so many ports, seconds, by the docker CLI.
     launches: HashMap<Burden, Vec<f64>>,
+    /// How long many networks took to come and go.
+    networks: Networks,
 }
 
 impl Scale {
@@ -87,7 +90,16 @@ impl Scale {
                 }
             }
         }
+        match Networks::measure(engine) {
+            Ok(networks) => scale.networks = networks,
+            Err(failure) => failures.push(format!("with many networks: {failure}")),
+        }
         Ok(scale)
+    }
+
+    /// How long many networks took to come and go.
+    pub fn networks(&self) -> Table {
+        self.networks.table()
     }
 
     fn round(&mut self, site: &Site, engine: &Engine, burden: Burden, seconds: u32) -> Outcome {

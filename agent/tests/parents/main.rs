@@ -1,0 +1,171 @@
+//! Endpoints on devices of the host: macvlan and ipvlan devices, on a NIC, on VLANs and on nothing. Needs root, and a kernel that has them; Debian's does.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+#[allow(dead_code, reason = "the stage is that of the agent's other tests")]
+#[path = "../host/stage.rs"]
+mod stage;
+
+use std::time::Duration;
+
+use sluice_agent::DeviceKind;
+use sluice_model::{
+    Network,
+    network::{Driver, Hold, IpvlanFlag, IpvlanMode, MacvlanMode, MadeParent, Parent},
+};
+use sluice_store::{Write, key};
+use stage::{Host, attempt, endpoint, eventually, network, on_a_host, put_network, run};
+
+/// A network of another driver, on this device.
+fn on_parent(driver: Driver, device: &str, made_of: Option<MadeParent>, hold: Hold) -> Network {
+    Network {
+        driver,
+        number: 0,
+        mtu: 0,
+        parent: Some(Parent {
+            device: device.into(),
+            made_of,
+            hold,
+        }),
+        ..network()
+    }
+}
+
+/// Puts endpoints 1 and 2 on the network, sees whether they meet, and takes everything away again.
+async fn meet(host: &Host, network: &Network, meets: bool) {
+    let agent = host.agent().await;
+    let mut writes = vec![put_network(network)];
+    for number in [1, 2] {
+        writes.extend(host.put(number));
+    }
+    let revision = host.commit(writes).await;
+    let ids = [endpoint(1).id.to_string(), endpoint(2).id.to_string()];
+    agent
+        .settled(revision, &[ids[0].as_str(), ids[1].as_str()])
+        .await
+        .unwrap();
+    let kind = host.attempt_in(1, "ip -d link show eth0").1;
+    assert!(
+        kind.contains(if network.driver == Driver::Macvlan {
+            "macvlan"
+        } else {
+            "ipvlan"
+        }),
+        "{kind}"
+    );
+    assert_eq!(host.pings(1, stage::address(2)), meets, "{:?}", network.parent);
+
+    // an agent that comes back finds them and leaves them alone
+    let index = |number| host.attempt_in(number, "cat /proc/net/dev").1.contains("eth0");
+    agent.stop().await;
+    let agent = host.agent().await;
+    assert!(index(1) && index(2));
+    assert_eq!(host.pings(1, stage::address(2)), meets);
+
+    // one leaves and its namespace stays
+    let gone = host.commit(vec![Write::Delete(key::endpoint(&endpoint(1).id))]).await;
+    agent.settled(gone, &[]).await.unwrap();
+    assert!(!index(1) && index(2));
+    let mut writes = host.delete(2);
+    writes.extend(host.delete(1));
+    writes.push(Write::Delete(key::network(&network.id)));
+    let revision = host.commit(writes).await;
+    agent.settled(revision, &[]).await.unwrap();
+    agent.stop().await;
+}
+
+#[test]
+fn endpoints_of_each_kind_stand_on_a_nic_and_meet_as_their_mode_says() {
+    on_a_host(async |host| {
+        let agent = host.agent().await;
+        for (driver, hold, meets) in [
+            (Driver::Macvlan, Hold::Macvlan(MacvlanMode::Bridge), true),
+            (Driver::Macvlan, Hold::Macvlan(MacvlanMode::Private), false),
+            (Driver::Macvlan, Hold::Macvlan(MacvlanMode::Vepa), false),
+            (Driver::Ipvlan, Hold::Ipvlan(IpvlanMode::L2, IpvlanFlag::Bridge), true),
+            (Driver::Ipvlan, Hold::Ipvlan(IpvlanMode::L2, IpvlanFlag::Private), false),
+            (Driver::Ipvlan, Hold::Ipvlan(IpvlanMode::L3, IpvlanFlag::Bridge), true),
+        ] {
+            if agent.can_make(DeviceKind::Child(hold)).await.unwrap() {
+                meet(host, &on_parent(driver, "up0", None, hold), meets).await;
+            } else {
+                println!("skipped: this kernel has no {driver:?} devices");
+            }
+        }
+        agent.stop().await;
+    });
+}
+
+#[test]
+fn a_vlan_comes_and_goes_with_its_network_and_a_network_may_stand_on_nothing() {
+    on_a_host(async |host| {
+        let agent = host.agent().await;
+        let hold = Hold::Macvlan(MacvlanMode::Bridge);
+        let vlan = MadeParent::Vlan {
+            of: "up0".into(),
+            tag: 50,
+        };
+        for (device, kind, made_of) in [
+            ("up0.50", DeviceKind::Vlan, vlan),
+            ("dm-nothing", DeviceKind::Dummy, MadeParent::Dummy),
+        ] {
+            if !agent.can_make(kind).await.unwrap() {
+                println!("skipped: this kernel cannot make {kind:?}");
+                continue;
+            }
+            let network = on_parent(Driver::Macvlan, device, Some(made_of), hold);
+            meet(host, &network, true).await;
+            assert!(
+                !attempt(&format!("ip link show {device}")).0,
+                "{device} went with the network"
+            );
+        }
+        agent.stop().await;
+    });
+}
+
+#[test]
+fn frames_of_a_vlan_bear_its_tag() {
+    on_a_host(async |host| {
+        let agent = host.agent().await;
+        if !agent.can_make(DeviceKind::Vlan).await.unwrap() {
+            println!("skipped: this kernel has no VLANs");
+            return;
+        }
+        // who is on the other side, in a namespace of its own
+        let name = format!("parents-{}", std::process::id());
+        run(&format!("ip netns add {name}"));
+        run(&format!("ip link set up1 netns {name}"));
+        for line in [
+            "link set up1 up",
+            "link add up1.50 link up1 type vlan id 50",
+            "address add 172.31.9.9/16 dev up1.50",
+            "link set up1.50 up",
+        ] {
+            run(&format!("ip -n {name} {line}"));
+        }
+        let made_of = MadeParent::Vlan {
+            of: "up0".into(),
+            tag: 50,
+        };
+        let network = on_parent(
+            Driver::Macvlan,
+            "up0.50",
+            Some(made_of),
+            Hold::Macvlan(MacvlanMode::Bridge),
+        );
+        let mut writes = vec![put_network(&network)];
+        writes.extend(host.put(1));
+        let revision = host.commit(writes).await;
+        agent.settled(revision, &[endpoint(1).id.as_str()]).await.unwrap();
+        let other = "172.31.9.9".parse().unwrap();
+        eventually(
+            "the other side of the VLAN answers",
+            Duration::from_secs(20),
+            async || host.pings(1, other),
+        )
+        .await;
+        run(&format!("ip netns del {name}"));
+        agent.stop().await;
+    });
+}
