@@ -16,6 +16,7 @@ use crate::{
         hold::{self, Sender},
         life, masquerade, open, reclaim,
     },
+    verdict,
 };
 
 /// What is answered for a null pointer, which nobody passes.
