@@ -336,6 +336,9 @@ fn disturbed(chance: &mut Chance, mut speech: Speech) -> Speech {
     if chance.once_in(15) {
         speech.options = chance.one_of(&[1, 2, 10]);
     }
+    if chance.once_in(15) {
+        speech.headers = chance.one_of(&[1, 1, 2, 2, 3, 3, 4, 5, 6]);
+    }
     if chance.once_in(10) {
         speech.has_udp_checksum = false;
     }

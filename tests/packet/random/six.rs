@@ -9,8 +9,26 @@ use crate::reference::world::octets;
 const HOP_BY_HOP: u8 = 0;
 const FRAGMENT: u8 = 44;
 
-/// The packet between these addresses. Options become a hop-by-hop header, and a fragment's place a header of its own.
-pub fn build(packet: &Packet, source: IpAddr, destination: IpAddr) -> Frame {
+/// Extension headers that may stand before what is above, by their numbers: eight bytes each.
+pub const CHAINS: [&[u8]; 7] = [
+    &[],
+    &[DESTINATION_OPTIONS],
+    &[ROUTING],
+    &[DESTINATION_OPTIONS, ROUTING, DESTINATION_OPTIONS],
+    // One too many.
+    &[DESTINATION_OPTIONS; 7],
+    // Mobility (RFC 6275): nobody looks behind it.
+    &[135],
+    // A routing header with a stop left.
+    &[ROUTING_ON],
+];
+const ROUTING: u8 = 43;
+const DESTINATION_OPTIONS: u8 = 60;
+/// Stands for a routing header that is not done.
+const ROUTING_ON: u8 = 255;
+
+/// The packet between these addresses. Options become a hop-by-hop header, and a fragment's place a header of its own, behind this chain of others.
+pub fn build(packet: &Packet, chain: &[u8], source: IpAddr, destination: IpAddr) -> Frame {
     let (offset, more) = (packet.fragment & 0x1fff, packet.fragment & 0x2000 != 0);
     let ipv4 = packet.build().0;
     let mut above = ipv4[14 + 20 + 4 * packet.options..].to_vec();
@@ -41,6 +59,17 @@ pub fn build(packet: &Packet, source: IpAddr, destination: IpAddr) -> Frame {
         rest.extend([0, 0]);
         rest.extend(packet.identification.to_be_bytes());
         next = FRAGMENT;
+    }
+    for header in chain.iter().rev() {
+        let (number, left) = if *header == ROUTING_ON {
+            (ROUTING, 1)
+        } else {
+            (*header, 0)
+        };
+        // Padding, or a routing header of type 4 without addresses.
+        let second = if number == ROUTING { [4, left] } else { [1, 4] };
+        rest = [&[next, 0][..], &second, &[0; 4], &rest].concat();
+        next = number;
     }
     if packet.options != 0 {
         // Padding (RFC 8200, 4.2).

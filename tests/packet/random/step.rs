@@ -101,6 +101,8 @@ pub struct Speech {
     pub more_fragments: bool,
     /// Words of IP options.
     pub options: u8,
+    /// IPv6: which of the chains of extension headers (`six::CHAINS`).
+    pub headers: u8,
     pub payload: u16,
     pub has_udp_checksum: bool,
     pub from: Station,
@@ -172,6 +174,7 @@ pub const PLAIN: Speech = Speech {
     offset: 0,
     more_fragments: false,
     options: 0,
+    headers: 0,
     payload: 10,
     has_udp_checksum: true,
     from: Station::Right,
@@ -192,7 +195,7 @@ impl Speech {
                 }
             )+ };
         }
-        plain!(tcp_flags icmp_kind hops identification offset more_fragments options payload has_udp_checksum from to cut flip);
+        plain!(tcp_flags icmp_kind hops identification offset more_fragments options headers payload has_udp_checksum from to cut flip);
         all
     }
 }
@@ -208,7 +211,7 @@ impl fmt::Debug for Speech {
                 }
             )+ };
         }
-        say!(hook device family ends protocol tcp_flags icmp_kind hops identification offset more_fragments options payload);
+        say!(hook device family ends protocol tcp_flags icmp_kind hops identification offset more_fragments options headers payload);
         say!(has_udp_checksum from to quotes cut flip);
         write!(f, "..PLAIN }}")
     }

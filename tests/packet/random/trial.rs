@@ -256,7 +256,11 @@ impl<'a> Trial<'a> {
         packet.options = usize::from(speech.options.min(10));
         packet.udp_checksum = speech.has_udp_checksum;
         self.give_macs(speech, &mut packet, ends.1);
-        let mut frame = build(&packet, ends);
+        let mut frame = build(
+            &packet,
+            six::CHAINS[usize::from(speech.headers) % six::CHAINS.len()],
+            ends,
+        );
         if let Some(cut) = speech.cut {
             let shortest = if ends.0.is_ipv4() { SHORTEST } else { SHORTEST + 20 };
             frame.0.truncate(usize::from(cut).max(shortest));
@@ -282,7 +286,7 @@ impl<'a> Trial<'a> {
         about.fragment = quote.offset;
         let family = reference::world::family(sent.source);
         let reporter = quote.reporter.map_or(sent.destination, |place| place.address(family));
-        let quoted = build(&about, (sent.source, sent.destination));
+        let quoted = build(&about, &[], (sent.source, sent.destination));
         let bytes = usize::from(quote.bytes);
         let error = Packet::error(v4(reporter), v4(sent.source), speech.icmp_kind, &quoted, bytes);
         Some((error, (reporter, sent.source)))
@@ -427,11 +431,11 @@ fn change_in_family(world: &mut World, family: Family, step: &Step) {
     }
 }
 
-/// The packet as it is built in either family.
-fn build(packet: &Packet, (source, destination): (IpAddr, IpAddr)) -> Frame {
+/// The packet as it is built in either family; IPv6's with these extension headers.
+fn build(packet: &Packet, chain: &[u8], (source, destination): (IpAddr, IpAddr)) -> Frame {
     match source.is_ipv4() {
         true => packet.build(),
-        false => six::build(packet, source, destination),
+        false => six::build(packet, chain, source, destination),
     }
 }
 
@@ -512,6 +516,8 @@ impl Census {
             UnrelatedError,
             UnmasqueradedSource,
             ForgedArp,
+            SourceRouted,
+            ExtensionHeaders,
         ];
         for reason in met {
             let word = format!("dropped: {reason:?}");
