@@ -3,9 +3,9 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// This long on a usual machine, ten times as long in an emulated one (where `VM_RUN` is set).
+/// This long on a usual machine, ten times as long in an emulated one (where `SLUICE_VM` is set).
 pub fn patience(seconds: u64) -> Duration {
-    let factor = if std::env::var_os("VM_RUN").is_some() { 10 } else { 1 };
+    let factor = if std::env::var_os("SLUICE_VM").is_some() { 10 } else { 1 };
     Duration::from_secs(seconds * factor)
 }
 
