@@ -217,12 +217,38 @@ fn after_a_reboot_of_the_host_always_and_unless_stopped_run_and_the_others_have_
     assert!(!std::path::Path::new(&format!("/proc/{processes}")).exists());
     assert_eq!(docker.ok("ps -a --filter name=gone -q"), "");
     docker.ok("start plain");
+    assert_eq!(
+        docker.ok("exec up cat /etc/hostname"),
+        docker.inspect("up", "{{.Config.Hostname}}")
+    );
+    docker.ok("exec always ping -c 1 -W 5 172.17.0.1");
     docker.ok("rm -f always up stopped failing plain");
 }
 
-/// What a daemon sees of a reboot: another boot than that of its last record.
+/// What a daemon sees of a reboot: no process, mount, cgroup, device or pin of its own is left, nor what is kept in memory, and the boot is another
+/// than that of its last record.
 fn reboot(daemon: &mut Daemon) {
     daemon.kill();
+    let host = daemon.host();
+    let (run, data) = (
+        daemon.exec_root().display().to_string(),
+        daemon.data_root().display().to_string(),
+    );
+    host.run(&format!(
+        "awk '{{{{ print $1; print $3 }}}}' {run}/containers/*/pids | xargs -r kill -9 2>/dev/null; true"
+    ));
+    let left = format!(
+        "cut -d' ' -f5 /proc/self/mountinfo | grep -E '^({run}|{data})/' | sort -r | xargs -r umount -l; rm -rf {run}"
+    );
+    host.run(&left);
+    host.run("for link in $(ls /sys/class/net | grep -E '^(slc|sluice)'); do ip link del $link 2>/dev/null; done; rm -rf /sys/fs/bpf/sluice");
+    let parent = format!("{}-default", host.name());
+    eventually("the cgroups are gone", 20, || {
+        let places = format!(
+            "find /sys/fs/cgroup -depth -type d -path '*/{parent}*' -exec rmdir {{}} + 2>/dev/null; find /sys/fs/cgroup -type d -path '*/{parent}*'"
+        );
+        host.shell(&places).stdout.is_empty()
+    });
     std::fs::write(
         daemon.data_root().join("boot-id"),
         "11111111-2222-3333-4444-555555555555\n",
