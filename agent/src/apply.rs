@@ -58,6 +58,8 @@ pub struct Hands<'a> {
     pub names: &'a Names,
     /// The limits that the datapath is to keep.
     pub settings: Settings,
+    /// Namespaces made for sandboxes to come.
+    pub offers: &'a sandbox::Offers,
 }
 
 /// How closely it is looked at attached programs.
@@ -131,7 +133,7 @@ pub fn apply(
     beside::withdraw(hands, &devices.beside, actual)?;
     remove_sandboxes(&devices.remove_sandboxes, actual)?;
     settle_leg(hands, &devices, actual)?;
-    make_sandboxes(&devices.make_sandboxes, actual, &mut report.troubles);
+    make_sandboxes(&devices.make_sandboxes, hands.offers, actual, &mut report.troubles);
     let made = make_veths(hands, &devices, actual, &mut report.troubles);
 
     // 3
@@ -289,8 +291,13 @@ fn settle_leg(hands: &mut Hands<'_>, devices: &plan::Devices, actual: &mut Actua
     Ok(())
 }
 
-fn make_sandboxes(sandboxes: &[(String, PathBuf)], actual: &mut Actual, troubles: &mut Troubles) {
-    let outcomes = in_parallel(sandboxes, |(_, path)| sandbox::make(path));
+fn make_sandboxes(
+    sandboxes: &[(String, PathBuf)],
+    offers: &sandbox::Offers,
+    actual: &mut Actual,
+    troubles: &mut Troubles,
+) {
+    let outcomes = in_parallel(sandboxes, |(_, path)| sandbox::make(path, offers));
     for ((id, path), outcome) in sandboxes.iter().zip(outcomes) {
         actual.sandboxes.insert(path.clone(), outcome.is_ok());
         if let Err(error) = outcome {

@@ -146,6 +146,17 @@ impl Agent {
         progress::settled(&mut self.shared.progress.subscribe(), revision, subjects).await
     }
 
+    /// The sandbox that will have this file shall be this network namespace, which somebody made because it belongs to a user namespace. It stands until
+    /// the sandbox is made or the offer is taken back.
+    pub fn offer_namespace(&self, sandbox: &std::path::Path, namespace: std::os::fd::OwnedFd) {
+        self.shared.offers.make(sandbox, namespace);
+    }
+
+    /// Takes an offer back; fine when there is none, or it was taken up.
+    pub fn withdraw_namespace(&self, sandbox: &std::path::Path) {
+        drop(self.shared.offers.take(sandbox));
+    }
+
     /// The MTU that a new network of this host should have: that of the default route's device, 1500 without one.
     pub async fn default_mtu(&self) -> u32 {
         let mtu = in_netlink("asking for the default route", |netlink| {

@@ -29,7 +29,7 @@ use crate::{
     desired::Desired,
     expire, follow,
     kernel::{mounts, netlink::Netlink, netns, sysctl},
-    link::{host_leg, listing},
+    link::{host_leg, listing, sandbox::Offers},
     map::{contents::Tables, pins::Maps},
     names::Names,
     program::{
@@ -65,6 +65,8 @@ pub struct Shared {
     pub endpoints_gone: Notify,
     /// Those who follow the drops.
     pub meeting: follow::Meeting,
+    /// Namespaces made for sandboxes to come.
+    pub offers: Arc<Offers>,
     /// Held while a round is at work, also when nobody waits for its end any more.
     pub at_work: Arc<Mutex<()>>,
 }
@@ -100,6 +102,7 @@ struct Kernel {
     programs: Programs,
     attacher: Arc<Attacher>,
     actual: Actual,
+    offers: Arc<Offers>,
     /// No round was complete yet: what an earlier configuration left is still there.
     first: bool,
 }
@@ -203,7 +206,7 @@ impl Scope {
 
 impl Kernel {
     /// Mounts bpffs, makes or takes over the host's leg, tables and programs. Nothing is attached yet.
-    fn open(setup: &Setup) -> Result<Self, AgentError> {
+    fn open(setup: &Setup, offers: Arc<Offers>) -> Result<Self, AgentError> {
         let Setup { config, clsact } = setup;
         let names = Names::new(&config.instance, &config.bpffs)?;
         mounts::ensure_bpffs(&config.bpffs).tried(|| format!("mounting bpffs at {}", config.bpffs.display()))?;
@@ -236,6 +239,7 @@ impl Kernel {
             programs,
             attacher,
             actual: Actual::default(),
+            offers,
             first: true,
         })
     }
@@ -293,6 +297,7 @@ impl Kernel {
             attacher: &self.attacher,
             names: &self.names,
             settings: self.config.limits.settings(),
+            offers: &self.offers,
         };
         let report = apply::apply(&mut hands, desired, &mut self.actual, attention, scope.routes)?;
         if self.first && report.troubles.is_empty() {
@@ -314,6 +319,7 @@ impl Shared {
             open: Mutex::new(None),
             endpoints_gone: Notify::new(),
             meeting: follow::Meeting::default(),
+            offers: Arc::default(),
             at_work: Arc::default(),
         }
     }
@@ -328,10 +334,10 @@ impl Session {
     /// Listens, opens everything, reads the store, and makes host and store agree once.
     pub async fn begin(setup: &Setup, store: &SharedStore, shared: &Shared) -> Result<Self, AgentError> {
         let events = Events::open()?;
-        let (opening, at_work) = (setup.clone(), shared.at_work.clone());
+        let (opening, at_work, offers) = (setup.clone(), shared.at_work.clone(), shared.offers.clone());
         let kernel = blocking(move || {
             let _at_work = lock(&at_work);
-            Kernel::open(&opening)
+            Kernel::open(&opening, offers)
         })
         .await??;
         *lock(&shared.open) = Some((kernel.maps.clone(), kernel.attacher.clone()));

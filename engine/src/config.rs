@@ -39,6 +39,8 @@ pub struct Config {
     pub dns_search: Vec<String>,
     /// As above.
     pub dns_options: Vec<String>,
+    /// `--userns-remap`: whose the users of containers are on the host; none: the host's own.
+    pub id_map: Option<sluice_model::IdMap>,
     /// cgroup parent of containers.
     pub cgroup_parent: String,
 }

@@ -21,6 +21,8 @@ pub struct Info {
     pub images: usize,
     /// The data root.
     pub data_root: PathBuf,
+    /// Have containers users of their own?
+    pub remaps_users: bool,
     /// `1` or `2`.
     pub cgroup_version: u8,
 }
@@ -43,6 +45,7 @@ impl Engine {
             stopped: phases.len() - running - paused,
             images: self.list_images().await?.len(),
             data_root: self.config.data_root.clone(),
+            remaps_users: self.config.id_map.is_some(),
             cgroup_version: if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
                 2
             } else {

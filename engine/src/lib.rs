@@ -98,6 +98,10 @@ impl Engine {
         images: Arc<Images>,
         runtime: Arc<Runtime>,
     ) -> Result<Arc<Self>, EngineError> {
+        if let Some(ids) = config.id_map.clone() {
+            let images = images.clone();
+            blocking::blocking(move || container::owners::check_layers(&images, &ids)).await?;
+        }
         let containers = config.containers();
         tokio::fs::create_dir_all(&containers)
             .await

@@ -83,6 +83,7 @@ impl Images {
         scaffold: &[&str],
     ) -> Result<Option<Digest>, ImageError> {
         let path = directory.join("upper");
+        let owners = self.owners_of(directory)?;
         let upper = File::open(&path).map_err(|why| ImageError::failed("cannot open", &path, why))?;
         if self.changes(directory, scaffold)?.is_empty() {
             return Ok(None);
@@ -102,6 +103,7 @@ impl Images {
                     style: Style::Layer,
                     one_file_system: true,
                     scaffold,
+                    owners: owners.as_ref(),
                 };
                 files::pack(upper.as_fd(), b"", packing, &mut writer)?;
                 writer

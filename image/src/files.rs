@@ -15,15 +15,17 @@ pub use find::{Found, copy_attributes, find, is_read_only, is_same_mount, look};
 pub(crate) use pack::is_opaque;
 pub use pack::{Packing, Style, pack};
 
-use crate::{budget::Limits, error::ImageError, layer};
+use crate::{budget::Limits, error::ImageError, layer, owners::Owners};
 
 /// How files are laid down.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Laying {
     /// A directory is not replaced by something else, nor the other way round.
     pub keep_kinds: bool,
-    /// Everything belongs to this user and group, whatever the archive says.
+    /// Everything belongs to this user and group of the container, whatever the archive says.
     pub owner: Option<(u32, u32)>,
+    /// Whose the files are on the host; none: whose they are in the container.
+    pub owners: Option<Owners>,
 }
 
 /// Lays the archive `tar` (plain, gzip or zstd) down in the directory `at` below `root`, which exists.
@@ -48,6 +50,7 @@ pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), ImageError> 
                 style: Style::Plain,
                 one_file_system: true,
                 scaffold: &[],
+                owners: None,
             };
             pack(from, b"", packing, &mut writer)?;
             writer

@@ -31,6 +31,7 @@ mod layer;
 mod load;
 mod manifest;
 mod overlay;
+mod owners;
 mod reference;
 mod remove;
 mod repositories;
@@ -56,6 +57,7 @@ pub use configuration::{Empty, Extras, Healthcheck, RunConfig};
 pub use error::ImageError;
 pub use layer::{Change, ChangeKind, remove_tree};
 use oci_spec::image::ImageConfiguration;
+pub use owners::{OwnerRange, Owners};
 pub use remove::{ImageUse, Removed};
 pub use snapshot::Snapshot;
 

@@ -18,10 +18,11 @@ use nix::{
     errno::Errno,
     fcntl::OFlag,
     mount::{MsFlags, mount as mount_by_string},
+    sched::CloneFlags,
     sys::stat::Mode,
 };
 
-use crate::error::ImageError;
+use crate::{Images, error::ImageError};
 
 /// fsconfig(2) takes strings up to this many bytes, with the NUL.
 const LONGEST_STRING: usize = 256;
@@ -34,6 +35,7 @@ const FSOPEN_CLOEXEC: libc::c_uint = 1;
 const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x04;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 
@@ -50,6 +52,74 @@ pub(crate) fn mount(overlay: &Overlay<'_>, target: &Path) -> Result<(), ImageErr
     match mount_by_context(overlay, target)? {
         Outcome::Mounted => Ok(()),
         Outcome::TooOld => mount_by_options(overlay, target),
+    }
+}
+
+/// Mounts `overlay` at `target` with the owners of all lower layers, which lie below `layers`, translated as the user namespace says.
+///
+/// Idmapped mounts of layers are only wanted for a moment: the overlay takes copies of them. So they are made where nobody sees them, in a mount
+/// namespace of a thread of ours that goes with it, whatever ends the daemon.
+pub(crate) fn mount_idmapped(
+    overlay: &Overlay<'_>,
+    layers: &Path,
+    namespace: &OwnedFd,
+    target: &Path,
+) -> Result<(), ImageError> {
+    let hidden = || -> Result<OwnedFd, ImageError> {
+        let wrong = |why: Errno| failed(target, why, None);
+        nix::sched::unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).map_err(wrong)?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount_by_string(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(wrong)?;
+        let translated = idmapped(layers, namespace)?;
+        move_mount(&translated, &open_path(layers)?).map_err(wrong)?;
+        mount(overlay, target)?;
+        open_tree(target).map_err(wrong)
+    };
+    let made = std::thread::scope(|scope| scope.spawn(hidden).join());
+    let made = made.unwrap_or_else(|_| Err(failed(target, Errno::EIO, None)))?;
+    move_mount(&made, &open_path(target)?).map_err(|why| failed(target, why, None))
+}
+
+/// A mount of `directory` that is nowhere, with its owners translated.
+fn idmapped(directory: &Path, namespace: &OwnedFd) -> Result<OwnedFd, ImageError> {
+    let tree = open_tree(directory).map_err(|why| ImageError::failed("cannot take", directory, why.desc()))?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::try_from(namespace.as_raw_fd()).unwrap_or(u64::MAX),
+    };
+    let (fd, flags) = (tree.as_raw_fd(), libc::AT_EMPTY_PATH as libc::c_uint);
+    // SAFETY: the path is an empty C string that lives for ever, the struct has the size given and outlives the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd,
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    match Errno::result(result) {
+        Ok(_) => Ok(tree),
+        Err(Errno::EINVAL) => Err(ImageError::failed(
+            "cannot translate the owners of files in",
+            directory,
+            "its file system has no idmapped mounts (ext4, xfs and btrfs have them)",
+        )),
+        Err(why) => Err(ImageError::failed(
+            "cannot translate the owners of files in",
+            directory,
+            why.desc(),
+        )),
+    }
+}
+
+impl Images {
+    /// Can the layers be shown with other owners, those of this user namespace? Asked once, before a container needs it.
+    pub fn check_idmapped(&self, namespace: &OwnedFd) -> Result<(), ImageError> {
+        idmapped(&self.root, namespace).map(drop)
     }
 }
 
@@ -192,6 +262,16 @@ fn failed(target: &Path, why: Errno, context: Option<&OwnedFd>) -> ImageError {
         }
     }
     ImageError::failed("cannot mount overlay at", target, sentence)
+}
+
+/// A copy of the mount at `path` that is nowhere yet.
+fn open_tree(path: &Path) -> Result<OwnedFd, Errno> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | libc::AT_SYMLINK_NOFOLLOW as libc::c_uint;
+    // SAFETY: the path is a C string that outlives the call.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    // SAFETY: the call gave us a new descriptor, which nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 fn fs_open(kind: &CStr) -> Result<OwnedFd, Errno> {

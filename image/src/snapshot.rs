@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
+    os::fd::OwnedFd,
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
@@ -22,6 +23,7 @@ use crate::{
     error::ImageError,
     layer::{self, Change, remove_tree},
     overlay::{self, Overlay},
+    owners::Owners,
 };
 
 /// How often a busy mount is tried again, and how long is waited in between.
@@ -44,11 +46,14 @@ struct Record {
     directory: PathBuf,
     /// Diff ids, lowest first.
     layers: Vec<String>,
+    /// Whose its files are on the host; none: whose they are in the container.
+    #[serde(default)]
+    owners: Option<Owners>,
 }
 
 impl Images {
-    /// Makes the writable layer of a container under `dir`. No mount yet.
-    pub fn prepare(&self, image: &str, dir: &Path) -> Result<Snapshot, ImageError> {
+    /// Makes the writable layer of a container under `dir`, for a container whose files have these owners on the host. No mount yet.
+    pub fn prepare(&self, image: &str, dir: &Path, owners: Option<&Owners>) -> Result<Snapshot, ImageError> {
         let state = self.state();
         let id = state.find(image)?;
         let Some(image) = state.images.get(&id) else {
@@ -69,12 +74,14 @@ impl Images {
             .filter_map(|layer| state.layers.get(layer))
             .find_map(|layer| layer.root);
         let (mode, uid, gid) = root.unwrap_or((0o755, 0, 0));
+        let (uid, gid) = owners.map_or(Ok((uid, gid)), |owners| owners.on_host(uid, gid))?;
         chown(&snapshot.upper, Some(uid), Some(gid))
             .and_then(|()| fs::set_permissions(&snapshot.upper, fs::Permissions::from_mode(mode)))
             .map_err(|why| ImageError::failed("cannot set attributes of", &snapshot.upper, why))?;
         let record = Record {
             directory: dir.to_owned(),
             layers: image.diff_ids.iter().map(Digest::to_string).collect(),
+            owners: owners.cloned(),
         };
         // still under the lock: no sweep comes between finding the layers and writing that they are used
         let text =
@@ -83,8 +90,15 @@ impl Images {
         Ok(snapshot)
     }
 
-    /// Mounts it (overlayfs, up to 500 layers). Fine when mounted already.
-    pub fn mount(&self, image: &str, dir: &Path) -> Result<Snapshot, ImageError> {
+    /// Mounts it (overlayfs, up to 500 layers). Fine when mounted already. Where the container's files have other `owners` on the host, `namespace`
+    /// makes a user namespace that says which.
+    pub fn mount(
+        &self,
+        image: &str,
+        dir: &Path,
+        owners: Option<&Owners>,
+        namespace: impl FnOnce(&Owners) -> io::Result<OwnedFd>,
+    ) -> Result<Snapshot, ImageError> {
         let snapshot = Snapshot {
             merged: dir.join("merged"),
             upper: dir.join("upper"),
@@ -92,7 +106,7 @@ impl Images {
         let record = match read(&self.snapshots().join(name(dir)))? {
             Some(record) => record,
             None => {
-                self.prepare(image, dir)?;
+                self.prepare(image, dir, owners)?;
                 read(&self.snapshots().join(name(dir)))?
                     .ok_or_else(|| ImageError::failed("cannot mount", dir, "its snapshot record is gone"))?
             }
@@ -106,7 +120,15 @@ impl Images {
             upper: &snapshot.upper,
             work: &dir.join("work"),
         };
-        overlay::mount(&overlay, &snapshot.merged)?;
+        match &record.owners {
+            None => overlay::mount(&overlay, &snapshot.merged)?,
+            Some(owners) => {
+                let namespace = namespace(owners).map_err(|why| {
+                    ImageError::failed("cannot make a user namespace to mount", &snapshot.merged, why)
+                })?;
+                overlay::mount_idmapped(&overlay, &self.root, &namespace, &snapshot.merged)?;
+            }
+        }
         Ok(snapshot)
     }
 
@@ -148,13 +170,23 @@ impl Images {
     /// What was changed in the writable layer of `dir`; empty places of `scaffold`, which were made for mounts, do not count.
     pub fn changes(&self, dir: &Path, scaffold: &[&str]) -> Result<Vec<Change>, ImageError> {
         let record = self.record_of(dir)?;
-        layer::changes(&dir.join("upper"), &self.lower(&record)?, scaffold)
+        layer::changes(
+            &dir.join("upper"),
+            &self.lower(&record)?,
+            scaffold,
+            record.owners.as_ref(),
+        )
     }
 
     /// The layers a container stands on, lowest first.
     pub(crate) fn layers_of(&self, dir: &Path) -> Result<Vec<Digest>, ImageError> {
         let record = self.record_of(dir)?;
         record.layers.iter().map(|layer| Digest::parse(layer)).collect()
+    }
+
+    /// Whose the files of a container are on the host; none: whose they are in it.
+    pub(crate) fn owners_of(&self, dir: &Path) -> Result<Option<Owners>, ImageError> {
+        Ok(self.record_of(dir)?.owners)
     }
 
     fn record_of(&self, dir: &Path) -> Result<Record, ImageError> {

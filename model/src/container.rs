@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, MacAddress, PortBinding, PortSpec, health::Healthcheck};
+use crate::{Id, IdMap, MacAddress, PortBinding, PortSpec, health::Healthcheck};
 
 /// The part of the wish that an image can hold too.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -293,6 +293,8 @@ pub struct HostConfig {
     pub userns_mode: String,
     /// Cgroup namespace: `private` or `host`; empty: private on pure cgroup2 hosts.
     pub cgroupns_mode: String,
+    /// The cgroup below which its own is; empty: the daemon's.
+    pub cgroup_parent: String,
     /// Paths that are covered; none: the default ones.
     pub masked_paths: Option<Vec<String>>,
     /// Paths that can't be written; none: the default ones.
@@ -407,6 +409,9 @@ pub struct Container {
     /// What is mounted in it: the wishes, those of other containers, the image's volumes.
     #[serde(default)]
     pub mounts: Vec<Mount>,
+    /// Whose its users are on the host, from its making on; none: the host's own.
+    #[serde(default)]
+    pub id_map: Option<IdMap>,
     /// What became of it.
     pub state: ContainerState,
 }

@@ -7,6 +7,7 @@ pub mod health;
 pub mod id;
 pub mod mac;
 pub mod network;
+pub mod owners;
 pub mod port;
 pub mod volume;
 
@@ -15,5 +16,6 @@ pub use endpoint::{Endpoint, Sandbox};
 pub use id::Id;
 pub use mac::MacAddress;
 pub use network::Network;
+pub use owners::{IdMap, IdRange};
 pub use port::{PortBinding, PortSpec, Protocol, PublishedPort};
 pub use volume::Volume;

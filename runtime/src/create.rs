@@ -14,7 +14,7 @@ use oci_spec::runtime::Spec;
 
 use crate::{
     Config, Runtime, RuntimeError,
-    cgroup::Hierarchies,
+    cgroup::{Cgroups, Hierarchies, Parents, Place},
     digest, off_the_loop,
     plan::file,
     process::shim::Orders,
@@ -82,6 +82,7 @@ impl Runtime {
             hierarchies: self.hierarchies.clone(),
             filters: self.filters.clone(),
             shim: self.shim.clone(),
+            parents: self.parents.clone(),
             create: create.clone(),
             directory,
         };
@@ -94,6 +95,7 @@ struct Maker {
     hierarchies: Arc<Hierarchies>,
     filters: Arc<seccomp::Cache>,
     shim: Arc<OwnedFd>,
+    parents: Arc<Parents>,
     create: Create,
     directory: PathBuf,
 }
@@ -113,12 +115,13 @@ impl Maker {
             }
         }
         self.fill().inspect_err(|_| {
-            let place = Path::new(self.config.cgroup_parent.trim_matches('/')).join(&self.create.id);
-            let cgroups = self.hierarchies.cgroups(&place);
+            let place = Place::of_container(directory, self.config.cgroup_of(&self.create.id));
+            let cgroups = self.hierarchies.cgroups(&place.0);
             cgroups.kill();
             if let Err(error) = cgroups.remove() {
                 tracing::warn!(id = self.create.id, %error, "a container that could not be made leaves something behind");
             }
+            self.parents.sweep();
             if let Err(error) = fs::remove_dir_all(directory) {
                 tracing::warn!(id = self.create.id, %error, "a container that could not be made leaves its directory behind");
             }
@@ -135,9 +138,9 @@ impl Maker {
             fs::write(self.directory.join(file::FILTER), &filter[..])
                 .map_err(|error| RuntimeError::Failed(format!("write the seccomp filter of {id}: {error}")))?;
         }
-        let cgroups = self.hierarchies.create(parent, id)?;
+        let (place, cgroups) = self.make_cgroups(&spec)?;
         if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
-            self.hierarchies.limit(parent, id, resources)?;
+            self.hierarchies.limit(&place, resources)?;
         }
         let terminal = spec
             .process()
@@ -153,7 +156,7 @@ impl Maker {
             directory: self.directory.clone(),
             shims: self.hierarchies.shims(parent)?,
             cgroup: unified,
-            oom_counter: self.hierarchies.oom_counter(parent, id),
+            oom_counter: self.hierarchies.oom_counter(&place),
             log: self.create.log.clone().unwrap_or_default(),
             flags: flags
                 .into_iter()
@@ -161,6 +164,28 @@ impl Maker {
                 .collect(),
         };
         start_shim(&self.shim, &orders)
+    }
+}
+
+impl Maker {
+    /// Makes the cgroups where the spec wants them, else where all are.
+    fn make_cgroups(&self, spec: &Spec) -> Result<(PathBuf, Cgroups), RuntimeError> {
+        let usual = self.config.cgroup_of(&self.create.id);
+        let asked = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+        let place = match asked.filter(|path| !path.as_os_str().is_empty()) {
+            Some(path) => Place::of_spec(path)?,
+            None => Place(usual.clone()),
+        };
+        if place.0 == usual {
+            let cgroups = self.hierarchies.create(&usual)?;
+            return Ok((usual, cgroups));
+        }
+        place
+            .write(&self.directory)
+            .map_err(|error| RuntimeError::Failed(format!("write down the cgroup of {}: {error}", self.create.id)))?;
+        let missing = || self.hierarchies.missing_above(&place.0);
+        let cgroups = self.parents.making(missing, || self.hierarchies.create(&place.0))?;
+        Ok((place.0, cgroups))
     }
 }
 

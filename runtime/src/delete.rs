@@ -26,7 +26,13 @@ impl Runtime {
             connection.ask(Kind::Shutdown, &[]).await.ok();
         }
         let cgroups = self.cgroups(id);
-        off_the_loop(move || sweep(directory, &cgroups)).await
+        let parents = self.parents.clone();
+        off_the_loop(move || {
+            sweep(directory, &cgroups)?;
+            parents.sweep();
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hooks, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, PosixRlimitType, Spec};
+use oci_spec::runtime::{
+    Hooks, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, PosixRlimitType, Spec,
+};
 
 use crate::{
     RuntimeError,
     cgroup::Cgroups,
-    plan::{Device, Limit, Mount, Namespace, Plan, Process},
+    plan::{Device, IdMap, IdRange, Limit, Mount, Namespace, Plan, Process},
     security::{apparmor::check_apparmor, capabilities::Sets},
     spec,
 };
@@ -54,6 +56,7 @@ pub(crate) fn plan(
         host_name: spec.hostname().clone().filter(|name| !name.is_empty()),
         domain_name: spec.domainname().clone().filter(|name| !name.is_empty()),
         seccomp_flags,
+        ids: ids(linux)?,
         init: is_true(spec, spec::INIT),
         process: process(first),
     })
@@ -89,7 +92,7 @@ fn namespaces(wanted: &[oci_spec::runtime::LinuxNamespace]) -> Result<Vec<Namesp
     let mut namespaces = Vec::new();
     for namespace in wanted {
         let kind = namespace.typ();
-        if matches!(kind, LinuxNamespaceType::User | LinuxNamespaceType::Time) {
+        if kind == LinuxNamespaceType::Time {
             return Err(RuntimeError::Failed(format!("{kind} namespaces are not supported")));
         }
         let path = namespace.path().clone().filter(|path| !path.as_os_str().is_empty());
@@ -109,6 +112,34 @@ fn namespaces(wanted: &[oci_spec::runtime::LinuxNamespace]) -> Result<Vec<Namesp
         ));
     }
     Ok(namespaces)
+}
+
+/// The mapping of its user namespace. One that is joined has it already, and we must know it all the same.
+fn ids(linux: &oci_spec::runtime::Linux) -> Result<Option<IdMap>, RuntimeError> {
+    let mut namespaces = linux.namespaces().iter().flatten();
+    if !namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::User) {
+        return Ok(None);
+    }
+    let ranges = |mappings: &Option<Vec<LinuxIdMapping>>| -> Vec<IdRange> {
+        let mappings = mappings.iter().flatten();
+        mappings
+            .map(|mapping| IdRange {
+                container: mapping.container_id(),
+                host: mapping.host_id(),
+                count: mapping.size(),
+            })
+            .collect()
+    };
+    let ids = IdMap {
+        users: ranges(linux.uid_mappings()),
+        groups: ranges(linux.gid_mappings()),
+    };
+    if ids.user_on_host(0).is_none() || ids.group_on_host(0).is_none() {
+        return Err(RuntimeError::Failed(
+            "a user namespace needs uidMappings and gidMappings with a root in them".to_owned(),
+        ));
+    }
+    Ok(Some(ids))
 }
 
 fn mount(mount: &oci_spec::runtime::Mount, bundle: &Path) -> Mount {

@@ -36,6 +36,8 @@ pub use cgroup::{BlockStats, CpuStats, Features, MemoryStats, PidsStats, Stats};
 pub use create::{Create, Log};
 pub use error::RuntimeError;
 pub use exec::Exec;
+pub use namespaces::user::{UserNamespace, make_network_namespace, make_user_namespace, owner_of_namespace};
+pub use plan::{IdMap, IdRange};
 pub use rootfs::shared_memory::{mount_shared_memory, unmount_shared_memory};
 pub use security::apparmor::check_apparmor;
 pub use state::{State, Status};
@@ -56,8 +58,15 @@ pub struct Config {
     pub state_root: PathBuf,
     /// The `sluice-shim` binary.
     pub shim: PathBuf,
-    /// The cgroup below each hierarchy's root under which containers live, e.g. `sluice`.
+    /// The cgroup below each hierarchy's root under which containers live unless their specs say otherwise, e.g. `sluice`.
     pub cgroup_parent: String,
+}
+
+impl Config {
+    /// Where a container's cgroup is unless its spec says otherwise.
+    pub(crate) fn cgroup_of(&self, id: &str) -> PathBuf {
+        std::path::Path::new(self.cgroup_parent.trim_matches('/')).join(id)
+    }
 }
 
 /// Containers of one instance.
@@ -65,6 +74,7 @@ pub struct Runtime {
     config: Config,
     hierarchies: Arc<cgroup::Hierarchies>,
     filters: Arc<security::seccomp::Cache>,
+    parents: Arc<cgroup::Parents>,
     /// A sealed copy of the shim: what a container could ever reach of it, it can't change.
     shim: Arc<OwnedFd>,
     features: std::sync::OnceLock<Features>,
@@ -86,6 +96,7 @@ impl Runtime {
         Ok(Self {
             hierarchies: Arc::new(hierarchies),
             filters: Arc::new(filters),
+            parents: Arc::new(cgroup::Parents::new(beside.join("cgroup-parents"))),
             shim: Arc::new(shim),
             features: std::sync::OnceLock::new(),
             config,
@@ -117,6 +128,7 @@ impl Runtime {
     /// Removes what all containers share: the parent cgroups and the cache of filters. Does nothing while containers are there.
     pub fn clean_up(&self) {
         if self.list().is_ok_and(|ids| ids.is_empty()) {
+            self.parents.sweep();
             self.hierarchies.remove_parent(&self.config.cgroup_parent);
             self.filters.remove();
         }
@@ -144,9 +156,13 @@ impl Runtime {
         }
     }
 
+    /// Where a container's cgroup is, below the root of each hierarchy.
+    fn place(&self, id: &str) -> PathBuf {
+        cgroup::Place::of_container(&self.config.state_root.join(id), self.config.cgroup_of(id)).0
+    }
+
     fn cgroups(&self, id: &str) -> cgroup::Cgroups {
-        self.hierarchies
-            .cgroups(&std::path::Path::new(self.config.cgroup_parent.trim_matches('/')).join(id))
+        self.hierarchies.cgroups(&self.place(id))
     }
 }
 

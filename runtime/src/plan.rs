@@ -44,6 +44,45 @@ pub(crate) struct Namespace {
     pub path: Option<PathBuf>,
 }
 
+/// A run of ids: as many of the container's as of the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The first of them in the container.
+    pub container: u32,
+    /// The first of them on the host.
+    pub host: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// Which of the host's users and groups those of a user namespace are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMap {
+    /// Users.
+    pub users: Vec<IdRange>,
+    /// Groups.
+    pub groups: Vec<IdRange>,
+}
+
+impl IdMap {
+    /// Who a user of the container is on the host.
+    pub(crate) fn user_on_host(&self, uid: u32) -> Option<u32> {
+        on_host(&self.users, uid)
+    }
+
+    /// The same for a group.
+    pub(crate) fn group_on_host(&self, gid: u32) -> Option<u32> {
+        on_host(&self.groups, gid)
+    }
+}
+
+fn on_host(ranges: &[IdRange], id: u32) -> Option<u32> {
+    ranges.iter().find_map(|range| {
+        let within = id.checked_sub(range.container).filter(|within| *within < range.count)?;
+        range.host.checked_add(within)
+    })
+}
+
 /// A mount.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Mount {
@@ -116,6 +155,9 @@ pub(crate) struct Plan {
     pub domain_name: Option<String>,
     /// Flags for loading the seccomp filter; none: there is no filter.
     pub seccomp_flags: Option<u64>,
+    /// The ids of its user namespace; none: its users are the host's.
+    #[serde(default)]
+    pub ids: Option<IdMap>,
     /// The first process is the child of an init of ours.
     #[serde(default)]
     pub init: bool,

@@ -18,16 +18,14 @@ impl Runtime {
     /// Sets new limits on a container, running or not. What `resources` does not speak of stays.
     pub async fn update(&self, id: &str, resources: &LinuxResources) -> Result<(), RuntimeError> {
         self.directory(id)?;
-        let (hierarchies, parent) = (self.hierarchies.clone(), self.config.cgroup_parent.clone());
-        let (id, resources) = (id.to_owned(), resources.clone());
-        off_the_loop(move || hierarchies.limit(&parent, &id, &resources)).await
+        let (hierarchies, place, resources) = (self.hierarchies.clone(), self.place(id), resources.clone());
+        off_the_loop(move || hierarchies.limit(&place, &resources)).await
     }
 
     /// What the container has used so far, and its limits as they are now.
     pub async fn stats(&self, id: &str) -> Result<Stats, RuntimeError> {
         self.directory(id)?;
-        let (hierarchies, parent) = (self.hierarchies.clone(), self.config.cgroup_parent.clone());
-        let id = id.to_owned();
-        off_the_loop(move || Ok(hierarchies.stats(&parent, &id))).await
+        let (hierarchies, place) = (self.hierarchies.clone(), self.place(id));
+        off_the_loop(move || Ok(hierarchies.stats(&place))).await
     }
 }

@@ -121,3 +121,53 @@ fn limits_are_changed_while_it_runs() {
     assert_eq!(inside(&memory), "100663296");
     docker.ok("rm -f box");
 }
+
+#[test]
+fn a_container_is_below_the_cgroup_that_was_asked_for_and_takes_away_what_it_brought() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    let group = format!("{}-group", lab.host.name());
+    let places = |name: &str| lab.host.run(&format!("find /sys/fs/cgroup -type d -path '*/{name}'"));
+    docker.ok(&format!(
+        "run -d --name box --cgroup-parent /{group}/part -m 64m --pids-limit 50 busybox sleep 1000"
+    ));
+    let id = docker.inspect("box", "{{.Id}}");
+    let pid = docker.inspect("box", "{{.State.Pid}}");
+    assert_eq!(
+        docker.inspect("box", "{{.HostConfig.CgroupParent}}"),
+        format!("/{group}/part")
+    );
+    let own = lab.host.run(&format!("cat /proc/{pid}/cgroup"));
+    assert!(
+        own.lines().any(|line| line.ends_with(&format!("/{group}/part/{id}"))),
+        "{own}"
+    );
+    let limit = lab.host.run(&format!(
+        "cat /sys/fs/cgroup/memory/{group}/part/{id}/memory.limit_in_bytes /sys/fs/cgroup/{group}/part/{id}/memory.max 2>/dev/null; true"
+    ));
+    assert_eq!(limit, (64 << 20).to_string());
+    docker.ok("update --pids-limit 60 box");
+    docker.ok("pause box");
+    docker.ok("unpause box");
+    let line = docker.ok("stats --no-stream --format {{.PIDs}} box");
+    assert_eq!(line, "1");
+    docker.ok("rm -f box");
+    assert_eq!(places(&id), "");
+    if daemon.is_ours() {
+        assert_eq!(places(&group), "", "what was made for it goes with it");
+    }
+    if daemon.is_ours() {
+        docker
+            .run("run --rm --cgroup-parent ../../out busybox true")
+            .fails(125, "invalid cgroup parent");
+    }
+    // what somebody else made is his
+    let theirs = format!("{group}-theirs");
+    lab.host.run(&format!("for tree in /sys/fs/cgroup/pids /sys/fs/cgroup/unified /sys/fs/cgroup; do mkdir -p $tree/{theirs} 2>/dev/null && made=1; done; [ -n \"$made\" ]"));
+    docker.ok(&format!("run --rm --cgroup-parent {theirs} busybox true"));
+    assert!(!places(&theirs).is_empty());
+    lab.host.run(&format!(
+        "find /sys/fs/cgroup -depth -type d -path '*/{theirs}' -exec rmdir {{}} +"
+    ));
+}

@@ -18,6 +18,7 @@ mod looking;
 mod many;
 mod modes;
 mod networks;
+mod remap;
 mod restarts;
 mod running;
 mod security;

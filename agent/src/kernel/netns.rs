@@ -6,7 +6,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, OwnedFd},
         unix::fs::{OpenOptionsExt, PermissionsExt},
     },
     path::Path,
@@ -22,8 +22,9 @@ use nix::{
 /// `NSFS_MAGIC` of linux/magic.h: the file is a namespace.
 const NSFS: FsType = FsType(0x6e73_6673);
 
-/// Makes a namespace and mounts it on `path`, which is made when it is missing. `inside` runs in it before anybody else can see it.
-pub fn make(path: &Path, inside: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
+/// Makes a namespace, or takes one that somebody made, and mounts it on `path`, which is made when it is missing. `inside` runs in it before anybody else
+/// can see it.
+pub fn make(path: &Path, made: Option<OwnedFd>, inside: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o444).open(path) {
         Ok(_) => {}
         // Left behind by a crash or a reboot: an empty file, or one that another mount hides.
@@ -33,7 +34,10 @@ pub fn make(path: &Path, inside: impl FnOnce() -> io::Result<()> + Send) -> io::
         Err(error) => return Err(error),
     }
     in_thread(|| {
-        unshare(CloneFlags::CLONE_NEWNET)?;
+        match &made {
+            Some(namespace) => setns(namespace, CloneFlags::CLONE_NEWNET)?,
+            None => unshare(CloneFlags::CLONE_NEWNET)?,
+        }
         inside()?;
         mount(
             Some("/proc/thread-self/ns/net"),

@@ -1,9 +1,11 @@
 //! Sandboxes: the network namespaces of containers, each kept by a file that it is mounted on.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use rtnetlink::{LinkUnspec, packet_route::RouteNetlinkMessage};
@@ -13,17 +15,37 @@ use crate::kernel::{
     netns::{self, ifindex},
 };
 
-/// Makes a sandbox with its loopback up; fine when it is there.
+/// Network namespaces that others made for sandboxes to come, by the sandbox's file: those that belong to a user namespace are made together with it.
+#[derive(Debug, Default)]
+pub struct Offers(Mutex<HashMap<PathBuf, OwnedFd>>);
+
+impl Offers {
+    /// The sandbox of this file, once it is to be made, shall be this one.
+    pub fn make(&self, path: &Path, namespace: OwnedFd) {
+        self.all().insert(path.to_owned(), namespace);
+    }
+
+    /// Takes an offer, so that it is no longer there.
+    pub fn take(&self, path: &Path) -> Option<OwnedFd> {
+        self.all().remove(path)
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, OwnedFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes a sandbox with its loopback up, of the namespace that is offered for it or a new one; fine when it is there.
 ///
 /// The mount is a plain bind in the mount namespace of the daemon, as dockerd's: a shim that the daemon starts sees it.
-pub fn make(path: &Path) -> io::Result<()> {
+pub fn make(path: &Path, offers: &Offers) -> io::Result<()> {
     if netns::exists(path) {
         return Ok(());
     }
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    netns::make(path, || {
+    netns::make(path, offers.take(path), || {
         let up = LinkUnspec::new_with_index(ifindex("lo")?).up().build();
         Netlink::open()?.carry_out_one(RouteNetlinkMessage::SetLink(up), 0)
     })

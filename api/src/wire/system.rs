@@ -77,6 +77,9 @@ pub(crate) fn info_document(info: &Info) -> Value {
     if let (Value::Object(document), Value::Object(rest)) = (&mut document, capabilities()) {
         document.extend(rest);
     }
+    if info.remaps_users {
+        document["SecurityOptions"] = json!(["name=seccomp,profile=builtin", "name=userns"]);
+    }
     document
 }
 
@@ -135,6 +138,7 @@ mod tests {
         let version: bollard_stubs::models::SystemVersion = serde_json::from_value(version_document()).unwrap();
         assert_eq!(version.api_version.as_deref(), Some("1.50"));
         let info = Info {
+            remaps_users: false,
             id: "x".to_owned(),
             running: 1,
             paused: 2,

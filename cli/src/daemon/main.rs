@@ -9,6 +9,7 @@ mod limits;
 mod log;
 mod options;
 mod pidfile;
+mod remap;
 mod serve;
 mod settings;
 mod sockets;

@@ -140,6 +140,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     pub(crate) cgroup_parent: Option<String>,
 
+    /// Users of containers are subordinate ones of this user and group: default, USER or USER:GROUP [default: the host's own]
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub(crate) userns_remap: Option<String>,
+
     /// The program that watches over a container [default: sluice-shim beside this program]
     #[arg(long, value_name = "FILE")]
     pub(crate) shim: Option<PathBuf>,
@@ -188,6 +192,7 @@ impl Options {
             dns_search: list(self.dns_search, below.dns_search),
             dns_option: list(self.dns_option, below.dns_option),
             cgroup_parent: self.cgroup_parent.or(below.cgroup_parent),
+            userns_remap: self.userns_remap.or(below.userns_remap),
             shim: self.shim.or(below.shim),
             log_level: self.log_level.or(if self.debug { None } else { below.log_level }),
             debug: self.debug || below.debug,

@@ -11,6 +11,7 @@ use sluice_engine::DefaultBridge;
 use crate::{
     Trouble,
     options::{Flags, Options},
+    remap,
     value::{Host, LogLevel},
 };
 
@@ -82,6 +83,12 @@ impl Settings {
             options.host
         };
         check_reach(&hosts, options.allow_insecure_tcp.unwrap_or(false))?;
+        let id_map = options
+            .userns_remap
+            .as_deref()
+            .filter(|given| !given.is_empty())
+            .map(remap::ids)
+            .transpose()?;
         let log_level = options.log_level.unwrap_or(LogLevel(match options.debug {
             true => tracing::level_filters::LevelFilter::DEBUG,
             false => tracing::level_filters::LevelFilter::INFO,
@@ -120,6 +127,7 @@ impl Settings {
                 dns: options.dns,
                 dns_search: options.dns_search,
                 dns_options: options.dns_option,
+                id_map,
                 cgroup_parent,
             },
             instance,

@@ -11,7 +11,7 @@ use crate::{
     Engine, EngineError,
     blocking::blocking,
     chunks::{ChannelReader, ChannelWriter, Chunks},
-    container::view::View,
+    container::{owners, view::View},
 };
 
 /// How files are put into a container.
@@ -54,6 +54,7 @@ impl Engine {
             };
             let (mut writer, chunks) = ChannelWriter::new();
             let top = found.name.clone();
+            let owners = held.look(|container| container.id_map.as_ref().map(owners::of_files));
             engine.tell(&held, "archive-path", &[]);
             tokio::spawn(async move {
                 let packed = in_view(view, move |view| {
@@ -62,6 +63,7 @@ impl Engine {
                         style: Style::Plain,
                         one_file_system: false,
                         scaffold: &[],
+                        owners: owners.as_ref(),
                     };
                     files::pack(view.root.as_fd(), &path, packing, &mut writer).map_err(|why| writer.fail(&why))?;
                     Ok(())
@@ -112,6 +114,7 @@ impl Engine {
                 let laying = Laying {
                     keep_kinds: options.keep_kinds,
                     owner,
+                    owners: container.id_map.as_ref().map(owners::of_files),
                 };
                 files::lay_down(root, &path, &mut ChannelReader::new(tar), laying).map_err(processing)
             })
@@ -136,6 +139,7 @@ impl Engine {
             let view = engine.open_root(&held).await?;
             let (mut writer, chunks) = ChannelWriter::new();
             engine.tell(&held, "export", &[]);
+            let owners = held.look(|container| container.id_map.as_ref().map(owners::of_files));
             tokio::spawn(async move {
                 let packed = in_view(view, move |view| {
                     let packing = Packing {
@@ -143,6 +147,7 @@ impl Engine {
                         style: Style::Plain,
                         one_file_system: true,
                         scaffold: &[],
+                        owners: owners.as_ref(),
                     };
                     files::pack(view.root.as_fd(), b"/", packing, &mut writer).map_err(|why| writer.fail(&why))?;
                     Ok(())

@@ -12,7 +12,7 @@ use sluice_store::{Condition, Transaction, Write, key, record};
 use crate::{
     Engine, EngineError, Kind,
     blocking::blocking,
-    container::{directory, held::Held, limits, merge, sharing, validate},
+    container::{directory, held::Held, limits, merge, owners, sharing, validate},
     names,
     network::{connect, defaults::BRIDGE, sharing as network_sharing},
     steps::{Steps, timed},
@@ -71,6 +71,9 @@ impl Engine {
         limits::check_availability(&host_config, self.runtime.features())?;
         limits::complete(&mut host_config);
         sharing::complete(&mut host_config, self.runtime.features());
+        if self.config.id_map.is_some() {
+            owners::check(&host_config)?;
+        }
         warnings.extend(network_sharing::check(&request.config, &host_config)?);
         self.check_networks(&request.networks)?;
         self.settle_mode(&mut host_config);
@@ -93,6 +96,7 @@ impl Engine {
             }
         });
 
+        let id_map = self.config.id_map.clone().filter(|_| owners::is_private(&host_config));
         let mounts = self.take_mounts(&id, &config, &host_config, undo).await?;
         let container = Container {
             id: id.clone(),
@@ -103,6 +107,7 @@ impl Engine {
             host_config,
             image_id: image.id,
             mounts,
+            id_map,
             state: Default::default(),
         };
         undo.by("remove the directory of the container", {
@@ -198,10 +203,11 @@ impl Engine {
 
     async fn prepare_layer(&self, container: &Container) -> Result<(), EngineError> {
         let (images, image) = (self.images.clone(), container.image_id.clone());
+        let owners = container.id_map.as_ref().map(owners::of_files);
         let path = self.config.container(&container.id);
         blocking(move || {
             std::fs::create_dir_all(&path).map_err(|why| crate::error::io("make", &path, &why))?;
-            images.prepare(&image, &path)?;
+            images.prepare(&image, &path, owners.as_ref())?;
             Ok(())
         })
         .await

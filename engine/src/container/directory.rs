@@ -7,7 +7,7 @@ use sluice_model::{Container, Endpoint, container::NetworkMode};
 
 use crate::{
     Config, EngineError,
-    container::{sharing, spec},
+    container::{owners, sharing, spec},
     error,
     network::{hosts, place::Place, resolv},
 };
@@ -52,6 +52,7 @@ pub(crate) fn write_etc(config: &Config, container: &Container, place: &Place) -
     ] {
         let path = directory.join(file);
         std::fs::write(&path, text).map_err(|why| error::io("write", &path, &why))?;
+        owners::give(container.id_map.as_ref(), &path)?;
     }
     let endpoints: Vec<Endpoint> = place.endpoints.iter().map(|(endpoint, _)| endpoint.clone()).collect();
     let leads = endpoints.iter().find_map(|endpoint| endpoint.gateways.first().copied());
@@ -84,7 +85,8 @@ pub(crate) fn write_hosts(
         container.config.domainname.as_deref(),
     );
     let path = config.container(&container.id).join("hosts");
-    std::fs::write(&path, text).map_err(|why| error::io("write", &path, &why))
+    std::fs::write(&path, text).map_err(|why| error::io("write", &path, &why))?;
+    owners::give(container.id_map.as_ref(), &path)
 }
 
 /// Sources of binds that do not exist are made, as directories, as Docker does for `-v`.

@@ -162,6 +162,7 @@ pub(crate) mod tests {
             networks: Default::default(),
             image_id: "sha256:00".into(),
             mounts: Vec::new(),
+            id_map: None,
             state: Default::default(),
         }
     }

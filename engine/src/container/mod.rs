@@ -20,6 +20,7 @@ pub(crate) mod log;
 pub(crate) mod logs;
 pub(crate) mod merge;
 pub(crate) mod mounts;
+pub(crate) mod owners;
 pub(crate) mod pause;
 pub(crate) mod prune;
 pub(crate) mod register;

@@ -141,7 +141,7 @@ impl Engine {
     }
 
     /// The pid and the record of the container that a mode names.
-    fn donor(&self, mode: &str, asking: &Container, what: &str) -> Result<(u32, Container), EngineError> {
+    pub(super) fn donor(&self, mode: &str, asking: &Container, what: &str) -> Result<(u32, Container), EngineError> {
         let name = mode.strip_prefix("container:").unwrap_or(mode);
         let held = self.containers.find(name)?;
         if held.id == asking.id {

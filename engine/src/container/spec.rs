@@ -8,8 +8,8 @@ use std::{
 use oci_spec::{
     OciSpecError,
     runtime::{
-        Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxSeccomp, Mount, MountBuilder, Process, ProcessBuilder,
-        RootBuilder, Spec, SpecBuilder, User, UserBuilder,
+        Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp,
+        Mount, MountBuilder, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, User, UserBuilder,
     },
 };
 use sluice_model::{Container, HostConfig, container::NetworkMode};
@@ -18,7 +18,7 @@ use sluice_runtime::spec::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT
 use crate::{
     EngineError,
     container::{
-        capabilities, devices, limits,
+        capabilities, devices, limits, owners,
         security::Options,
         sharing::{self, SharedMemory, Sharing, Whose},
     },
@@ -47,6 +47,8 @@ pub(crate) struct Surroundings<'a> {
     pub mounts: &'a [Mount],
     /// The namespace file; none: the host's.
     pub sandbox: Option<&'a Path>,
+    /// Its user namespace, where it has one.
+    pub user: Option<&'a Path>,
     /// The parent of its cgroup.
     pub cgroup_parent: &'a str,
     /// Who it runs as.
@@ -71,14 +73,23 @@ pub(crate) fn build(container: &Container, around: &Surroundings<'_>) -> Result<
     let process = first_process(container, around, &options)?;
     let assemble = || -> Result<Spec, OciSpecError> {
         let mut linux = LinuxBuilder::default()
-            .cgroups_path(Path::new("/").join(around.cgroup_parent).join(container.id.as_str()))
+            .cgroups_path(cgroup(host, around.cgroup_parent).join(container.id.as_str()))
             .namespaces(sharing::namespaces(around.sharing, around.sandbox)?)
             .resources(resources)
             .devices(nodes)
             .masked_paths(paths(host, &options, &host.masked_paths, &DEFAULT_MASKED_PATHS))
             .readonly_paths(paths(host, &options, &host.readonly_paths, &DEFAULT_READONLY_PATHS))
-            .sysctl(sysctls(host, around.sandbox.is_some()))
+            .sysctl(sysctls(container, around.sandbox.is_some()))
             .build()?;
+        if let (Some(path), Some(ids)) = (around.user, &container.id_map) {
+            let namespace = LinuxNamespaceBuilder::default()
+                .typ(LinuxNamespaceType::User)
+                .path(path);
+            linux.namespaces_mut().get_or_insert_default().push(namespace.build()?);
+            linux
+                .set_uid_mappings(Some(owners::to_oci(&ids.users)?))
+                .set_gid_mappings(Some(owners::to_oci(&ids.groups)?));
+        }
         linux.set_seccomp(around.seccomp.clone());
         linux.set_rootfs_propagation(propagation_of_root(around.mounts));
         let mut spec = SpecBuilder::default()
@@ -108,6 +119,15 @@ pub(crate) fn build(container: &Container, around: &Surroundings<'_>) -> Result<
     };
     assemble()
         .map_err(|error| EngineError::failed(format!("cannot write the spec of container {}: {error}", container.id)))
+}
+
+/// The cgroup above a container's: the user's own, else the daemon's.
+fn cgroup(host: &HostConfig, of_daemon: &str) -> PathBuf {
+    let parent = match host.cgroup_parent.trim_matches('/') {
+        "" => of_daemon,
+        own => own,
+    };
+    Path::new("/").join(parent)
 }
 
 /// The user's own list, else none for who is not to be held back, else the default.
@@ -226,13 +246,17 @@ pub(crate) fn override_with(all: &mut Vec<String>, set: &[String]) {
     }
 }
 
-fn sysctls(host: &HostConfig, own_network: bool) -> HashMap<String, String> {
+fn sysctls(container: &Container, own_network: bool) -> HashMap<String, String> {
     let mut all = HashMap::new();
     if own_network {
         // since Docker 20.10: ports below 1024 and ping without a capability
         all.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-        all.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+        // in a user namespace only to groups that are in it
+        let of_namespace = container.id_map.as_ref().and_then(|ids| ids.groups.first());
+        let last = of_namespace.map_or(i32::MAX.unsigned_abs(), |range| range.count.saturating_sub(1));
+        all.insert("net.ipv4.ping_group_range".to_owned(), format!("0 {last}"));
     }
+    let host = &container.host_config;
     all.extend(host.sysctls.iter().map(|(name, value)| (name.clone(), value.clone())));
     all
 }
@@ -348,6 +372,7 @@ mod tests {
                 etc: Path::new("/data"),
                 mounts: &mounts,
                 sandbox: Some(Path::new("/run/netns/x")),
+                user: None,
                 cgroup_parent: "sluice",
                 identity: &identity,
                 host_name: &name,

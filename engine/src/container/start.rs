@@ -1,9 +1,13 @@
 //! Starts a container: layer, place in the network, spec, process, one step after another, each with its way back.
 
-use std::sync::Arc;
+use std::{
+    os::fd::{AsRawFd, OwnedFd},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
-use sluice_model::{Container, container::Phase};
+use sluice_model::{Container, IdMap, container::Phase};
 use sluice_runtime::{Create, RuntimeError};
 use sluice_store::{Transaction, Write, key, record};
 
@@ -13,7 +17,7 @@ use crate::{
     container::{
         capabilities, directory,
         held::Held,
-        log, mounts,
+        log, mounts, owners,
         security::Options,
         sharing,
         spec::{self, Identity, Surroundings},
@@ -97,14 +101,29 @@ impl Engine {
         // can fail, as each may have come far when the other fails
         self.note_way_back(&container, &place, undo);
         steps.did("place");
-        let ((settled, network), (prepared, root)) = tokio::join!(
-            timed(self.settle(&container, &place, since)),
-            timed(self.prepare(&container, &place))
-        );
-        settled?;
-        prepared?;
-        steps.beside("network", network);
-        steps.beside("root", root);
+        let user = match &container.id_map {
+            None => {
+                let ((settled, network), (prepared, root)) = tokio::join!(
+                    timed(self.settle(&container, &place, since)),
+                    timed(self.prepare(&container, &place, None))
+                );
+                settled?;
+                prepared?;
+                steps.beside("network", network);
+                steps.beside("root", root);
+                None
+            }
+            // the spec names the user namespace, which is known when the network is there
+            Some(_) => {
+                self.offer_namespace(&container, &place).await?;
+                let settled = self.settle(&container, &place, since).await;
+                let user = self.user_namespace_of(&container, &place);
+                settled?;
+                let user = user?;
+                self.prepare(&container, &place, user.as_ref()).await?;
+                user
+            }
+        };
         steps.did("both");
 
         let create = self.runtime_request(&container)?;
@@ -113,6 +132,7 @@ impl Engine {
             async move { Ok(engine.runtime.delete(id.as_str()).await?) }
         });
         let pid = self.runtime.create(&create).await.map_err(cannot_start)?;
+        drop(user);
         steps.did("process");
         self.join_early_clients(held).await;
         steps.did("clients");
@@ -180,7 +200,9 @@ impl Engine {
     }
 
     /// Mounts the root and writes the bundle.
-    async fn prepare(&self, container: &Container, place: &Place) -> Result<(), EngineError> {
+    async fn prepare(&self, container: &Container, place: &Place, user: Option<&OwnedFd>) -> Result<(), EngineError> {
+        // by way of this process: the namespace has no other name
+        let user = user.map(|user| PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), user.as_raw_fd())));
         self.sizes.forget(&self.config.container(&container.id).join("upper"));
         self.mount_volumes(container).await?;
         let (images, config) = (self.images.clone(), self.config.clone());
@@ -188,7 +210,7 @@ impl Engine {
         let (container, place) = (container.clone(), place.clone());
         blocking(move || {
             let directory = config.container(&container.id);
-            let snapshot = images.mount(&container.image_id, &directory)?;
+            let snapshot = owners::mount_root(&images, &container, &directory)?;
             directory::write_etc(&config, &container, &place)?;
             directory::make_bind_sources(&container)?;
             if let Some(log) = log::path(&directory, &container) {
@@ -205,7 +227,8 @@ impl Engine {
             if host.ipc_mode == "shareable" {
                 let size = u64::try_from(host.shm_size).ok().filter(|size| *size > 0);
                 let size = size.unwrap_or(sluice_runtime::spec::DEFAULT_SHM_SIZE);
-                sluice_runtime::mount_shared_memory(&sharing::place_of_memory(&directory), size)?;
+                let owner = container.id_map.as_ref().and_then(IdMap::root).unwrap_or_default();
+                sluice_runtime::mount_shared_memory(&sharing::place_of_memory(&directory), size, owner)?;
             }
             let shared = place.shared.as_ref();
             let spec = spec::build(
@@ -215,6 +238,7 @@ impl Engine {
                     etc: &shared.map_or_else(|| directory.clone(), |shared| config.container(&shared.owner)),
                     mounts: &own_mounts,
                     sandbox: place.namespace(),
+                    user: user.as_deref(),
                     cgroup_parent: &config.cgroup_parent,
                     identity: &identity,
                     host_name: &shared.map_or_else(|| spec::host_name(&container), |shared| shared.host_name.clone()),

@@ -54,6 +54,7 @@ pub(crate) fn validate(config: &ContainerConfig, host: &HostConfig) -> Result<Ve
         extra_host(entry)?;
     }
     ports(host)?;
+    cgroup_parent(&host.cgroup_parent)?;
     log::check(host)?;
     Ok(warnings)
 }
@@ -298,6 +299,17 @@ fn extra_host(entry: &str) -> Result<(), EngineError> {
         )));
     }
     Ok(())
+}
+
+/// A path below the root of the cgroups, which leads nowhere else.
+fn cgroup_parent(parent: &str) -> Result<(), EngineError> {
+    let leads_out = parent.split('/').any(|name| name == "..");
+    match leads_out || parent.contains(['\0', '\n']) {
+        true => Err(EngineError::invalid(format!(
+            "invalid cgroup parent '{parent}': a path such as /group/subgroup is wanted"
+        ))),
+        false => Ok(()),
+    }
 }
 
 fn ports(host: &HostConfig) -> Result<(), EngineError> {

@@ -8,7 +8,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::{
     Engine, EngineError,
     blocking::blocking,
-    container::{held::Held, mounts},
+    container::{held::Held, mounts, owners},
 };
 
 /// The root of a container with all that is mounted in it. While it lives, a container that does not run does not start either: two overlays of one
@@ -69,7 +69,7 @@ impl Engine {
                 Ok(root.into())
             }
             false => {
-                let mount_root = || Ok::<_, EngineError>(images.mount(&container.image_id, &directory)?.merged);
+                let mount_root = || Ok::<_, EngineError>(owners::mount_root(&images, &container, &directory)?.merged);
                 sluice_runtime::of_stopped(mount_root, &[], true)
             }
         })
@@ -106,7 +106,7 @@ impl Engine {
             let binds = mounts::to_oci(&config.volumes(), &lasting, &Default::default())
                 .map_err(|why| EngineError::failed(format!("cannot write the mounts of a container: {why}")))?;
             let directory = config.container(&container.id);
-            let mount_root = || Ok::<_, EngineError>(images.mount(&container.image_id, &directory)?.merged);
+            let mount_root = || Ok::<_, EngineError>(owners::mount_root(&images, &container, &directory)?.merged);
             sluice_runtime::of_stopped(mount_root, &binds, container.host_config.read_only_rootfs)
         })
         .await;

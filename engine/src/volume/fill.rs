@@ -14,6 +14,7 @@ use sluice_model::{
 use crate::{
     Config, Engine, EngineError,
     blocking::blocking,
+    container::owners,
     error,
     volume::local::{self, is_empty, is_same_file_system, move_in},
 };
@@ -46,7 +47,7 @@ impl Engine {
             }
             let directory = config.container(&container.id);
             let root: OwnedFd = sluice_runtime::of_stopped(
-                || Ok::<_, EngineError>(images.mount(&container.image_id, &directory)?.merged),
+                || Ok::<_, EngineError>(owners::mount_root(&images, &container, &directory)?.merged),
                 &[],
                 false,
             )?;

@@ -14,7 +14,7 @@ use std::{
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use sluice_model::Volume;
 
-use crate::{Config, EngineError, error};
+use crate::{Config, EngineError, container::owners, error};
 
 /// What a volume may be told.
 const OPTIONS: [&str; 4] = ["type", "device", "o", "size"];
@@ -61,7 +61,12 @@ pub(crate) fn make(config: &Config, name: &str) -> Result<(), EngineError> {
         let made = fs::DirBuilder::new().mode(mode).create(&path);
         match made {
             Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {}
-            other => other.map_err(|why| error::io("make", &path, &why))?,
+            other => {
+                other.map_err(|why| error::io("make", &path, &why))?;
+                if path.ends_with("_data") {
+                    owners::give(config.id_map.as_ref(), &path)?;
+                }
+            }
         }
     }
     Ok(())

@@ -352,6 +352,7 @@ fn engine_config(data_root: PathBuf, exec_root: PathBuf, parent: &str) -> Config
         dns: vec![],
         dns_search: vec![],
         dns_options: vec![],
+        id_map: None,
         cgroup_parent: parent.to_owned(),
     }
 }

@@ -26,6 +26,7 @@ use super::find::{self, Wanted, is, reopen};
 use crate::{
     archive::{Entry, Kind, Segment, Writer},
     error::ImageError,
+    owners::{CAPABILITY, Owners},
 };
 
 /// The longest path, bytes; our own reader takes no longer one.
@@ -46,6 +47,8 @@ pub struct Packing<'a> {
     pub one_file_system: bool,
     /// Relative paths that are left out where nothing is in them.
     pub scaffold: &'a [&'a str],
+    /// Whose the files are on the host; none: whose they are in the container.
+    pub owners: Option<&'a Owners>,
 }
 
 /// What a tree is read as.
@@ -71,6 +74,7 @@ pub fn pack(root: BorrowedFd<'_>, path: &[u8], packing: Packing<'_>, out: &mut d
         device: packing.one_file_system.then_some(stat.st_dev),
         links: HashMap::new(),
         scaffold: packing.scaffold,
+        owners: packing.owners,
     };
     if is(&stat, SFlag::S_IFDIR) {
         if !packing.name.is_empty() {
@@ -94,6 +98,7 @@ struct Pack<'a> {
     links: HashMap<(u64, u64), Vec<u8>>,
     /// What is left out when it is empty.
     scaffold: &'a [&'a str],
+    owners: Option<&'a Owners>,
 }
 
 /// A directory on the way down, and what is still to be done in it.
@@ -180,8 +185,8 @@ impl Pack<'_> {
         };
         let entry = Entry {
             kind: Kind::Directory,
-            xattrs: xattrs(readable.as_fd()).map_err(|why| failed("read attributes of", &name, why))?,
-            ..entry(stat, &name)
+            xattrs: self.xattrs(readable.as_fd(), &name)?,
+            ..self.entry(stat, &name)
         };
         self.begin(&entry)?;
         if self.style == Style::Layer && is_opaque(readable.as_fd()) {
@@ -209,7 +214,7 @@ impl Pack<'_> {
                     let kind = Kind::HardLink(first.get().clone());
                     return self.begin(&Entry {
                         kind,
-                        ..entry(stat, name)
+                        ..self.entry(stat, name)
                     });
                 }
                 hash_map::Entry::Vacant(place) => _ = place.insert(name.to_vec()),
@@ -230,7 +235,7 @@ impl Pack<'_> {
         };
         self.begin(&Entry {
             kind,
-            ..entry(stat, name)
+            ..self.entry(stat, name)
         })
     }
 
@@ -239,8 +244,8 @@ impl Pack<'_> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let entry = Entry {
             size,
-            xattrs: xattrs(file.as_fd()).map_err(|why| failed("read attributes of", name, why))?,
-            ..entry(stat, name)
+            xattrs: self.xattrs(file.as_fd(), name)?,
+            ..self.entry(stat, name)
         };
         let held = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
         let segments = match held.saturating_add(WORTHY_HOLES) < size {
@@ -293,6 +298,24 @@ impl Pack<'_> {
             gid: 0,
             ..entry(stat, name)
         })
+    }
+
+    fn entry(&self, stat: &FileStat, name: &[u8]) -> Entry {
+        let mut entry = entry(stat, name);
+        if let Some(owners) = self.owners {
+            (entry.uid, entry.gid) = owners.in_container(entry.uid, entry.gid);
+        }
+        entry
+    }
+
+    fn xattrs(&self, fd: BorrowedFd<'_>, name: &[u8]) -> Result<Attributes, ImageError> {
+        let mut all = xattrs(fd).map_err(|why| failed("read attributes of", name, why))?;
+        if let Some(owners) = self.owners {
+            for (_, value) in all.iter_mut().filter(|(name, _)| name == CAPABILITY) {
+                *value = owners.capability_in_container(value);
+            }
+        }
+        Ok(all)
     }
 
     fn begin(&mut self, entry: &Entry) -> Result<(), ImageError> {

@@ -13,7 +13,7 @@ use nix::{
 };
 
 use super::tree::{is_directory, is_whiteout, kind};
-use crate::{error::ImageError, files::is_opaque};
+use crate::{error::ImageError, files::is_opaque, owners::Owners};
 
 /// How something changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,9 +35,14 @@ pub struct Change {
     pub kind: ChangeKind,
 }
 
-/// All changes in the writable layer `upper` over the layers `lower`, topmost first. By path, so that a directory comes before what is in it. The
+/// All changes in the writable layer `upper`, whose files have these owners on the host, over the layers `lower`, topmost first. By path, so that a directory comes before what is in it. The
 /// places in `scaffold` were made for mounts: empty ones are nobody's change.
-pub(crate) fn changes(upper: &Path, lower: &[PathBuf], scaffold: &[&str]) -> Result<Vec<Change>, ImageError> {
+pub(crate) fn changes(
+    upper: &Path,
+    lower: &[PathBuf],
+    scaffold: &[&str],
+    owners: Option<&Owners>,
+) -> Result<Vec<Change>, ImageError> {
     let open = |path: &Path| {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(path, flags, Mode::empty());
@@ -47,6 +52,7 @@ pub(crate) fn changes(upper: &Path, lower: &[PathBuf], scaffold: &[&str]) -> Res
         upper: open(upper)?,
         lower: lower.iter().map(|layer| open(layer)).collect::<Result<_, _>>()?,
         scaffold,
+        owners,
     };
     let all: Vec<usize> = (0..comparison.lower.len()).collect();
     let mut found: Vec<Found> = Vec::new();
@@ -85,6 +91,7 @@ struct Comparison<'a> {
     upper: OwnedFd,
     lower: Vec<OwnedFd>,
     scaffold: &'a [&'a str],
+    owners: Option<&'a Owners>,
 }
 
 /// A directory of the writable layer, and the layers below in which it goes on.
@@ -113,7 +120,7 @@ impl Comparison<'_> {
                 // it came and went
                 (true, None) => continue,
                 (false, None) => (ChangeKind::Added, self.is_scaffold(&path, &here)),
-                (false, Some(below)) => (ChangeKind::Modified, is_same(&here, &below)),
+                (false, Some(below)) => (ChangeKind::Modified, is_same(&self.in_container(here), &below)),
             };
             let change = Change {
                 path: [b"/", path.as_slice()].concat(),
@@ -130,6 +137,14 @@ impl Comparison<'_> {
             left.push((path, if hides { Vec::new() } else { going_on }));
         }
         Ok(())
+    }
+
+    /// The owner as the layers below say it.
+    fn in_container(&self, mut here: FileStat) -> FileStat {
+        if let Some(owners) = self.owners {
+            (here.st_uid, here.st_gid) = owners.in_container(here.st_uid, here.st_gid);
+        }
+        here
     }
 
     /// A place made for a mount, or a directory that such places needed.

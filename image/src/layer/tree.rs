@@ -37,6 +37,8 @@ pub(super) struct Tree {
     replacements: u64,
     /// May what is mounted below the root be written too?
     crosses_mounts: bool,
+    /// Whose the directories are that no entry lists; none: root's.
+    owner: Option<(u32, u32)>,
     /// The parent of the last entry; archives are written directory by directory.
     last_parent: Option<(Vec<u8>, OwnedFd)>,
 }
@@ -60,18 +62,20 @@ impl Tree {
             replaced: Some(open(replaced)?),
             replacements: 0,
             crosses_mounts: false,
+            owner: None,
             last_parent: None,
         })
     }
 
-    /// The root of a container, with all that is mounted in it.
-    pub fn of_container(root: BorrowedFd<'_>) -> Result<Self, ImageError> {
+    /// The root of a container, with all that is mounted in it, and who its root is on the host.
+    pub fn of_container(root: BorrowedFd<'_>, owner: Option<(u32, u32)>) -> Result<Self, ImageError> {
         let root = root.try_clone_to_owned();
         Ok(Self {
             root: root.map_err(|why| ImageError::Failed(format!("cannot keep a directory open: {why}")))?,
             replaced: None,
             replacements: 0,
             crosses_mounts: true,
+            owner,
             last_parent: None,
         })
     }
@@ -152,6 +156,13 @@ impl Tree {
                     // over a dangling link this is EEXIST: an archive that writes through one is refused
                     mkdirat(&current, &path[start..end], IMPLIED)
                         .and_then(|()| open_directory(current.as_fd(), &path[start..end]))
+                        .and_then(|made| match self.owner {
+                            Some((uid, gid)) => {
+                                nix::unistd::fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                                    .map(|()| made)
+                            }
+                            None => Ok(made),
+                        })
                 }
                 other => other,
             }

@@ -21,6 +21,7 @@ use crate::{
     error::ImageError,
     files::Laying,
     holes,
+    owners::{CAPABILITY, Owners},
 };
 
 /// Memory for the times of directories, set when all is unpacked. Directories beyond it keep the time of their unpacking.
@@ -103,7 +104,7 @@ pub(crate) fn lay_down(
             recording: None,
         }),
         recording: None,
-        tree: Tree::of_container(root)?,
+        tree: Tree::of_container(root, laying.owners.as_ref().map(Owners::root).transpose()?)?,
         budget,
         directories: Vec::new(),
         directory_names: 0,
@@ -115,6 +116,19 @@ pub(crate) fn lay_down(
     // a bad checksum behind the last entry is damage too, and the sender wants to be heard to the end
     let rest = std::io::copy(&mut unpacking.archive.into_inner(), &mut std::io::sink());
     rest.map_err(|why| ImageError::reading(&why)).map(drop)
+}
+
+/// Gives an entry the owner it shall have on the host.
+fn adopt(entry: &mut Entry, laying: &Laying) -> Result<(), ImageError> {
+    if let Some(owner) = laying.owner {
+        (entry.uid, entry.gid) = owner;
+    }
+    let Some(owners) = &laying.owners else { return Ok(()) };
+    (entry.uid, entry.gid) = owners.on_host(entry.uid, entry.gid)?;
+    for (_, value) in entry.xattrs.iter_mut().filter(|(name, _)| name == CAPABILITY) {
+        *value = owners.capability_on_host(value)?;
+    }
+    Ok(())
 }
 
 struct Unpacking<R> {
@@ -136,8 +150,8 @@ impl<R: Read> Unpacking<R> {
         while let Some(mut entry) = self.archive.next()? {
             entries += 1;
             limits.check_entries(entries)?;
-            if let Some((_, Laying { owner: Some(owner), .. })) = &self.files {
-                (entry.uid, entry.gid) = *owner;
+            if let Some((_, laying)) = &self.files {
+                adopt(&mut entry, laying)?;
             }
             self.place(&entry)?;
         }

@@ -8,6 +8,11 @@ use crate::{
     testing::{Scratch, Tar},
 };
 
+/// No container of these tests has other owners on the host.
+fn unasked(_: &crate::Owners) -> std::io::Result<OwnedFd> {
+    panic!("nobody asked for other owners")
+}
+
 /// Unmounts what a failed test leaves.
 struct Lab {
     scratch: Scratch,
@@ -124,11 +129,11 @@ fn a_container_stands_on_its_layers_also_when_its_image_is_gone() {
         .end();
     let image = images.import(&mut archive.as_slice(), Some("app"), &[], "").unwrap();
     let dir = scratch.path().join("containers/c1");
-    let snapshot = images.prepare("app", &dir).unwrap();
+    let snapshot = images.prepare("app", &dir, None).unwrap();
     assert!(!snapshot.merged.join("etc").exists(), "no mount yet");
     images.remove(&image.id, true, &[]).unwrap();
     for _ in 0..2 {
-        images.mount(&image.id, &dir).unwrap(); // the second time it is mounted already
+        images.mount(&image.id, &dir, None, unasked).unwrap(); // the second time it is mounted already
     }
     let images = Images::open(scratch.path()).unwrap();
     assert_eq!(fs::metadata(&snapshot.merged).unwrap().mode() & 0o7777, 0o750);
@@ -140,7 +145,7 @@ fn a_container_stands_on_its_layers_also_when_its_image_is_gone() {
         "container"
     );
     // a restart of the container finds what it wrote
-    images.mount(&image.id, &dir).unwrap();
+    images.mount(&image.id, &dir, None, unasked).unwrap();
     assert_eq!(
         fs::read_to_string(snapshot.merged.join("etc/hostname")).unwrap(),
         "container"
@@ -168,7 +173,7 @@ fn a_busy_mount_goes_away_in_the_end() {
         )
         .unwrap();
     let dir = scratch.path().join("c");
-    let snapshot = images.mount("app", &dir).unwrap();
+    let snapshot = images.mount("app", &dir, None, unasked).unwrap();
     let held = File::open(snapshot.merged.join("f")).unwrap();
     images.unmount(&dir).unwrap();
     assert!(!snapshot.merged.join("f").exists());
@@ -190,7 +195,7 @@ fn an_image_without_layers_has_an_empty_root() {
         .end();
     images.load(&mut archive.as_slice()).unwrap();
     let dir = scratch.path().join("c");
-    let snapshot = images.mount("none", &dir).unwrap();
+    let snapshot = images.mount("none", &dir, None, unasked).unwrap();
     fs::write(snapshot.merged.join("f"), "").unwrap();
     images.discard(&dir).unwrap();
 }

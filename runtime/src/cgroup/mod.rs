@@ -5,6 +5,7 @@
 
 mod device_program;
 mod features;
+mod place;
 mod stats;
 mod v1;
 mod v2;
@@ -21,6 +22,7 @@ use oci_spec::runtime::LinuxResources;
 use crate::{RuntimeError, plan::Cgroup1};
 
 pub use features::Features;
+pub(crate) use place::{Parents, Place};
 pub use stats::{BlockStats, CpuStats, MemoryStats, PidsStats, Stats};
 
 /// Below the parent, where shims live.
@@ -121,14 +123,13 @@ impl Hierarchies {
     }
 
     /// Makes the container's cgroup in every hierarchy.
-    pub fn create(&self, parent: &str, id: &str) -> Result<Cgroups, RuntimeError> {
-        let place = Path::new(parent.trim_matches('/')).join(id);
-        let cgroups = self.cgroups(&place);
-        v2::create(&self.unified, &place).map_err(|error| failed("make the cgroup", &cgroups.unified, error))?;
+    pub fn create(&self, place: &Path) -> Result<Cgroups, RuntimeError> {
+        let cgroups = self.cgroups(place);
+        v2::create(&self.unified, place).map_err(|error| failed("make the cgroup", &cgroups.unified, error))?;
         for (hierarchy, cgroup) in self.v1.iter().zip(&cgroups.v1) {
             v1::create(
                 &hierarchy.mounted_at,
-                &place,
+                place,
                 hierarchy.controllers.iter().any(|known| known == "cpuset"),
             )
             .map_err(|error| failed("make the cgroup", &cgroup.path, error))?;
@@ -156,12 +157,11 @@ impl Hierarchies {
     }
 
     /// Sets limits, each where its controller is.
-    pub fn limit(&self, parent: &str, id: &str, resources: &LinuxResources) -> Result<(), RuntimeError> {
-        let place = Path::new(parent.trim_matches('/')).join(id);
-        let unified = self.unified.join(&place);
+    pub fn limit(&self, place: &Path, resources: &LinuxResources) -> Result<(), RuntimeError> {
+        let unified = self.unified.join(place);
         v2::limit(&unified, resources, &|controller| self.v1_with(controller).is_none())?;
         v1::limit(resources, &|controller| {
-            Some(self.v1_with(controller)?.mounted_at.join(&place))
+            Some(self.v1_with(controller)?.mounted_at.join(place))
         })
     }
 
@@ -171,18 +171,35 @@ impl Hierarchies {
     }
 
     /// What the container has used.
-    pub fn stats(&self, parent: &str, id: &str) -> Stats {
-        let place = Path::new(parent.trim_matches('/')).join(id);
-        stats::gather(self, &self.cgroups(&place), &place)
+    pub fn stats(&self, place: &Path) -> Stats {
+        stats::gather(self, &self.cgroups(place), place)
     }
 
     /// Where the kernel counts the processes of a container that it killed for want of memory.
-    pub fn oom_counter(&self, parent: &str, id: &str) -> PathBuf {
-        let place = Path::new(parent.trim_matches('/')).join(id);
+    pub fn oom_counter(&self, place: &Path) -> PathBuf {
         match self.v1_with("memory") {
             Some(hierarchy) => hierarchy.mounted_at.join(place).join("memory.oom_control"),
             None => self.unified.join(place).join("memory.events"),
         }
+    }
+
+    /// The cgroups above a container's that are not there yet, in all hierarchies, the upper before the lower.
+    pub fn missing_above(&self, place: &Path) -> Vec<PathBuf> {
+        let mut above: Vec<&Path> = place
+            .ancestors()
+            .skip(1)
+            .filter(|path| !path.as_os_str().is_empty())
+            .collect();
+        above.reverse();
+        let roots = self
+            .v1
+            .iter()
+            .map(|hierarchy| &hierarchy.mounted_at)
+            .chain([&self.unified]);
+        roots
+            .flat_map(|root| above.iter().map(|path| root.join(path)))
+            .filter(|path| !path.exists())
+            .collect()
     }
 
     /// Takes the cost of the next joins of v1 cgroups upon this thread, now.

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use super::{channel, init, stdio};
+use super::{channel, init, remapped, stdio};
 use crate::{
     RuntimeError, namespaces,
     plan::Plan,
@@ -25,6 +25,9 @@ pub(crate) fn create(
     let plan = Plan::read(directory)?;
     let filter = plan.filter(directory)?;
     harden(plan.process.oom_score_adj)?;
+    if let Some(ids) = &plan.ids {
+        return remapped::create(&plan, ids, filter, streams, channel);
+    }
     let cgroup = syscall::open(&plan.cgroup2, libc::O_PATH | libc::O_DIRECTORY)
         .map_err(|error| RuntimeError::Failed(format!("open the cgroup {}: {error}", plan.cgroup2.display())))?;
     namespaces::join(&plan)?;
@@ -36,7 +39,7 @@ pub(crate) fn create(
     match cloned {
         Cloned::Child => {
             drop(join);
-            init::run(&plan, filter, streams, channel, joined)
+            init::run(&plan, filter, streams, channel, joined, None)
         }
         Cloned::Parent(pid) => {
             drop((joined, streams));
@@ -77,7 +80,8 @@ pub(crate) fn join_v1(plan: &Plan, pid: &str) -> Result<(), RuntimeError> {
     Ok(())
 }
 
-fn tell_joined(join: &OwnedFd) -> io::Result<()> {
+/// Lets the first process go on: it is in all its cgroups.
+pub(crate) fn tell_joined(join: &OwnedFd) -> io::Result<()> {
     match syscall::write(join.as_fd(), b"j") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map(drop),

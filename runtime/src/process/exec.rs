@@ -11,7 +11,7 @@ use super::{
     creator::{harden, join_v1},
     identity::{self, Identity, Streams},
     init::fresh_process,
-    stdio, tty,
+    remapped, stdio, tty,
 };
 use crate::{
     RuntimeError, namespaces,
@@ -33,11 +33,21 @@ pub(crate) fn create(
         .map_err(|error| RuntimeError::Failed(format!("understand the process to be executed: {error}")))?;
     harden(plan.process.oom_score_adj)?;
     join_v1(&plan, "0")?;
-    let cgroup = open_cgroup(&plan)?;
-    namespaces::set(&BorrowedRaw(first), namespaces::SHARED_BY_EXEC)
-        .map_err(|error| RuntimeError::Failed(format!("join the container's namespaces: {error}")))?;
+    let cgroup = match &plan.ids {
+        None => {
+            let cgroup = open_cgroup(&plan)?;
+            namespaces::set(&first, namespaces::SHARED_BY_EXEC)
+                .map_err(|error| RuntimeError::Failed(format!("join the container's namespaces: {error}")))?;
+            Some(cgroup)
+        }
+        Some(ids) => {
+            remapped::prepare_process(ids, &process, &plan.process, streams.as_ref())?;
+            remapped::join_running(&plan, first)?;
+            None
+        }
+    };
     // SAFETY: the shim has one thread, and so has its fork.
-    let cloned = unsafe { syscall::clone3(libc::CLONE_PARENT as u64, 0, Some(cgroup.as_fd())) }
+    let cloned = unsafe { syscall::clone3(libc::CLONE_PARENT as u64, 0, cgroup.as_ref().map(AsFd::as_fd)) }
         .map_err(|error| RuntimeError::Failed(format!("make a process in the container: {error}")))?;
     match cloned {
         Cloned::Child => {
@@ -51,14 +61,6 @@ pub(crate) fn create(
         }
         Cloned::Parent(pid) => channel::send_pid(channel, pid)
             .map_err(|error| RuntimeError::Failed(format!("report to the shim: {error}"))),
-    }
-}
-
-struct BorrowedRaw<'a>(BorrowedFd<'a>);
-
-impl std::os::fd::AsRawFd for BorrowedRaw<'_> {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.as_raw_fd()
     }
 }
 
@@ -88,6 +90,7 @@ fn enter(
         &Identity {
             process,
             container: &plan.process,
+            owns_streams: plan.ids.is_some(),
             init: None,
             filter,
         },

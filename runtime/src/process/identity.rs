@@ -24,6 +24,8 @@ pub(crate) struct Identity<'a> {
     pub process: &'a Process,
     /// no_new_privs and limits: those of the container, whoever asks for the process.
     pub container: &'a Process,
+    /// Its pipes belong to it already.
+    pub owns_streams: bool,
     /// The program that shall be its parent, and that is executed in its place.
     pub init: Option<OwnedFd>,
     /// The compiled seccomp filter and the flags to load it with.
@@ -46,7 +48,7 @@ pub(crate) fn become_process(
     streams: Streams,
     channel: BorrowedFd<'_>,
 ) -> Result<Infallible, RuntimeError> {
-    let master = take_streams(streams, identity.process)?;
+    let master = take_streams(streams, identity)?;
     if let Some(profile) = &identity.process.apparmor {
         apparmor::apply_at_exec(profile)?;
     }
@@ -121,10 +123,12 @@ pub(crate) fn become_process(
 }
 
 /// Puts the streams at 0, 1, 2. Gives the terminal's master, for the shim.
-fn take_streams(streams: Streams, process: &Process) -> Result<Option<OwnedFd>, RuntimeError> {
+fn take_streams(streams: Streams, identity: &Identity<'_>) -> Result<Option<OwnedFd>, RuntimeError> {
+    let process = identity.process;
     let uid = process.uid;
     match streams {
         Streams::Pipes(ends) => {
+            let uid = if identity.owns_streams { 0 } else { uid };
             stdio::take([&ends.stdin, &ends.stdout, &ends.stderr], uid).map_err(failed("take the standard streams"))?;
             Ok(None)
         }

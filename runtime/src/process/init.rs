@@ -10,6 +10,7 @@ use std::{
 use super::{
     channel, creator,
     identity::{self, Identity, Streams},
+    remapped::Taken,
     stdio, tty,
 };
 use crate::{
@@ -32,8 +33,9 @@ pub(crate) fn run(
     streams: Option<stdio::Ends>,
     channel: BorrowedFd<'_>,
     joined: OwnedFd,
+    taken: Option<Taken>,
 ) -> ! {
-    let error = match set_up(plan, filter, streams, channel, joined) {
+    let error = match set_up(plan, filter, streams, channel, joined, taken) {
         Err(error) => error,
         Ok(never) => match never {},
     };
@@ -48,6 +50,7 @@ fn set_up(
     streams: Option<stdio::Ends>,
     channel: BorrowedFd<'_>,
     joined: OwnedFd,
+    taken: Option<Taken>,
 ) -> Result<Infallible, RuntimeError> {
     let process = &plan.process;
     fresh_process()?;
@@ -68,10 +71,19 @@ fn set_up(
     // Devices get the modes the spec says, not what the daemon's mask leaves of them.
     // SAFETY: takes no pointers.
     unsafe { libc::umask(0) };
-    let shared = mounts::take_shared(plan)?;
-    let root = pivot::prepare(&plan.root)?;
-    mounts::all(root.as_fd(), plan, shared)?;
-    devices::all(root.as_fd(), plan)?;
+    let (root, sources, nodes) = match taken {
+        None => {
+            let shared = mounts::take_shared(plan)?;
+            (pivot::prepare(&plan.root)?, shared, None)
+        }
+        Some(Taken { root, sources, devices }) => {
+            let nodes = devices::single_out(&devices, plan.devices.len()).map_err(failed("take the devices"))?;
+            pivot::put(&root)?;
+            (root, sources, Some(nodes))
+        }
+    };
+    mounts::all(root.as_fd(), plan, sources)?;
+    devices::all(root.as_fd(), plan, nodes)?;
     let streams = match streams {
         Some(ends) => Streams::Pipes(ends),
         None => {
@@ -99,6 +111,7 @@ fn set_up(
         &Identity {
             process,
             container: process,
+            owns_streams: plan.ids.is_some(),
             init,
             filter,
         },

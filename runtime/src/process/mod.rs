@@ -6,6 +6,7 @@ pub(crate) mod exec;
 pub(crate) mod identity;
 pub(crate) mod init;
 pub(crate) mod reaper;
+pub(crate) mod remapped;
 pub(crate) mod shim;
 pub(crate) mod stdio;
 pub(crate) mod tty;

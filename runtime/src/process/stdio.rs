@@ -44,6 +44,24 @@ pub(crate) fn pipes(stdin: bool) -> io::Result<(Ends, Kept)> {
     Ok((Ends { stdin, stdout, stderr }, kept))
 }
 
+impl Ends {
+    /// Gives the pipes to a user and a group, as the host counts them.
+    pub fn own(&self, uid: u32, gid: u32) -> io::Result<()> {
+        for end in [&self.stdin, &self.stdout, &self.stderr] {
+            if !is_null(end)? {
+                // SAFETY: takes no pointers.
+                syscall::result(unsafe { libc::fchown(end.as_raw_fd(), uid, gid) })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_null(end: &OwnedFd) -> io::Result<bool> {
+    let status = syscall::fstat(end.as_fd())?;
+    Ok(status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == libc::makedev(1, 3))
+}
+
 /// Makes the three the process's own 0, 1 and 2, owned by `uid`, so that it may open `/dev/stdout` again.
 pub(crate) fn take(streams: [&OwnedFd; 3], uid: u32) -> io::Result<()> {
     // Above 2 first: a source below would be overwritten by the target of another.
@@ -53,9 +71,7 @@ pub(crate) fn take(streams: [&OwnedFd; 3], uid: u32) -> io::Result<()> {
         sources.push(syscall::result(unsafe {
             libc::fcntl(stream.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3)
         })?);
-        let is_device = syscall::fstat(stream.as_fd())?;
-        let is_null = is_device.st_mode & libc::S_IFMT == libc::S_IFCHR && is_device.st_rdev == libc::makedev(1, 3);
-        if uid != 0 && !is_null {
+        if uid != 0 && !is_null(stream)? {
             // SAFETY: takes no pointers.
             syscall::result(unsafe { libc::fchown(stream.as_raw_fd(), uid, libc::gid_t::MAX) })?;
         }

@@ -17,6 +17,9 @@ use crate::{
     syscall::{self, FsContext, MountAttr, mount_attr},
 };
 
+/// Where the unified tree is where there is no other.
+const UNIFIED: &str = "/sys/fs/cgroup";
+
 /// Sources of shared binds, by the place of their mount in the plan.
 pub(crate) type Shared = HashMap<usize, OwnedFd>;
 
@@ -33,6 +36,40 @@ pub(crate) fn take_shared(plan: &Plan) -> Result<Shared, RuntimeError> {
         }
     }
     Ok(shared)
+}
+
+/// Takes the sources of all binds, for a process that will not reach them. Those that are not to propagate both ways are slaves of the host's from
+/// here on.
+pub(crate) fn take_all(plan: &Plan) -> Result<Shared, RuntimeError> {
+    let mut taken = take_shared(plan)?;
+    for (place, mount) in plan.mounts.iter().enumerate() {
+        let options = Options::parse(mount.options.iter().map(String::as_str));
+        if taken.contains_key(&place) || (options.bind.is_none() && mount.kind != "bind") {
+            continue;
+        }
+        let source = source(mount, &options)
+            .and_then(enslave)
+            .map_err(|error| failed(mount, &error))?;
+        taken.insert(place, source);
+    }
+    Ok(taken)
+}
+
+/// The same for the root file system.
+pub(crate) fn take_root(root: &Path) -> Result<OwnedFd, RuntimeError> {
+    syscall::open(root, libc::O_PATH | libc::O_DIRECTORY)
+        .and_then(|at| syscall::clone_tree(at.as_fd(), c"", true))
+        .and_then(enslave)
+        .map_err(|error| RuntimeError::Failed(format!("take the tree at {}: {error}", root.display())))
+}
+
+fn enslave(tree: OwnedFd) -> io::Result<OwnedFd> {
+    let slave = MountAttr {
+        propagation: libc::MS_SLAVE,
+        ..MountAttr::default()
+    };
+    syscall::mount_setattr(tree.as_fd(), true, &slave)?;
+    Ok(tree)
 }
 
 /// Puts every mount of the plan below `root`.
@@ -82,6 +119,7 @@ fn one(root: BorrowedFd<'_>, mount: &Mount, plan: &Plan, shared: Option<OwnedFd>
         return bind(root, mount, &options, source);
     }
     match kind {
+        "cgroup" if plan.cgroup1.is_empty() && needs_bind(plan) => bound_cgroup2(root, destination, &options),
         "cgroup" if plan.cgroup1.is_empty() => cgroup2(root, destination, &options),
         "cgroup" => cgroup1(root, destination, &options, plan),
         _ => {
@@ -187,6 +225,20 @@ fn cgroup2(root: BorrowedFd<'_>, destination: &Path, options: &Options) -> io::R
     let context = FsContext::open("cgroup2")?;
     context.set("source", Some("cgroup"))?;
     attach(context.mount(options.attributes.set)?, onto, options)
+}
+
+/// Who is in a user namespace can mount a unified tree only in a cgroup namespace of that.
+fn needs_bind(plan: &Plan) -> bool {
+    plan.ids.is_some() && plan.namespace(libc::CLONE_NEWCGROUP) != Some(None)
+}
+
+/// The host's unified tree, for who may not mount one.
+fn bound_cgroup2(root: BorrowedFd<'_>, destination: &Path, options: &Options) -> io::Result<()> {
+    let onto = resolve::ensure(root, destination, Wanted::Directory)?;
+    let host = syscall::open(Path::new(UNIFIED), libc::O_PATH | libc::O_DIRECTORY)?;
+    let detached = syscall::clone_tree(host.as_fd(), c"", true)?;
+    syscall::mount_setattr(detached.as_fd(), false, &options.attributes)?;
+    attach(detached, onto, options)
 }
 
 /// A tmpfs with the container's own cgroup of every v1 hierarchy in it.

@@ -33,6 +33,13 @@ pub(crate) fn prepare(root: &Path) -> Result<OwnedFd, RuntimeError> {
     Ok(tree)
 }
 
+/// Puts a root that was taken elsewhere over the host's, in a namespace whose mounts nothing leaves: it belongs to a user namespace.
+pub(crate) fn put(root: &OwnedFd) -> Result<(), RuntimeError> {
+    syscall::open(Path::new("/"), libc::O_PATH)
+        .and_then(|host| syscall::attach_mount(root.as_fd(), host.as_fd()))
+        .map_err(failed("mount the container's root over the host's"))
+}
+
 /// Makes `root` the root of the namespace and drops the old one, with all that was mounted there.
 pub(crate) fn turn(root: &OwnedFd) -> Result<(), RuntimeError> {
     let old = syscall::open(Path::new("/"), libc::O_PATH | libc::O_DIRECTORY).map_err(failed("open the old root"))?;

@@ -7,8 +7,8 @@ use crate::{
     syscall::{self, FsContext, mount_attr},
 };
 
-/// Mounts memory of `size` bytes at `place`, which is made. Fine when it is there already.
-pub fn mount_shared_memory(place: &Path, size: u64) -> Result<(), RuntimeError> {
+/// Mounts memory of `size` bytes at `place`, which is made; it belongs to `owner`, a user and a group of the host. Fine when it is there already.
+pub fn mount_shared_memory(place: &Path, size: u64, owner: (u32, u32)) -> Result<(), RuntimeError> {
     let mounted = || -> io::Result<()> {
         match fs::create_dir(place) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -22,6 +22,8 @@ pub fn mount_shared_memory(place: &Path, size: u64) -> Result<(), RuntimeError> 
         context.set("source", Some("shm"))?;
         context.set("mode", Some("1777"))?;
         context.set("size", Some(&size.to_string()))?;
+        context.set("uid", Some(&owner.0.to_string()))?;
+        context.set("gid", Some(&owner.1.to_string()))?;
         let memory = context.mount(mount_attr::NOSUID | mount_attr::NODEV | mount_attr::NOEXEC)?;
         syscall::attach_mount(memory.as_fd(), onto.as_fd())
     };

@@ -10,7 +10,8 @@ use std::{
 };
 
 use oci_spec::runtime::{
-    Capability, Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, LinuxResources, Process, Root, Spec, User,
+    Capability, Linux, LinuxCapabilities, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceBuilder,
+    LinuxNamespaceType, LinuxResources, Process, Root, Spec, User,
 };
 use sluice_runtime::{
     Attachment, Config, Create, Exit, Log, Runtime, Stream,
@@ -176,6 +177,31 @@ impl Bundle {
         self.linux().resources_mut().as_mut().unwrap()
     }
 
+    /// Gives the container a user namespace with these of the host's ids, and its root file system to its root.
+    pub fn remap(&mut self, host: u32, count: u32) {
+        let mapping = || {
+            LinuxIdMappingBuilder::default()
+                .container_id(0u32)
+                .host_id(host)
+                .size(count)
+                .build()
+                .unwrap()
+        };
+        let namespace = LinuxNamespaceBuilder::default()
+            .typ(LinuxNamespaceType::User)
+            .build()
+            .unwrap();
+        let linux = self.linux();
+        linux
+            .set_uid_mappings(Some(vec![mapping()]))
+            .set_gid_mappings(Some(vec![mapping()]));
+        linux.namespaces_mut().as_mut().unwrap().push(namespace);
+        let root = self.rootfs();
+        for entry in walk(&root) {
+            std::os::unix::fs::lchown(entry, Some(host), Some(host)).unwrap();
+        }
+    }
+
     /// Writes `config.json` and says how to make it.
     pub fn create(&self) -> Create {
         fs::write(
@@ -194,6 +220,19 @@ impl Bundle {
             }),
         }
     }
+}
+
+/// A directory and all below it.
+fn walk(directory: &Path) -> Vec<PathBuf> {
+    let mut all = vec![directory.to_owned()];
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => all.extend(walk(&entry.path())),
+            false => all.push(entry.path()),
+        }
+    }
+    all
 }
 
 fn make_rootfs(root: &Path) {

@@ -14,4 +14,5 @@ mod oracle;
 mod robust;
 mod speed;
 mod streams;
+mod userns;
 mod view;

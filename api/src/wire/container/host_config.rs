@@ -53,6 +53,7 @@ pub(crate) struct Wish {
     uts_mode: String,
     userns_mode: String,
     cgroupns_mode: String,
+    cgroup_parent: String,
     masked_paths: Option<Vec<String>>,
     readonly_paths: Option<Vec<String>>,
     log_config: LogConfig,
@@ -126,6 +127,7 @@ impl Wish {
             uts_mode: self.uts_mode,
             userns_mode: self.userns_mode,
             cgroupns_mode: self.cgroupns_mode,
+            cgroup_parent: self.cgroup_parent,
             masked_paths: self.masked_paths,
             readonly_paths: self.readonly_paths,
             log_driver,
@@ -263,6 +265,7 @@ pub(crate) fn document(config: &HostConfig) -> Value {
         "UTSMode": config.uts_mode,
         "UsernsMode": config.userns_mode,
         "CgroupnsMode": config.cgroupns_mode,
+        "CgroupParent": config.cgroup_parent,
         "MaskedPaths": config.masked_paths,
         "ReadonlyPaths": config.readonly_paths,
     })));

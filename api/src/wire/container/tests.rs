@@ -77,6 +77,7 @@ fn view() -> ContainerView {
             .map(|bind| (bind.clone(), bind.source.clone().into()))
             .collect(),
         container: Container {
+            id_map: None,
             id,
             name: "web".to_owned(),
             created: started,
@@ -186,11 +187,9 @@ fn what_would_make_another_container_is_refused_and_the_rest_is_warned_of() {
         let message = request(json!({"HostConfig": host_config})).unwrap_err();
         assert!(message.contains("is not supported by this version"), "{message}");
     }
-    let (request, warnings) = request(json!({"HostConfig": {"CgroupParent": "/x", "Runtime": "runc"}})).unwrap();
-    assert_eq!(
-        warnings,
-        ["HostConfig.CgroupParent has no effect in this version of Sluice"]
-    );
+    let (request, warnings) =
+        request(json!({"HostConfig": {"Made": "up", "CgroupParent": "/x", "Runtime": "runc"}})).unwrap();
+    assert_eq!(warnings, ["HostConfig.Made has no effect in this version of Sluice"]);
     assert_eq!(host_config::document(&request.host_config)["CgroupParent"], "/x");
 }
 

@@ -73,6 +73,9 @@ pub struct Limits {
     /// A limit of its processes: NAME=SOFT[:HARD]
     #[arg(long, value_name = "LIMIT")]
     ulimit: Vec<String>,
+    /// The cgroup below which its own is [default: the daemon's]
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<String>,
     /// Its user namespace: host
     #[arg(long, value_name = "MODE")]
     userns: Option<String>,
@@ -101,6 +104,7 @@ impl Limits {
         let cgroupns = self.cgroupns.clone().map(serde_json::Value::String);
         Ok(HostConfig {
             blkio_weight: self.blkio_weight,
+            cgroup_parent: self.cgroup_parent.clone(),
             blkio_weight_device: all(&self.blkio_weight_device, weight)?,
             blkio_device_read_bps: all(&self.device_read_bps, rate)?,
             blkio_device_write_bps: all(&self.device_write_bps, rate)?,

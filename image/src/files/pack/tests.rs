@@ -21,6 +21,7 @@ fn packed(root: &std::path::Path, path: &[u8], name: &[u8], style: Style) -> Vec
         style,
         one_file_system: true,
         scaffold: &[],
+        owners: None,
     };
     pack(root.as_fd(), path, packing, &mut out).unwrap();
     out
@@ -120,7 +121,7 @@ fn kinds_are_kept_when_asked() {
     let fd = File::open(&root).unwrap();
     let keep = Laying {
         keep_kinds: true,
-        owner: None,
+        ..Laying::default()
     };
     let error = lay_down(fd.as_fd(), b"", &mut tar.as_slice(), keep).unwrap_err();
     assert!(

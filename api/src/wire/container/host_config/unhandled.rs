@@ -59,6 +59,6 @@ fn asks_for_nothing(value: &Value) -> bool {
 pub(super) fn defaults() -> Map<String, Value> {
     super::members(json!({
         "ContainerIDFile": "", "VolumeDriver": "", "VolumesFrom": null, "ConsoleSize": [0, 0], "Cgroup": "", "Links": null,
-        "Runtime": "sluice", "Isolation": "", "CgroupParent": "", "DeviceRequests": null,
+        "Runtime": "sluice", "Isolation": "", "DeviceRequests": null,
     }))
 }

@@ -1,5 +1,7 @@
 //! Which namespaces a container gets of its own, and which it joins.
 
+pub(crate) mod user;
+
 use std::{io, os::fd::AsRawFd};
 
 use crate::{RuntimeError, plan::Plan, syscall};
