@@ -19,6 +19,7 @@ mod test_run;
 mod twin;
 
 mod arp;
+mod bridged;
 mod cost;
 mod errors;
 mod events;
