@@ -422,3 +422,50 @@ fn our_own_cli_has_the_same_words() {
     sluice("network create loose");
     assert!(sluice("network prune -f").contains("loose"));
 }
+
+#[test]
+fn networks_are_listed_by_what_is_asked() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker.ok("network create --label tier=front front");
+    let id = docker.ok("network create --label tier=back --label db back");
+    docker.ok("run -d --name one --network back busybox sleep 1000");
+    for (filters, wanted) in [
+        ("--filter driver=bridge", "back bridge front"),
+        ("--filter driver=null", "none"),
+        ("--filter scope=local --filter type=builtin", "bridge host none"),
+        ("--filter scope=swarm", ""),
+        ("--filter type=custom", "back front"),
+        ("--filter label=tier", "back front"),
+        ("--filter label=tier=back", "back"),
+        ("--filter label=tier=back --filter label=db", "back"),
+        ("--filter name=ron", "front"),
+        ("--filter name=back --filter name=front", "back front"),
+        ("--filter dangling=true", "front"),
+        ("--filter dangling=false --filter type=custom", "back"),
+    ] {
+        let listed = docker.ok(&format!("network ls {filters} --format {{{{.Name}}}}"));
+        let mut names: Vec<&str> = listed.lines().collect();
+        names.sort_unstable();
+        assert_eq!(names.join(" "), wanted, "{filters}");
+    }
+    assert_eq!(docker.ok(&format!("network ls -q --filter id={}", &id[..12])), id[..12]);
+    assert_eq!(
+        docker
+            .words(&[
+                "network",
+                "ls",
+                "--filter",
+                "name=front",
+                "--format",
+                "{{.Name}} {{.Driver}} {{.Scope}} {{.Internal}} {{.Labels}}"
+            ])
+            .ok(),
+        "front bridge local false tier=front"
+    );
+    let said = refusal(&docker, "network ls --filter colour=red");
+    assert!(said.contains("colour"), "{said}");
+    assert!(docker.ok("network prune -f").contains("front"));
+    assert_eq!(docker.ok("network ls --filter type=custom --format {{.Name}}"), "back");
+}
