@@ -37,12 +37,20 @@ pub struct Log {
     pub compress: bool,
     /// A JSON object that each line bears as `attrs`; empty: none.
     pub attrs: String,
+    /// What may wait to be written while the container goes on, bytes; what is said beyond that is lost. 0: the container waits for its log.
+    pub buffer_bytes: u64,
 }
 
 impl Log {
     /// All but path and attributes as one word, for the shim.
     pub(crate) fn rules(&self) -> String {
-        format!("{} {} {}", self.max_bytes, self.files, u8::from(self.compress))
+        format!(
+            "{} {} {} {}",
+            self.max_bytes,
+            self.files,
+            u8::from(self.compress),
+            self.buffer_bytes
+        )
     }
 
     /// The reverse.
@@ -53,6 +61,7 @@ impl Log {
             max_bytes: rules.next()??,
             files: u32::try_from(rules.next()??).ok()?,
             compress: rules.next()?? != 0,
+            buffer_bytes: rules.next()??,
             attrs,
         })
     }

@@ -1,5 +1,7 @@
 //! What a log driver and its options mean: where a log is, how it is rotated, what each line bears.
 
+mod tag;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -13,6 +15,23 @@ use crate::EngineError;
 /// Docker's defaults of the driver `local`: 20 MB (decimal), five files.
 const LOCAL_BYTES: u64 = 20_000_000;
 const LOCAL_FILES: u32 = 5;
+/// What waits at most in mode `non-blocking` when nobody says otherwise, bytes: Docker's default.
+const BUFFERED: u64 = 1_000_000;
+/// As much as a pipe can hold, bytes.
+const MOST_BUFFERED: u64 = 1 << 30;
+
+/// Docker's drivers that keep a log elsewhere.
+const ELSEWHERE: [&str; 9] = [
+    "awslogs",
+    "etwlogs",
+    "fluentd",
+    "gcplogs",
+    "gelf",
+    "journald",
+    "logentries",
+    "splunk",
+    "syslog",
+];
 
 /// A driver that keeps a log here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +71,9 @@ pub(crate) fn check(host: &HostConfig) -> Result<(), EngineError> {
     match host.log_driver.as_str() {
         "none" => Ok(()),
         "" | "json-file" | "local" => rules(host).map(drop),
+        known if ELSEWHERE.contains(&known) => Err(EngineError::not_offered(format!(
+            "log driver {known} is not offered by this version: use json-file or local, and a collector that reads it"
+        ))),
         other => Err(EngineError::invalid(format!(
             "logger: no log driver named '{other}' is registered"
         ))),
@@ -113,24 +135,18 @@ fn rules(host: &HostConfig) -> Result<Log, EngineError> {
         ));
     }
     log.compress = compress.unwrap_or(compresses && can);
+    log.buffer_bytes = buffer(options)?;
     Ok(log)
 }
 
 fn known(driver: Driver, name: &str, value: &str) -> Result<(), EngineError> {
     match (driver, name) {
-        (_, "max-size" | "max-file" | "compress") | (Driver::JsonFile, "labels" | "env" | "tag") => Ok(()),
-        (_, "mode") if matches!(value, "" | "blocking") => Ok(()),
-        (_, "mode") if value == "non-blocking" => Err(EngineError::not_offered(
-            "log mode non-blocking is not offered by this version: a program waits for its log",
-        )),
+        (_, "max-size" | "max-file" | "compress" | "max-buffer-size") => Ok(()),
+        (Driver::JsonFile, "labels" | "env" | "tag") => Ok(()),
+        (Driver::JsonFile, "labels-regex" | "env-regex") => expression(value).map(drop),
+        (_, "mode") if matches!(value, "" | "blocking" | "non-blocking") => Ok(()),
         (_, "mode") => Err(EngineError::invalid(format!(
             "logger: logging mode not supported: {value}"
-        ))),
-        (_, "max-buffer-size") => Err(EngineError::invalid(
-            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
-        )),
-        (Driver::JsonFile, "labels-regex" | "env-regex") => Err(EngineError::not_offered(format!(
-            "log option {name} is not offered by this version: name the labels or variables"
         ))),
         (Driver::JsonFile, _) => Err(EngineError::invalid(format!(
             "unknown log opt '{name}' for json-file log driver"
@@ -139,6 +155,30 @@ fn known(driver: Driver, name: &str, value: &str) -> Result<(), EngineError> {
             "unknown log opt '{name}' for log-driver local"
         ))),
     }
+}
+
+/// What may wait for the disk, bytes; 0: a program waits for its log.
+fn buffer(options: &BTreeMap<String, String>) -> Result<u64, EngineError> {
+    let non_blocking = options.get("mode").is_some_and(|mode| mode == "non-blocking");
+    match options.get("max-buffer-size") {
+        Some(_) if !non_blocking => Err(EngineError::invalid(
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+        )),
+        Some(size) => match self::size(size, 1024.0) {
+            Some(bytes) if bytes <= MOST_BUFFERED => Ok(bytes),
+            Some(_) => Err(EngineError::invalid(format!(
+                "invalid value {size:?} for max-buffer-size: at most 1g can be kept in memory"
+            ))),
+            None => Err(EngineError::invalid(format!("invalid size: '{size}'"))),
+        },
+        None if non_blocking => Ok(BUFFERED),
+        None => Ok(0),
+    }
+}
+
+fn expression(text: &str) -> Result<regex::Regex, EngineError> {
+    let made = regex::RegexBuilder::new(text).size_limit(1 << 20).build();
+    made.map_err(|why| EngineError::invalid(format!("error parsing regexp {text:?}: {why}")))
 }
 
 fn flag(text: &str) -> Result<bool, EngineError> {
@@ -153,51 +193,38 @@ fn flag(text: &str) -> Result<bool, EngineError> {
 
 /// `10m`, `1.5g`, `100k`, `500`: decimal units, as Docker reads sizes of logs.
 fn bytes(text: &str) -> Result<u64, EngineError> {
-    let invalid = || EngineError::invalid(format!("invalid size: '{text}'"));
+    size(text, 1000.0).ok_or_else(|| EngineError::invalid(format!("invalid size: '{text}'")))
+}
+
+/// A number with a unit, each of which is `step` times the one before.
+fn size(text: &str, step: f64) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic()).trim_end();
-    let unit = match lower[digits.len()..].trim().trim_end_matches('b') {
-        "" => 1.0,
-        "k" => 1e3,
-        "m" => 1e6,
-        "g" => 1e9,
-        "t" => 1e12,
-        "p" => 1e15,
-        _ => return Err(invalid()),
+    let power = match lower[digits.len()..].trim().trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        "p" => 5,
+        _ => return None,
     };
-    let number: f64 = digits.parse().map_err(|_| invalid())?;
-    let bytes = number * unit;
-    if !(1.0..=1e18).contains(&bytes) {
-        return Err(invalid());
-    }
-    Ok(bytes as u64)
+    let bytes = digits.parse::<f64>().ok()? * step.powi(power);
+    (1.0..=1e18).contains(&bytes).then_some(bytes as u64)
 }
 
 /// What each line bears: labels and variables that were named, and a tag. Empty: nothing.
 fn attributes(container: &Container) -> Result<String, EngineError> {
     let options = &container.host_config.log_options;
     let mut all: BTreeMap<&str, String> = BTreeMap::new();
-    let named = |option: &str| {
-        let names = options.get(option).map(String::as_str).unwrap_or_default();
-        names.split(',').filter(|name| !name.is_empty())
-    };
-    for name in named("labels") {
-        if let Some(value) = container.config.labels.get(name) {
-            all.insert(name, value.clone());
-        }
-    }
-    for name in named("env") {
-        let value = container
-            .config
-            .env
-            .iter()
-            .filter_map(|variable| variable.split_once('='));
-        if let Some((_, value)) = value.into_iter().find(|(given, _)| *given == name) {
-            all.insert(name, value.to_owned());
-        }
-    }
+    let labels = container.config.labels.iter();
+    let labels = labels.map(|(name, value)| (name.as_str(), value.as_str()));
+    choose(&mut all, options, "labels", "labels-regex", labels)?;
+    let variables = container.config.env.iter();
+    let variables = variables.filter_map(|variable| variable.split_once('='));
+    choose(&mut all, options, "env", "env-regex", variables)?;
     if let Some(template) = options.get("tag").filter(|template| !template.is_empty()) {
-        all.insert("tag", tag(template, container)?);
+        all.insert("tag", tag::fill(template, container)?);
     }
     if all.is_empty() {
         return Ok(String::new());
@@ -205,27 +232,25 @@ fn attributes(container: &Container) -> Result<String, EngineError> {
     serde_json::to_string(&all).map_err(|why| EngineError::failed(format!("cannot write attributes of a log: {why}")))
 }
 
-/// Docker's template of a tag, as far as people write it.
-fn tag(template: &str, container: &Container) -> Result<String, EngineError> {
-    let image = container.image_id.trim_start_matches("sha256:");
-    let mut tag = template.to_owned();
-    for (field, value) in [
-        ("{{.ID}}", container.id.short()),
-        ("{{.FullID}}", container.id.as_str()),
-        ("{{.Name}}", container.name.as_str()),
-        ("{{.ImageName}}", container.config.image.as_str()),
-        ("{{.ImageID}}", image.get(..12).unwrap_or(image)),
-        ("{{.ImageFullID}}", container.image_id.as_str()),
-        ("{{.DaemonName}}", "docker"),
-    ] {
-        tag = tag.replace(field, value);
+/// Those that one option names, and those whose names another's expression is found in.
+fn choose<'a>(
+    all: &mut BTreeMap<&'a str, String>,
+    options: &BTreeMap<String, String>,
+    by_name: &str,
+    by_expression: &str,
+    given: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<(), EngineError> {
+    let names: Vec<&str> = options
+        .get(by_name)
+        .map_or_else(Vec::new, |names| names.split(',').collect());
+    let expression = options.get(by_expression).filter(|text| !text.is_empty());
+    let expression = expression.map(|text| self::expression(text)).transpose()?;
+    for (name, value) in given {
+        if names.contains(&name) || expression.as_ref().is_some_and(|expression| expression.is_match(name)) {
+            all.insert(name, value.to_owned());
+        }
     }
-    if template.contains("{{") && tag.contains("{{") {
-        return Err(EngineError::not_offered(format!(
-            "log tag {template:?} is not offered by this version: use {{{{.ID}}}}, {{{{.Name}}}}, {{{{.ImageName}}}} and the like"
-        )));
-    }
-    Ok(tag)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -259,9 +284,27 @@ mod tests {
     }
 
     #[test]
+    fn only_a_log_that_nobody_waits_for_has_a_buffer() {
+        let room = |options| rules(&host("json-file", options)).unwrap().buffer_bytes;
+        assert_eq!(room(&[("mode", "blocking")]), 0);
+        assert_eq!(room(&[("mode", "non-blocking")]), 1_000_000);
+        assert_eq!(room(&[("mode", "non-blocking"), ("max-buffer-size", "4m")]), 4 << 20);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_in_dockers_words() {
         for (driver, options, words) in [
-            ("syslog", &[][..], "logger: no log driver named 'syslog' is registered"),
+            ("nosuch", &[][..], "logger: no log driver named 'nosuch' is registered"),
+            (
+                "syslog",
+                &[],
+                "log driver syslog is not offered by this version: use json-file or local, and a collector that reads it",
+            ),
+            (
+                "local",
+                &[("max-buffer-size", "1m")],
+                "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+            ),
             (
                 "json-file",
                 &[("colour", "red")],
@@ -303,7 +346,8 @@ mod tests {
             attributes(&container).unwrap(),
             r#"{"COLOUR":"blue","tag":"web/abababababab","tier":"front"}"#
         );
-        container.host_config = host("", &[("tag", "{{.Nonsense}}")]);
-        assert!(attributes(&container).is_err());
+        container.host_config = host("", &[("labels-regex", "^t"), ("env-regex", "^(COL|X)")]);
+        assert_eq!(attributes(&container).unwrap(), r#"{"COLOUR":"blue","tier":"front"}"#);
+        assert!(check(&host("", &[("env-regex", "(")])).is_err());
     }
 }

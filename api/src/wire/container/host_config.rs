@@ -85,7 +85,6 @@ impl Wish {
     /// As the engine takes it, and what the user should be warned of.
     pub(crate) fn into_model(self) -> Answer<(HostConfig, Vec<String>)> {
         let rest = unhandled::sift(self.rest)?;
-        let log_driver = log_driver(&self.log_config)?;
         let restart_policy = self.restart_policy.into_model()?;
         if self.auto_remove && !matches!(restart_policy.name.as_str(), "" | "no") {
             return Err(ApiError::invalid(
@@ -130,7 +129,10 @@ impl Wish {
             cgroup_parent: self.cgroup_parent,
             masked_paths: self.masked_paths,
             readonly_paths: self.readonly_paths,
-            log_driver,
+            log_driver: match self.log_config.r#type.as_str() {
+                "" => "json-file".to_owned(),
+                driver => driver.to_owned(),
+            },
             log_options: self.log_config.config,
             init: self.init,
             unhandled: if rest.is_empty() {
@@ -189,16 +191,6 @@ fn network_mode_of(text: &str) -> Answer<NetworkMode> {
             name => Ok(NetworkMode::Container(name.to_owned())),
         },
         name => Ok(NetworkMode::Network(name.to_owned())),
-    }
-}
-
-fn log_driver(config: &LogConfig) -> Answer<String> {
-    match config.r#type.as_str() {
-        "" | "json-file" => Ok("json-file".to_owned()),
-        "none" | "local" => Ok(config.r#type.clone()),
-        other => Err(ApiError::invalid(format!(
-            "logger: no log driver named '{other}' is registered"
-        ))),
     }
 }
 

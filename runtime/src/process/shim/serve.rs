@@ -44,6 +44,7 @@ enum Source {
     Output(usize, usize),
     Stdin(usize),
     Client(usize),
+    Log,
 }
 
 /// Serves until the container has ended and everybody knows.
@@ -114,6 +115,9 @@ impl Shim<'_> {
                 add(stdin.as_raw_fd(), libc::POLLOUT, Source::Stdin(at));
             }
         }
+        if let Some(behind) = self.log.as_ref().and_then(Log::is_behind) {
+            add(behind.as_raw_fd(), libc::POLLOUT, Source::Log);
+        }
         for (at, client) in self.clients.iter().enumerate() {
             if client.gone {
                 continue;
@@ -178,6 +182,11 @@ impl Shim<'_> {
                 }
             }
             Source::Stdin(at) => self.jobs[at].write_stdin(),
+            Source::Log => {
+                if let Some(log) = &mut self.log {
+                    log.flush();
+                }
+            }
             Source::Client(at) => {
                 if events & libc::POLLOUT != 0 {
                     self.send_to(at);
@@ -264,6 +273,12 @@ impl Shim<'_> {
         }
         let job = &mut self.jobs[at];
         let ended = job.outputs_ended();
+        if at == 0
+            && ended
+            && let Some(log) = self.log.take()
+        {
+            log.end();
+        }
         if let Some(exit) = &job.exit
             && (ended || out_of_patience)
         {
