@@ -12,6 +12,7 @@ pub(crate) mod container;
 pub mod error;
 pub mod event;
 mod events;
+mod filter;
 pub(crate) mod image;
 mod info;
 mod names;
@@ -55,6 +56,7 @@ pub use container::{
 };
 pub use error::{EngineError, Kind};
 pub use event::{Event, EventFilter};
+pub use filter::fits;
 pub use info::Info;
 pub use network::{
     create::{CreateNetwork, SubnetWish},

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sluice_engine::{CreateNetwork, SubnetWish};
+use sluice_engine::{CreateNetwork, SubnetWish, fits};
 use sluice_model::{Endpoint, Network, container::NetworkWish, network::Driver};
 
 use crate::{
@@ -282,8 +282,8 @@ pub(crate) fn document(network: &Network, endpoints: &[Endpoint]) -> Value {
 pub(crate) fn agrees(network: &Network, is_used: bool, filters: &Filters) -> Answer<bool> {
     filters.only(&["name", "id", "driver", "scope", "type", "label", "dangling"])?;
     let built_in = BUILT_IN.contains(&network.name.as_str());
-    Ok(filters.any("name", |name| network.name.contains(name))
-        && filters.any("id", |id| network.id.as_str().starts_with(id))
+    Ok(filters.any("name", |name| fits(name, &network.name))
+        && filters.any("id", |id| fits(id, network.id.as_str()))
         && filters.any("driver", |name| driver(network.driver) == name)
         && filters.any("scope", |scope| scope == "local")
         && filters.any("type", |kind| kind == if built_in { "builtin" } else { "custom" })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sluice_engine::{CreateVolume, Pruned, VolumeView};
+use sluice_engine::{CreateVolume, Pruned, VolumeView, fits};
 use sluice_model::{Volume, volume::LOCAL};
 
 use crate::{
@@ -77,7 +77,7 @@ pub(crate) fn pruned(pruned: &Pruned) -> Value {
 pub(crate) fn agrees(view: &VolumeView, filters: &Filters) -> Answer<bool> {
     filters.only(&["dangling", "driver", "label", "name"])?;
     let dangling = filters.flag("dangling")?;
-    Ok(filters.any("name", |name| view.volume.name.contains(name))
+    Ok(filters.any("name", |name| fits(name, &view.volume.name))
         && filters.any("driver", |driver| driver == LOCAL)
         && filters.all("label", |label| label_agrees(label, &view.volume.labels))
         && dangling.is_none_or(|dangling| dangling == (view.users == 0)))

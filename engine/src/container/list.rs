@@ -3,12 +3,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
+use sluice_image::Image;
 use sluice_model::container::Phase;
 
 use crate::{
     Engine, EngineError,
     blocking::blocking,
     container::{held::Held, inspect::ContainerView},
+    filter::fits,
 };
 
 /// Which containers `list` shows; Docker's filters (each key's values are alternatives).
@@ -20,14 +22,28 @@ pub struct ListFilter {
     pub limit: usize,
     /// Compute sizes.
     pub size: bool,
-    /// `id`, `name`, `label`, `status`, `exited`, `ancestor`, `network`, `publish`, `expose`, `before`, `since`, `volume`, `health`, `is-task`.
+    /// `id`, `name`, `label`, `status`, `exited`, `ancestor`, `network`, `publish`, `expose`, `before`, `since`, `volume`, `health`, `is-task`,
+    /// `isolation`.
     pub filters: Vec<(String, Vec<String>)>,
 }
 
 /// Filters Docker knows.
-const KNOWN: [&str; 14] = [
-    "id", "name", "label", "status", "exited", "ancestor", "network", "publish", "expose", "before", "since", "volume",
-    "health", "is-task",
+const KNOWN: [&str; 15] = [
+    "id",
+    "name",
+    "label",
+    "status",
+    "exited",
+    "ancestor",
+    "network",
+    "publish",
+    "expose",
+    "before",
+    "since",
+    "volume",
+    "health",
+    "is-task",
+    "isolation",
 ];
 
 impl Engine {
@@ -104,6 +120,9 @@ impl Engine {
                     for value in values {
                         // what is no image has no descendants
                         if let Ok(image) = self.find_image(value).await {
+                            let all = self.list_images().await?;
+                            let descendants = all.into_iter().filter(|other| descends(other, &image));
+                            criteria.ancestors.extend(descendants.map(|descendant| descendant.id));
                             criteria.ancestors.push(image.id);
                         }
                     }
@@ -121,6 +140,13 @@ impl Engine {
         }
         Ok(criteria)
     }
+}
+
+/// Was an image made of the other? Its layers and its steps begin with all of the other's, and go on.
+fn descends(image: &Image, ancestor: &Image) -> bool {
+    let steps = |image: &Image| image.config.history().clone().unwrap_or_default();
+    let (own, others) = (steps(image), steps(ancestor));
+    own.len() > others.len() && own.starts_with(&others) && image.layers.starts_with(&ancestor.layers)
 }
 
 /// Does the user's name of the image still mean it?
@@ -194,8 +220,9 @@ impl Criteria {
     fn one(&self, key: &str, value: &str, view: &ContainerView) -> bool {
         let container = &view.container;
         match key {
-            "id" => container.id.as_str().starts_with(value),
-            "name" => is_like(&container.name, value),
+            "id" => fits(value, container.id.as_str()),
+            // a name may be written with the slash it has in Docker's documents
+            "name" => fits(value, &container.name) || fits(value, &format!("/{}", container.name)),
             "label" => match value.split_once('=') {
                 Some((label, wanted)) => container.config.labels.get(label).is_some_and(|value| value == wanted),
                 None => container.config.labels.contains_key(value),
@@ -229,23 +256,10 @@ impl Criteria {
                 .any(|mount| mount.source == value || mount.target == value),
             "health" => view.health.as_ref().map_or("none", |health| health.status.as_str()) == value,
             "is-task" => matches!(value, "false" | "0"),
-            // these two are spans, checked above
-            "before" | "since" => true,
+            // two are spans, checked above; and there is one kind of isolation
+            "before" | "since" | "isolation" => true,
             _ => false,
         }
-    }
-}
-
-/// Docker matches names as regular expressions; what people write of them is a part of a name, with `^`, `/` and `$` for its ends.
-fn is_like(name: &str, pattern: &str) -> bool {
-    let (caret, rest) = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
-    let (slash, rest) = rest.strip_prefix('/').map_or((false, rest), |rest| (true, rest));
-    let anchored = caret || slash;
-    match (anchored, rest.strip_suffix('$')) {
-        (true, Some(whole)) => name == whole,
-        (true, None) => name.starts_with(rest),
-        (false, Some(end)) => name.ends_with(end),
-        (false, None) => name.contains(rest),
     }
 }
 
@@ -263,6 +277,7 @@ mod tests {
             container,
             image_name: "nginx".into(),
             endpoints: vec![],
+            host_name: "web".into(),
             ports: vec![sluice_model::PublishedPort {
                 container: "80/tcp".parse().unwrap(),
                 host_address: "0.0.0.0".parse().unwrap(),
@@ -311,10 +326,11 @@ mod tests {
             ("^web$", true),
             ("^/web$", true),
             ("/we", true),
+            ("^(web|db)$", true),
             ("^eb", false),
             ("we$", false),
         ] {
-            assert_eq!(is_like("web", pattern), fits, "{pattern}");
+            assert_eq!(holds(&[("name", &[pattern])]), fits, "{pattern}");
         }
     }
 
