@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
+use sluice_model::container::NetworkMode;
 use sluice_runtime::Stats;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
@@ -12,6 +13,11 @@ use crate::{Engine, EngineError, Kind, blocking::blocking, container::held::Held
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The kernel tells processor time in these, whatever its own ticks are (`USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
+
+/// Devices that the kernel puts into each new network namespace when it has such tunnels; nobody's place in a network.
+const FALLBACKS: [&str; 10] = [
+    "tunl0", "gre0", "gretap0", "erspan0", "sit0", "ip6tnl0", "ip6gre0", "ip_vti0", "ip6_vti0", "teql0",
+];
 
 /// How often somebody wants to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,12 +124,27 @@ impl Engine {
         Ok(receiver)
     }
 
+    /// Itself, or by way of the containers whose network it shares. What the host's devices carry is not its own.
+    fn is_in_hosts_network(&self, held: &Held) -> bool {
+        let mut mode = held.look(|container| container.host_config.network_mode.clone());
+        // a container cannot share with one that shares with itself, but a record may say so
+        for _ in 0..16 {
+            match mode {
+                NetworkMode::Host => return true,
+                NetworkMode::Container(name) => match self.containers.find(&name) {
+                    Ok(other) => mode = other.look(|container| container.host_config.network_mode.clone()),
+                    Err(_) => return false,
+                },
+                _ => return false,
+            }
+        }
+        false
+    }
+
     /// None: it does not run.
     async fn measure(&self, held: &Held) -> Result<Option<Usage>, EngineError> {
-        let (alive, pid, own_network) = held.look(|container| {
-            let host = container.host_config.network_mode == sluice_model::container::NetworkMode::Host;
-            (container.state.is_alive(), container.state.pid, !host)
-        });
+        let (alive, pid) = held.look(|container| (container.state.is_alive(), container.state.pid));
+        let own_network = !self.is_in_hosts_network(held);
         if !alive {
             return Ok(None);
         }
@@ -173,7 +194,8 @@ fn traffic(text: &str) -> BTreeMap<String, Traffic> {
             received: direction(0)?,
             sent: direction(8)?,
         };
-        (name.trim() != "lo").then(|| (name.trim().to_owned(), traffic))
+        let name = name.trim();
+        (name != "lo" && !FALLBACKS.contains(&name)).then(|| (name.to_owned(), traffic))
     };
     text.lines().filter_map(device).collect()
 }
@@ -210,6 +232,7 @@ mod tests {
         let text = "Inter-|   Receive                                                |  Transmit\n \
             face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    \
             lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0\n  \
+            sit0: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n  \
             eth0: 1100 11 1 2 0 0 0 0 2200 22 3 4 0 0 0 0\n";
         let all = traffic(text);
         assert_eq!(all.keys().collect::<Vec<_>>(), ["eth0"]);

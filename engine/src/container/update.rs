@@ -114,11 +114,25 @@ fn change(host: &mut HostConfig, wish: &HostConfig) -> Result<(), EngineError> {
             now.clone_from(wanted);
         }
     }
+    for (now, wanted) in [
+        (&mut host.blkio_weight_device, &wish.blkio_weight_device),
+        (&mut host.blkio_device_read_bps, &wish.blkio_device_read_bps),
+        (&mut host.blkio_device_write_bps, &wish.blkio_device_write_bps),
+        (&mut host.blkio_device_read_iops, &wish.blkio_device_read_iops),
+        (&mut host.blkio_device_write_iops, &wish.blkio_device_write_iops),
+    ] {
+        for figure in wanted {
+            now.retain(|known| known.path != figure.path);
+            now.push(figure.clone());
+        }
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use sluice_model::container::DeviceFigure;
+
     use super::*;
 
     fn changed(host: HostConfig, wish: HostConfig) -> Result<HostConfig, String> {
@@ -145,6 +159,24 @@ mod tests {
             (96, 128, 7)
         );
         assert_eq!(host.cpuset_cpus, "0");
+    }
+
+    #[test]
+    fn a_device_has_one_figure_of_a_kind() {
+        let figure = |path: &str, figure| DeviceFigure {
+            path: path.into(),
+            figure,
+        };
+        let host = HostConfig {
+            blkio_device_read_bps: vec![figure("/dev/sda", 1), figure("/dev/sdb", 2)],
+            ..Default::default()
+        };
+        let wish = HostConfig {
+            blkio_device_read_bps: vec![figure("/dev/sda", 3)],
+            ..Default::default()
+        };
+        let all = changed(host, wish).unwrap().blkio_device_read_bps;
+        assert_eq!(all, [figure("/dev/sdb", 2), figure("/dev/sda", 3)]);
     }
 
     #[test]

@@ -113,7 +113,12 @@ pub(super) fn limit(
         ];
         for (key, devices) in throttles {
             for device in devices.iter().flatten() {
-                let value = format!("{}:{} {key}={}", device.major(), device.minor(), device.rate());
+                // zero takes a limit away, as it does on v1
+                let rate = match device.rate() {
+                    0 => "max".to_owned(),
+                    rate => rate.to_string(),
+                };
+                let value = format!("{}:{} {key}={rate}", device.major(), device.minor());
                 set(cgroup, "io.max", &value)?;
             }
         }
