@@ -15,6 +15,10 @@ use crate::{
 const LAST_WITH_VIRTUAL_SIZE: Version = Version(43);
 /// Up to this version an image without a name is called `<none>:<none>`.
 const LAST_WITH_NAME_FOR_NONE: Version = Version(42);
+/// Up to this version an image tells of the container it was made of.
+const LAST_WITH_CONTAINER: Version = Version(44);
+/// Up to this version the configuration of an image has all members that one of a container has.
+const LAST_WITH_WHOLE_CONFIG: Version = Version(49);
 
 /// A line of `images`.
 pub(crate) fn summary(image: &Image, version: Version) -> Value {
@@ -27,7 +31,7 @@ pub(crate) fn summary(image: &Image, version: Version) -> Value {
         "Created": created(image).map_or(0, jiff::Timestamp::as_second),
         "Size": image.size,
         "SharedSize": -1,
-        "Labels": labels(image),
+        "Labels": null_if_none(labels(image)),
         "Containers": -1,
     });
     if version <= LAST_WITH_VIRTUAL_SIZE {
@@ -48,7 +52,7 @@ pub(crate) fn document(image: &Image, version: Version) -> Value {
         "Created": config.created().as_deref().unwrap_or(time::NEVER),
         "DockerVersion": image.extras.docker_version,
         "Author": config.author().as_deref().unwrap_or_default(),
-        "Config": container_config(image),
+        "Config": container_config(image, version),
         "Architecture": config.architecture().to_string(),
         "Os": config.os().to_string(),
         "Size": image.size,
@@ -62,6 +66,11 @@ pub(crate) fn document(image: &Image, version: Version) -> Value {
     if version <= LAST_WITH_VIRTUAL_SIZE {
         document["VirtualSize"] = json!(image.size);
     }
+    if version <= LAST_WITH_CONTAINER {
+        document["Container"] = json!("");
+    }
+    // Docker has left this out since 1.45, and Compose 1.29 has failed without since: it looks for the image's volumes here
+    document["ContainerConfig"] = document["Config"].clone();
     document
 }
 
@@ -149,6 +158,10 @@ fn reference_agrees(pattern: &str, tag: &str) -> bool {
     pattern_agrees(pattern, tag) || pattern_agrees(pattern, repository)
 }
 
+fn null_if_none(labels: std::collections::BTreeMap<String, String>) -> Value {
+    if labels.is_empty() { Value::Null } else { json!(labels) }
+}
+
 fn is_named(image: &Image, name: &str) -> bool {
     let bare = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
     image.id.starts_with(name)
@@ -176,13 +189,34 @@ fn labels(image: &Image) -> std::collections::BTreeMap<String, String> {
     labels.into_iter().flatten().collect()
 }
 
-/// `Config`: what the image's author wrote, and the members that clients expect to be there.
-fn container_config(image: &Image) -> Value {
-    let extras = &image.extras;
+/// The configuration of which nothing is known.
+fn empty_config(version: Version) -> Value {
     let mut config = json!({
-        "Env": null, "Cmd": null, "Entrypoint": null, "Volumes": null, "WorkingDir": "", "User": "", "Labels": {},
-        "OnBuild": null_if_empty(&extras.on_build),
+        "Env": null, "Cmd": null, "Entrypoint": null, "Volumes": null, "WorkingDir": "", "User": "", "Labels": null, "OnBuild": null,
     });
+    if version <= LAST_WITH_WHOLE_CONFIG {
+        for (member, value) in [("Hostname", json!("")), ("Domainname", json!("")), ("Image", json!(""))] {
+            config[member] = value;
+        }
+        for member in [
+            "AttachStdin",
+            "AttachStdout",
+            "AttachStderr",
+            "Tty",
+            "OpenStdin",
+            "StdinOnce",
+        ] {
+            config[member] = json!(false);
+        }
+    }
+    config
+}
+
+/// `Config`: what the image's author wrote, and the members that clients expect to be there.
+fn container_config(image: &Image, version: Version) -> Value {
+    let extras = &image.extras;
+    let mut config = empty_config(version);
+    config["OnBuild"] = null_if_empty(&extras.on_build);
     let written = image
         .config
         .config()

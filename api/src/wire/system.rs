@@ -61,7 +61,7 @@ pub(crate) fn info_document(info: &Info) -> Value {
         "Driver": "overlay2",
         "DriverStatus": [["Native Overlay Diff", "true"]],
         "DockerRootDir": info.data_root.display().to_string(),
-        "Plugins": { "Volume": [], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "local", "none"] },
+        "Plugins": { "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "local", "none"] },
         "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": info.cgroup_version.to_string(),
@@ -88,12 +88,20 @@ fn capabilities() -> Value {
     json!({
         "MemoryLimit": true, "SwapLimit": true, "CpuCfsPeriod": true, "CpuCfsQuota": true, "CPUShares": true, "CPUSet": true,
         "PidsLimit": true, "OomKillDisable": false, "IPv4Forwarding": host::forwards_ipv4(), "Debug": false, "NFd": 0, "NGoroutines": 0,
-        "NEventsListener": 0, "IndexServerAddress": "", "RegistryConfig": null, "GenericResources": null, "HttpProxy": "",
+        "NEventsListener": 0, "IndexServerAddress": "", "RegistryConfig": registries(), "GenericResources": null, "HttpProxy": "",
         "HttpsProxy": "", "NoProxy": "", "Labels": [], "ExperimentalBuild": false, "LiveRestoreEnabled": true, "Isolation": "",
         "InitBinary": "", "SecurityOptions": ["name=seccomp,profile=builtin"], "Warnings": null,
         "Runtimes": { "sluice": { "path": "sluice-shim" } }, "DefaultRuntime": "sluice",
         "Swarm": { "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null },
         "ContainerdCommit": { "ID": "" }, "RuncCommit": { "ID": "" }, "InitCommit": { "ID": "" },
+    })
+}
+
+/// Where images may come from: this version fetches none, but clients look there for names.
+fn registries() -> Value {
+    json!({
+        "AllowNondistributableArtifactsCIDRs": [], "AllowNondistributableArtifactsHostnames": [], "InsecureRegistryCIDRs": ["127.0.0.0/8"],
+        "IndexConfigs": { "docker.io": { "Name": "docker.io", "Mirrors": [], "Secure": true, "Official": true } }, "Mirrors": [],
     })
 }
 

@@ -46,10 +46,14 @@ impl Engine {
             let freezes = request.pause && held.look(|container| container.state.phase) == Phase::Running;
             if freezes {
                 engine.runtime.pause(held.id.as_str()).await?;
+                engine.tell(&held, "pause", &[]);
             }
             let made = engine.commit_files(&held, request).await;
-            if freezes && let Err(error) = engine.runtime.resume(held.id.as_str()).await {
-                tracing::warn!("cannot thaw container {} after a commit: {error}", held.id);
+            if freezes {
+                match engine.runtime.resume(held.id.as_str()).await {
+                    Ok(()) => engine.tell(&held, "unpause", &[]),
+                    Err(error) => tracing::warn!("cannot thaw container {} after a commit: {error}", held.id),
+                }
             }
             made
         })

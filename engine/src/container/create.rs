@@ -163,10 +163,16 @@ impl Engine {
 
     /// A container that another shares its network with is known by its id from here on: it may be renamed.
     fn settle_mode(&self, host: &mut HostConfig) {
+        let id_of = |name: &str| self.containers.find(name).ok().map(|other| other.id.to_string());
         if let NetworkMode::Container(name) = &mut host.network_mode
-            && let Ok(other) = self.containers.find(name)
+            && let Some(id) = id_of(name)
         {
-            *name = other.id.to_string();
+            *name = id;
+        }
+        for mode in [&mut host.pid_mode, &mut host.ipc_mode] {
+            if let Some(id) = mode.strip_prefix("container:").and_then(id_of) {
+                *mode = format!("container:{id}");
+            }
         }
     }
 

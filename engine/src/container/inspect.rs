@@ -11,7 +11,7 @@ use sluice_model::{
 use crate::{
     Engine, EngineError,
     blocking::blocking,
-    container::{held::Held, log},
+    container::{held::Held, log, spec},
 };
 
 /// A container and what belongs to it, for `inspect` and `ps`.
@@ -23,6 +23,8 @@ pub struct ContainerView {
     pub image_name: String,
     /// Its place in each network.
     pub endpoints: Vec<EndpointView>,
+    /// What it calls its host.
+    pub host_name: String,
     /// What is published now.
     pub ports: Vec<sluice_model::PublishedPort>,
     /// `<exec-root>/netns/<id>`, when it has a namespace of its own.
@@ -61,6 +63,13 @@ impl Engine {
         })
         .await?;
         view.image_name = name;
+        let host = &mut view.container.host_config;
+        // what nobody asked for is shown too
+        if !host.privileged {
+            let (masked, readonly) = spec::covered_paths(host)?;
+            host.masked_paths.get_or_insert(masked);
+            host.readonly_paths.get_or_insert(readonly);
+        }
         if size {
             view.size = Some(self.sizes(&held, of_image).await?);
         }
@@ -81,6 +90,7 @@ impl Engine {
         ContainerView {
             image_name: container.config.image.clone(),
             endpoints: endpoints.iter().map(|endpoint| self.networks.view(endpoint)).collect(),
+            host_name: spec::host_name(&container),
             ports: endpoints
                 .iter()
                 .flat_map(|endpoint| endpoint.ports.iter().copied().flat_map(PublishedPort::singles))

@@ -139,6 +139,15 @@ fn paths(host: &HostConfig, options: &Options, asked: &Option<Vec<String>>, defa
     }
 }
 
+/// Which paths are covered, and which can't be written, in a container that asked for these limits.
+pub(crate) fn covered_paths(host: &HostConfig) -> Result<(Vec<String>, Vec<String>), EngineError> {
+    let options = Options::parse(&host.security_opt)?;
+    Ok((
+        paths(host, &options, &host.masked_paths, &DEFAULT_MASKED_PATHS),
+        paths(host, &options, &host.readonly_paths, &DEFAULT_READONLY_PATHS),
+    ))
+}
+
 fn first_process(container: &Container, around: &Surroundings<'_>, options: &Options) -> Result<Process, EngineError> {
     let (config, host) = (&container.config, &container.host_config);
     let names = capabilities::resolve(&host.cap_add, &host.cap_drop, host.privileged)?;
@@ -337,11 +346,11 @@ fn owned(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// What the container calls its host: the user's word, the host's own name in the host's network, else the short id.
+/// What the container calls its host: the user's word, the host's own name where it shares that or the network, else the short id.
 pub(crate) fn host_name(container: &Container) -> String {
     match container.config.hostname.as_deref().filter(|name| !name.is_empty()) {
         Some(name) => name.to_owned(),
-        None if container.host_config.network_mode == NetworkMode::Host => {
+        None if container.host_config.network_mode == NetworkMode::Host || container.host_config.uts_mode == "host" => {
             std::fs::read_to_string("/proc/sys/kernel/hostname")
                 .map_or_else(|_| container.id.short().to_owned(), |name| name.trim().to_owned())
         }

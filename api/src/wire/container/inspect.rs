@@ -39,7 +39,7 @@ pub(crate) fn document(view: &ContainerView) -> Value {
         "HostConfig": host_config::document(&container.host_config),
         "GraphDriver": { "Name": "overlay2", "Data": graph(view) },
         "Mounts": mounts(view),
-        "Config": config(container.id.short(), &container.config),
+        "Config": config(&view.host_name, &container.config),
         "NetworkSettings": networks::settings(view),
     });
     if let Some((written, all)) = view.size {
@@ -132,9 +132,9 @@ fn graph(view: &ContainerView) -> Value {
     )
 }
 
-fn config(short_id: &str, config: &ContainerConfig) -> Value {
+fn config(host_name: &str, config: &ContainerConfig) -> Value {
     let mut document = json!({
-        "Hostname": config.hostname.as_deref().unwrap_or(short_id),
+        "Hostname": host_name,
         "Domainname": config.domainname.as_deref().unwrap_or_default(),
         "User": config.user,
         "AttachStdin": config.attach_stdin,
@@ -143,7 +143,7 @@ fn config(short_id: &str, config: &ContainerConfig) -> Value {
         "Tty": config.tty,
         "OpenStdin": config.open_stdin,
         "StdinOnce": config.stdin_once,
-        "Env": config.env,
+        "Env": null_if_empty(&config.env),
         "Cmd": null_if_empty(&config.cmd),
         "Image": config.image,
         "Volumes": null_if_no_members(config.volumes.iter()),

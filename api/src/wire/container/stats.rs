@@ -31,8 +31,11 @@ pub(crate) fn document(view: &UsageView) -> Value {
     });
     if let Some(now) = &view.now {
         let pids = &now.stats.pids;
-        // Docker writes the largest number there is for no limit
-        document["pids_stats"] = json!({ "current": pids.current, "limit": pids.limit.unwrap_or(u64::MAX) });
+        document["pids_stats"] = json!({ "current": pids.current });
+        // on cgroup2 Docker writes the largest number there is for no limit, on v1 nothing
+        if let Some(limit) = pids.limit.or(now.stats.is_unified.then_some(u64::MAX)) {
+            document["pids_stats"]["limit"] = json!(limit);
+        }
         document["memory_stats"] = memory(now);
         if !now.traffic.is_empty() {
             document["networks"] = now
@@ -113,22 +116,22 @@ fn block(usage: Option<&Usage>) -> Value {
             ]
         })
         .collect();
-    let or_null = |entries: Vec<Value>| {
-        if entries.is_empty() {
-            Value::Null
-        } else {
-            entries.into()
-        }
+    // what there is none of is null on cgroup2, a list of nothing on v1
+    let is_unified = usage.is_none_or(|usage| usage.stats.is_unified);
+    let or_null = |entries: Vec<Value>| match entries.is_empty() && is_unified {
+        true => Value::Null,
+        false => entries.into(),
     };
+    let none = or_null(Vec::new());
     json!({
         "io_service_bytes_recursive": or_null(bytes),
         "io_serviced_recursive": or_null(operations),
-        "io_queue_recursive": null,
-        "io_service_time_recursive": null,
-        "io_wait_time_recursive": null,
-        "io_merged_recursive": null,
-        "io_time_recursive": null,
-        "sectors_recursive": null,
+        "io_queue_recursive": none,
+        "io_service_time_recursive": none,
+        "io_wait_time_recursive": none,
+        "io_merged_recursive": none,
+        "io_time_recursive": none,
+        "sectors_recursive": none,
     })
 }
 
