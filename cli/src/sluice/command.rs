@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod attach;
+mod care;
 pub mod cleanup;
 pub mod copy;
 pub mod create;
@@ -15,6 +16,7 @@ pub mod inspect;
 pub mod life;
 mod limits;
 pub mod logs;
+mod mounts;
 pub mod network;
 pub mod port;
 pub mod prune;

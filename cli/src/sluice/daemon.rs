@@ -21,7 +21,7 @@ use crate::failure::Failure;
 /// Where the daemon listens when nobody says otherwise.
 const DEFAULT: &str = "unix:///run/sluice/sluice.sock";
 /// The version of the Docker Engine API this client speaks.
-const VERSION: &str = "1.43";
+const VERSION: &str = "1.50";
 
 /// A request's body.
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;

@@ -44,6 +44,11 @@ pub fn size(bytes: u64) -> String {
     scaled(bytes as f64, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], 3)
 }
 
+/// `142.3MB`: the same with four digits, for sums.
+pub fn exact_size(bytes: u64) -> String {
+    scaled(bytes as f64, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], 4)
+}
+
 /// `15.6GiB`: powers of 1024, four digits.
 pub fn binary_size(bytes: u64) -> String {
     scaled(

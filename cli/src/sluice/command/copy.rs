@@ -295,7 +295,12 @@ async fn unpack(
             if let Some(name) = &renamed {
                 let mut parts = path.components();
                 parts.next();
-                let renamed = Path::new(name).join(parts.as_path());
+                let below = parts.as_path();
+                // joined with nothing a name ends in a slash, which no file has
+                let renamed = match below.as_os_str().is_empty() {
+                    true => PathBuf::from(name),
+                    false => Path::new(name).join(below),
+                };
                 let target = into.join(&renamed);
                 // the archive comes from a container: no name leaves the directory, and no link in it is walked through
                 if !renamed.components().all(|part| matches!(part, Component::Normal(_)))

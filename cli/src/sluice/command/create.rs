@@ -8,7 +8,11 @@ use bollard_stubs::models::{
 };
 use clap::{ArgAction, Args};
 
-use super::limits::{Limits, security_options};
+use super::{
+    care::Care,
+    limits::{Limits, security_options},
+    mounts::Mounts,
+};
 use crate::{daemon::Daemon, failure::Failure, measure::parse_bytes, output::print, publish::Published, query::query};
 
 /// `sluice create`
@@ -52,6 +56,9 @@ pub struct Container {
     /// A search domain of DNS
     #[arg(long)]
     dns_search: Vec<String>,
+    /// Its NIS domain
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
     /// Instead of the image's entrypoint
     #[arg(long)]
     entrypoint: Option<String>,
@@ -157,14 +164,15 @@ pub struct Container {
     /// Its user, name or id, maybe :group
     #[arg(short, long)]
     user: Option<String>,
-    /// Mount a directory: [HOST:]PATH[:OPTIONS]
-    #[arg(short, long, value_name = "VOLUME")]
-    volume: Vec<String>,
     /// Its working directory
     #[arg(short, long, value_name = "DIRECTORY")]
     workdir: Option<String>,
     #[command(flatten)]
     limits: Limits,
+    #[command(flatten)]
+    mounts: Mounts,
+    #[command(flatten)]
+    care: Care,
     /// The image, and what to run in it instead of its own command
     #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
     image: Vec<String>,
@@ -234,13 +242,14 @@ impl Container {
             .split_first()
             .ok_or_else(|| Failure::Usage("no image".into()))?;
         let published = Published::parse(&self.publish, &self.expose)?;
-        let (binds, volumes) = self.volumes()?;
+        let (_, volumes) = self.mounts.volumes()?;
         let attaches = |stream: &str| match self.attach.is_empty() {
             true => attached,
             false => self.attach.iter().any(|name| name.eq_ignore_ascii_case(stream)),
         };
         Ok(ContainerCreateBody {
             hostname: self.hostname.clone(),
+            domainname: self.domainname.clone(),
             user: self.user.clone(),
             attach_stdin: Some(self.interactive && attached),
             attach_stdout: Some(attaches("stdout")),
@@ -249,7 +258,7 @@ impl Container {
             tty: Some(self.tty),
             open_stdin: Some(self.interactive),
             stdin_once: Some(self.interactive && attached),
-            env: some(self.environment()?),
+            env: some(environment(&self.env_file, &self.env)?),
             cmd: some(command.to_vec()),
             image: Some(image.clone()),
             volumes: some(volumes),
@@ -262,10 +271,11 @@ impl Container {
             stop_signal: self.stop_signal.clone(),
             stop_timeout: self.stop_timeout,
             networking_config: self.networking(),
+            healthcheck: self.care.health()?,
             host_config: Some(HostConfig {
-                binds: some(binds),
                 port_bindings: some_map(published.bindings),
-                ..self.host_config()?
+                log_config: self.care.log()?,
+                ..self.mounts.add_to(self.host_config()?)?
             }),
             ..ContainerCreateBody::default()
         })
@@ -336,21 +346,6 @@ impl Container {
         })
     }
 
-    /// Files first, so that the command line has the last word.
-    fn environment(&self) -> Result<Vec<String>, Failure> {
-        let mut all = Vec::new();
-        for file in &self.env_file {
-            all.extend(lines(file)?.iter().filter_map(|line| variable(line)));
-        }
-        for text in &self.env {
-            if text.starts_with('=') || text.is_empty() {
-                return Err(Failure::Usage(format!("invalid environment variable: {text}")));
-            }
-            all.extend(variable(text));
-        }
-        Ok(all)
-    }
-
     fn labels(&self) -> Result<HashMap<String, String>, Failure> {
         let mut all = Vec::new();
         for file in &self.label_file {
@@ -359,23 +354,21 @@ impl Container {
         all.extend(self.label.iter().cloned());
         Ok(pairs(&all))
     }
+}
 
-    /// Binds, and volumes without a name.
-    fn volumes(&self) -> Result<(Vec<String>, Vec<String>), Failure> {
-        let (mut binds, mut anonymous) = (Vec::new(), Vec::new());
-        for text in &self.volume {
-            match text.split_once(':') {
-                None => anonymous.push(text.clone()),
-                Some((source, rest)) if source == "." || source.starts_with("./") || source.starts_with("../") => {
-                    let here = std::env::current_dir().and_then(|here| std::path::absolute(here.join(source)));
-                    let source = here.map_err(|why| Failure::Usage(format!("cannot resolve {source}: {why}")))?;
-                    binds.push(format!("{}:{rest}", source.display()));
-                }
-                Some(_) => binds.push(text.clone()),
-            }
-        }
-        Ok((binds, anonymous))
+/// Files first, so that the command line has the last word.
+pub fn environment(files: &[PathBuf], variables: &[String]) -> Result<Vec<String>, Failure> {
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(lines(file)?.iter().filter_map(|line| variable(line)));
     }
+    for text in variables {
+        if text.starts_with('=') || text.is_empty() {
+            return Err(Failure::Usage(format!("invalid environment variable: {text}")));
+        }
+        all.extend(variable(text));
+    }
+    Ok(all)
 }
 
 /// `latest` is what no tag means.
@@ -550,7 +543,7 @@ mod tests {
         let path = std::env::var("PATH").unwrap();
         let container = container(&["-e", "PATH", "-e", "SLUICE_SURELY_NOT_SET", "-e", "EMPTY=", "image"]);
         assert_eq!(
-            container.environment().unwrap(),
+            environment(&container.env_file, &container.env).unwrap(),
             [format!("PATH={path}"), "EMPTY=".into()]
         );
     }
@@ -559,9 +552,13 @@ mod tests {
     fn an_env_file_has_comments_and_the_command_line_the_last_word() {
         let file = std::env::temp_dir().join(format!("sluice-cli-env-{}", std::process::id()));
         std::fs::write(&file, "# comment\nA=1\n\n  B=two words\n").unwrap();
-        let environment = container(&["--env-file", file.to_str().unwrap(), "-e", "A=2", "image"]).environment();
+        let of = |words: &[&str]| {
+            let container = container(words);
+            environment(&container.env_file, &container.env)
+        };
+        let environment = of(&["--env-file", file.to_str().unwrap(), "-e", "A=2", "image"]);
         std::fs::write(&file, "WRONG NAME=1\n").unwrap();
-        let wrong = container(&["--env-file", file.to_str().unwrap(), "image"]).environment();
+        let wrong = of(&["--env-file", file.to_str().unwrap(), "image"]);
         std::fs::remove_file(&file).unwrap();
         assert_eq!(environment.unwrap(), ["A=1", "B=two words", "A=2"]);
         assert!(wrong.is_err());

@@ -93,10 +93,11 @@ fn line_of(event: &Value) -> String {
     } else {
         format!(" ({})", attributes.join(", "))
     };
-    format!(
-        "{} {kind} {action} {id}{attributes}\n",
-        time.strftime("%Y-%m-%dT%H:%M:%S.%9f%:z")
-    )
+    let time = match time.offset().is_zero() {
+        true => time.strftime("%Y-%m-%dT%H:%M:%S.%9fZ"),
+        false => time.strftime("%Y-%m-%dT%H:%M:%S.%9f%:z"),
+    };
+    format!("{time} {kind} {action} {id}{attributes}\n")
 }
 
 #[cfg(test)]
@@ -112,9 +113,7 @@ mod tests {
         let line = line_of(&event);
         let (time, rest) = line.split_once(' ').unwrap();
         assert_eq!(rest, "container start abc (image=nginx, name=web)\n");
-        assert!(
-            time.contains(".123456789") && time.len() == "2023-11-14T22:13:20.123456789+00:00".len(),
-            "{time}"
-        );
+        let zone = time.split_once(".123456789").map(|(_, zone)| zone);
+        assert!(zone.is_some_and(|zone| zone == "Z" || zone.len() == 6), "{time}");
     }
 }

@@ -1,11 +1,15 @@
 //! `sluice exec`
 
+use std::path::PathBuf;
+
 use bollard_stubs::models::{ExecConfig, ExecStartConfig};
 use clap::Args;
 
 use crate::{
+    command::create::environment,
     daemon::Daemon,
     failure::Failure,
+    keys::Keys,
     query::segment,
     session::{Ended, Session},
     terminal,
@@ -17,9 +21,15 @@ pub struct Exec {
     /// Leave it to itself
     #[arg(short, long)]
     detach: bool,
-    /// An environment variable, NAME=VALUE
+    /// Keys to leave with, e.g. ctrl-a,d [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
+    /// An environment variable, NAME=VALUE or NAME
     #[arg(short, long, value_name = "VARIABLE")]
     env: Vec<String>,
+    /// A file of environment variables
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// Forward our input
     #[arg(short, long)]
     interactive: bool,
@@ -45,6 +55,7 @@ impl Exec {
         let Some((container, command)) = self.command.split_first().filter(|(_, command)| !command.is_empty()) else {
             return Err(Failure::Usage("no command given".into()));
         };
+        let keys = Keys::parse(self.detach_keys.as_deref())?;
         let (tty, interactive) = (self.tty, self.interactive && !self.detach);
         if !self.detach {
             terminal::check(tty, interactive)?;
@@ -54,7 +65,7 @@ impl Exec {
             attach_stdout: Some(!self.detach),
             attach_stderr: Some(!self.detach),
             tty: Some(tty),
-            env: (!self.env.is_empty()).then(|| self.env.clone()),
+            env: Some(environment(&self.env_file, &self.env)?),
             cmd: Some(command.to_vec()),
             privileged: Some(self.privileged),
             user: self.user.clone(),
@@ -85,7 +96,7 @@ impl Exec {
             },
             other => other,
         })?;
-        let session = Session::begin(streams, daemon, tty, interactive, &format!("/exec/{id}/resize"));
+        let session = Session::begin(streams, daemon, tty, interactive, &format!("/exec/{id}/resize")).with_keys(keys);
         if session.finish().await? == Ended::Left {
             return Ok(());
         }

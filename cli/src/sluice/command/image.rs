@@ -112,54 +112,55 @@ impl Images {
         let list = daemon.get(&format!("/images/json{}", query(&pairs))).await?;
         let images = list.as_array().into_iter().flatten();
         if self.quiet && self.format.is_none() {
-            let mut ids: Vec<String> = images.map(|image| self.id(image) + "\n").collect();
-            ids.dedup();
+            // one for each name
+            let ids: Vec<String> = images
+                .flat_map(|image| {
+                    let names = image["RepoTags"].as_array().map_or(1, |tags| tags.len().max(1));
+                    std::iter::repeat_n(id(image, self.no_trunc) + "\n", names)
+                })
+                .collect();
             return print(&ids.concat());
         }
-        let rows: Vec<Row> = images.flat_map(|image| self.rows(image)).collect();
+        let rows: Vec<Row> = images.flat_map(|image| rows(image, self.no_trunc)).collect();
         print(&LISTING.show(self.format.as_deref(), &rows)?)
     }
+}
 
-    /// A row for each name.
-    fn rows(&self, image: &Value) -> Vec<Row> {
-        let tags = image["RepoTags"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str);
-        let mut names: Vec<(&str, &str)> = tags.map(split).collect();
-        if names.is_empty() {
-            names.push(("<none>", "<none>"));
-        }
-        let created = image["Created"].as_i64().unwrap_or_default();
-        let rows = names.into_iter().map(|(repository, tag)| {
-            row([
-                ("Repository", repository.to_owned()),
-                ("Tag", tag.to_owned()),
-                ("ID", self.id(image)),
-                ("Digest", "<none>".into()),
-                ("CreatedAt", measure::local(created)),
-                ("CreatedSince", measure::ago(created)),
-                ("Size", measure::size(image["Size"].as_u64().unwrap_or_default())),
-                (
-                    "Containers",
-                    image["Containers"]
-                        .as_u64()
-                        .map_or("N/A".into(), |number| number.to_string()),
-                ),
-            ])
-        });
-        rows.collect()
+/// A row for each name.
+pub fn rows(image: &Value, whole_id: bool) -> Vec<Row> {
+    let tags = image["RepoTags"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
+    let mut names: Vec<(&str, &str)> = tags.map(split).collect();
+    if names.is_empty() {
+        names.push(("<none>", "<none>"));
     }
+    let created = image["Created"].as_i64().unwrap_or_default();
+    let rows = names.into_iter().map(|(repository, tag)| {
+        row([
+            ("Repository", repository.to_owned()),
+            ("Tag", tag.to_owned()),
+            ("ID", id(image, whole_id)),
+            ("Digest", "<none>".into()),
+            ("CreatedAt", measure::local(created)),
+            ("CreatedSince", measure::ago(created)),
+            ("Size", measure::size(image["Size"].as_u64().unwrap_or_default())),
+            (
+                "Containers",
+                image["Containers"]
+                    .as_u64()
+                    .map_or("N/A".into(), |number| number.to_string()),
+            ),
+        ])
+    });
+    rows.collect()
+}
 
-    fn id(&self, image: &Value) -> String {
-        let id = image["Id"].as_str().unwrap_or_default();
-        if self.no_trunc {
-            id.to_owned()
-        } else {
-            short(id).to_owned()
-        }
-    }
+fn id(image: &Value, whole: bool) -> String {
+    let id = image["Id"].as_str().unwrap_or_default();
+    if whole { id.to_owned() } else { short(id).to_owned() }
 }
 
 impl Tag {
@@ -254,19 +255,11 @@ mod tests {
     #[test]
     fn an_image_has_a_row_for_each_name() {
         let image = json!({"Id": "sha256:0123456789abcdef", "RepoTags": ["a:1", "r.example:5000/b:2"], "Created": 0, "Size": 142_000_000, "Containers": -1});
-        let images = Images {
-            all: false,
-            filter: vec![],
-            format: None,
-            no_trunc: false,
-            quiet: false,
-            name: None,
-        };
         let show = |image: &Value| {
             LISTING
                 .show(
                     Some("{{.Repository}} {{.Tag}} {{.ID}} {{.Size}} {{.Containers}}"),
-                    &images.rows(image),
+                    &rows(image, false),
                 )
                 .unwrap()
         };

@@ -20,6 +20,9 @@ pub struct Inspect {
     /// What the names are of
     #[arg(long = "type")]
     kind: Option<Kind>,
+    /// With sizes, if it is a container
+    #[arg(short, long)]
+    size: bool,
     #[arg(required = true, value_name = "NAME|ID")]
     names: Vec<String>,
 }
@@ -39,19 +42,29 @@ pub enum Kind {
 
 impl Inspect {
     pub async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
-        show(daemon, &self.names, self.format.as_deref(), self.kind).await
+        show_with(daemon, &self.names, self.format.as_deref(), self.kind, self.size).await
     }
 }
 
 /// Prints what is known under `names`; of any kind, containers first, when none is said.
 pub async fn show(daemon: &Daemon, names: &[String], format: Option<&str>, kind: Option<Kind>) -> Result<(), Failure> {
+    show_with(daemon, names, format, kind, false).await
+}
+
+async fn show_with(
+    daemon: &Daemon,
+    names: &[String],
+    format: Option<&str>,
+    kind: Option<Kind>,
+    size: bool,
+) -> Result<(), Failure> {
     let template = match format {
         None | Some("json") => None,
         Some(text) => Some(Template::parse(text)?),
     };
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for name in names {
-        match find(daemon, name, kind).await {
+        match find(daemon, name, kind, size).await {
             Ok(document) => found.push(document),
             Err(failure @ Failure::Unreachable { .. }) => return Err(failure),
             Err(failure) => failures.push(failure),
@@ -85,7 +98,7 @@ pub async fn show(daemon: &Daemon, names: &[String], format: Option<&str>, kind:
     }
 }
 
-async fn find(daemon: &Daemon, name: &str, kind: Option<Kind>) -> Result<Bytes, Failure> {
+async fn find(daemon: &Daemon, name: &str, kind: Option<Kind>, size: bool) -> Result<Bytes, Failure> {
     let kinds = match kind {
         Some(kind) => vec![kind],
         None => vec![Kind::Container, Kind::Image, Kind::Network, Kind::Volume],
@@ -93,6 +106,7 @@ async fn find(daemon: &Daemon, name: &str, kind: Option<Kind>) -> Result<Bytes, 
     for kind in kinds {
         let name = segment(name);
         let path = match kind {
+            Kind::Container if size => format!("/containers/{name}/json?size=1"),
             Kind::Container => format!("/containers/{name}/json"),
             Kind::Image => format!("/images/{name}/json"),
             Kind::Network => format!("/networks/{name}"),

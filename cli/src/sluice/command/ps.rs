@@ -6,13 +6,14 @@ use serde_json::Value;
 use crate::{
     daemon::Daemon,
     failure::Failure,
-    listing::{Listing, Row, ellipsis, row, short},
+    listing::{self, Listing, Row, ellipsis, short},
     measure,
     output::print,
     query::{filters, query},
 };
 
-const LISTING: Listing = Listing {
+/// Containers as they are listed.
+pub const LISTING: Listing = Listing {
     table: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
     headings: &[
         ("Command", "COMMAND"),
@@ -31,6 +32,9 @@ const LISTING: Listing = Listing {
         ("Status", "STATUS"),
     ],
 };
+
+const WITH_SIZE: &str =
+    "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Size}}";
 
 /// `sluice ps`
 #[derive(Args)]
@@ -80,78 +84,85 @@ impl Ps {
             .as_array()
             .into_iter()
             .flatten()
-            .map(|container| self.row(container))
+            .map(|container| row(container, self.no_trunc))
             .collect();
         let format = match (self.quiet, &self.format) {
             (true, None) => Some("{{.ID}}"),
+            (_, None) if self.size => Some(WITH_SIZE),
             (_, format) => format.as_deref(),
         };
         print(&LISTING.show(format, &rows)?)
     }
+}
 
-    fn row(&self, container: &Value) -> Row {
-        let text = |name: &str| container[name].as_str().unwrap_or_default().to_owned();
-        let (id, image, command) = (text("Id"), text("Image"), text("Command"));
-        let created = container["Created"].as_i64().unwrap_or_default();
-        let networks = container["NetworkSettings"]["Networks"].as_object();
-        let mounts = container["Mounts"].as_array().into_iter().flatten();
-        let mounts: Vec<&str> = mounts
-            .filter_map(|mount| {
-                mount["Name"]
-                    .as_str()
-                    .filter(|name| !name.is_empty())
-                    .or(mount["Source"].as_str())
-            })
-            .collect();
-        let labels = container["Labels"].as_object();
-        let pairs = labels
-            .into_iter()
-            .flatten()
-            .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()));
-        let mut row = row([
-            ("ID", if self.no_trunc { id } else { short(&id).to_owned() }),
-            ("Image", self.image(&image)),
-            (
-                "Command",
-                format!("{:?}", if self.no_trunc { command } else { ellipsis(&command, 20) }),
-            ),
-            ("CreatedAt", measure::local(created)),
-            ("RunningFor", measure::ago(created)),
-            ("State", text("State")),
-            ("Status", text("Status")),
-            ("Ports", ports(&container["Ports"])),
-            ("Names", names(&container["Names"])),
-            (
-                "Networks",
-                networks
-                    .into_iter()
-                    .flatten()
-                    .map(|(name, _)| name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(","),
-            ),
-            ("Mounts", mounts.join(",")),
-            (
-                "LocalVolumes",
-                mounts
-                    .iter()
-                    .filter(|mount| !mount.starts_with('/'))
-                    .count()
-                    .to_string(),
-            ),
-            ("Labels", pairs.collect::<Vec<_>>().join(",")),
-            ("Size", size(container)),
-        ]);
-        row.insert("LabelMap".into(), container["Labels"].clone());
-        row
-    }
+/// A container as its row.
+pub fn row(container: &Value, whole: bool) -> Row {
+    let text = |name: &str| container[name].as_str().unwrap_or_default().to_owned();
+    let (id, image, command) = (text("Id"), text("Image"), text("Command"));
+    let created = container["Created"].as_i64().unwrap_or_default();
+    let networks = container["NetworkSettings"]["Networks"].as_object();
+    let mounts = container["Mounts"].as_array().into_iter().flatten();
+    let mounts: Vec<&str> = mounts
+        .filter_map(|mount| {
+            mount["Name"]
+                .as_str()
+                .filter(|name| !name.is_empty())
+                .or(mount["Source"].as_str())
+        })
+        .collect();
+    let shown_mounts = mounts.iter().map(|mount| match whole {
+        true => (*mount).to_owned(),
+        false => ellipsis(mount, 15),
+    });
+    let shown_mounts: Vec<String> = shown_mounts.collect();
+    let labels = container["Labels"].as_object();
+    let pairs = labels
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()));
+    let mut row = listing::row([
+        ("ID", if whole { id } else { short(&id).to_owned() }),
+        ("Image", self::image(&image, whole)),
+        (
+            "Command",
+            format!("{:?}", if whole { command } else { ellipsis(&command, 20) }),
+        ),
+        ("CreatedAt", measure::local(created)),
+        ("RunningFor", measure::ago(created)),
+        ("State", text("State")),
+        ("Status", text("Status")),
+        ("Ports", ports(&container["Ports"])),
+        ("Names", names(&container["Names"])),
+        (
+            "Networks",
+            networks
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name.as_str())
+                .collect::<Vec<_>>()
+                .join(","),
+        ),
+        ("Mounts", shown_mounts.join(",")),
+        (
+            "LocalVolumes",
+            mounts
+                .iter()
+                .filter(|mount| !mount.starts_with('/'))
+                .count()
+                .to_string(),
+        ),
+        ("Labels", pairs.collect::<Vec<_>>().join(",")),
+        ("Size", size(container)),
+    ]);
+    row.insert("LabelMap".into(), container["Labels"].clone());
+    row
+}
 
-    fn image(&self, image: &str) -> String {
-        match image {
-            "" => "<no image>".into(),
-            id if id.starts_with("sha256:") && !self.no_trunc => short(id).to_owned(),
-            name => name.to_owned(),
-        }
+fn image(image: &str, whole: bool) -> String {
+    match image {
+        "" => "<no image>".into(),
+        id if id.starts_with("sha256:") && !whole => short(id).to_owned(),
+        name => name.to_owned(),
     }
 }
 
@@ -172,51 +183,55 @@ fn size(container: &Value) -> String {
     }
 }
 
-/// `0.0.0.0:8000-8002->80-82/tcp, 90/udp`: runs of ports that go together are one.
+/// `90/udp, 0.0.0.0:8000-8002->8000-8002/tcp, 0.0.0.0:8080->80/tcp`, in Docker's order: runs of ports that are the same on both sides are one and
+/// come first, then each that is another outside.
 fn ports(list: &Value) -> String {
-    let mut ports: Vec<(String, String, u64, u64)> = Vec::new();
+    let mut ports: Vec<(u64, &str, u64, &str)> = Vec::new();
     for port in list.as_array().into_iter().flatten() {
         let number = |name: &str| port[name].as_u64().unwrap_or_default();
-        let text = |name: &str| port[name].as_str().unwrap_or_default().to_owned();
-        ports.push((text("Type"), text("IP"), number("PrivatePort"), number("PublicPort")));
+        let text = |name: &str| port[name].as_str().unwrap_or_default();
+        ports.push((number("PrivatePort"), text("IP"), number("PublicPort"), text("Type")));
     }
-    ports.sort_by(|a, b| (a.2, &a.1, a.3, &a.0).cmp(&(b.2, &b.1, b.3, &b.0)));
+    ports.sort_unstable();
     ports.dedup();
-    // runs: protocol, address, first and last inside, first outside
-    let mut runs: Vec<(String, String, u64, u64, u64)> = Vec::new();
-    for (protocol, address, inside, outside) in ports {
-        let goes_on = runs.iter_mut().find(|run| {
-            let distance = inside.wrapping_sub(run.2);
-            (&run.0, &run.1, run.3 + 1) == (&protocol, &address, inside)
-                && (run.4 == 0 && outside == 0 || run.4 != 0 && outside == run.4 + distance)
-        });
-        match goes_on {
-            Some(run) => run.3 = inside,
-            None => runs.push((protocol, address, inside, inside, outside)),
+    let (mut shown, mut others) = (Vec::new(), Vec::new());
+    // address, protocol, first and last
+    let mut runs: Vec<(&str, &str, u64, u64)> = Vec::new();
+    for (inside, address, outside, protocol) in ports {
+        if !address.is_empty() && inside != outside {
+            others.push(format!("{}:{outside}->{inside}/{protocol}", bracketed(address)));
+            continue;
+        }
+        match runs.iter_mut().find(|run| (run.0, run.1) == (address, protocol)) {
+            Some(run) if run.3 + 1 == inside => run.3 = inside,
+            Some(run) => {
+                shown.push(run_of_ports(*run));
+                (run.2, run.3) = (inside, inside);
+            }
+            None => runs.push((address, protocol, inside, inside)),
         }
     }
-    let shown = runs.iter().map(|(protocol, address, first, last, outside)| {
-        let range = |first: u64, last: u64| {
-            if first == last {
-                first.to_string()
-            } else {
-                format!("{first}-{last}")
-            }
-        };
-        let inside = format!("{}/{protocol}", range(*first, *last));
-        match outside {
-            0 => inside,
-            outside => {
-                let address = if address.contains(':') {
-                    format!("[{address}]")
-                } else {
-                    address.clone()
-                };
-                format!("{address}:{}->{inside}", range(*outside, outside + last - first))
-            }
-        }
-    });
-    shown.collect::<Vec<_>>().join(", ")
+    shown.extend(runs.into_iter().map(run_of_ports));
+    shown.extend(others);
+    shown.join(", ")
+}
+
+fn run_of_ports((address, protocol, first, last): (&str, &str, u64, u64)) -> String {
+    let range = match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    match address {
+        "" => format!("{range}/{protocol}"),
+        address => format!("{}:{range}->{range}/{protocol}", bracketed(address)),
+    }
+}
+
+fn bracketed(address: &str) -> String {
+    match address.contains(':') {
+        true => format!("[{address}]"),
+        false => address.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -228,11 +243,11 @@ mod tests {
     #[test]
     fn ports_that_go_together_are_one_range() {
         let port = |ip: &str, inside: u16, outside: u16| json!({"IP": ip, "PrivatePort": inside, "PublicPort": outside, "Type": "tcp"});
-        let list = json!([port("0.0.0.0", 81, 8001), port("0.0.0.0", 80, 8000), port("::", 80, 8000), port("::", 81, 8001),
-            {"PrivatePort": 53, "Type": "udp"}]);
+        let list = json!([port("0.0.0.0", 81, 81), port("0.0.0.0", 80, 80), port("::", 80, 80), port("::", 81, 81),
+            {"PrivatePort": 53, "Type": "udp"}, port("0.0.0.0", 90, 8090)]);
         assert_eq!(
             ports(&list),
-            "53/udp, 0.0.0.0:8000-8001->80-81/tcp, [::]:8000-8001->80-81/tcp"
+            "53/udp, 0.0.0.0:80-81->80-81/tcp, [::]:80-81->80-81/tcp, 0.0.0.0:8090->90/tcp"
         );
         assert_eq!(
             ports(&json!([port("0.0.0.0", 80, 9000), port("0.0.0.0", 81, 8000)])),
@@ -245,17 +260,7 @@ mod tests {
     fn a_row_is_as_docker_shows_it() {
         let container = json!({"Id": "0123456789abcdef", "Names": ["/web", "/other/link"], "Image": "nginx", "Command": "nginx -g 'daemon off;'",
             "Created": 0, "State": "running", "Status": "Up 2 minutes", "Labels": {"a": "b"}, "NetworkSettings": {"Networks": {"bridge": {}}}});
-        let ps = Ps {
-            all: false,
-            filter: vec![],
-            format: None,
-            last: None,
-            latest: false,
-            no_trunc: false,
-            quiet: false,
-            size: false,
-        };
-        let row = ps.row(&container);
+        let row = row(&container, false);
         let show = |format| LISTING.show(Some(format), std::slice::from_ref(&row)).unwrap();
         assert_eq!(
             show("{{.ID}} {{.Names}} {{.Command}} {{.Networks}}"),

@@ -7,6 +7,7 @@ use crate::{
     command::{create::Container, life::status_code},
     daemon::{self, Body, Daemon},
     failure::Failure,
+    keys::Keys,
     output::print,
     query::{query, segment},
     session::{Ended, Session, Signals},
@@ -22,6 +23,9 @@ pub struct Run {
     /// Leave it to itself and print its id
     #[arg(short, long)]
     detach: bool,
+    /// Keys to leave with, e.g. ctrl-a,d [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     /// Do not forward signals to it
     #[arg(long = "sig-proxy", default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
     forward_signals: bool,
@@ -39,6 +43,7 @@ impl Run {
         if !self.detach {
             terminal::check(self.container.tty, self.container.interactive)?;
         }
+        let keys = Keys::parse(self.detach_keys.as_deref()).map_err(before_start)?;
         let id = self.container.create(daemon, !self.detach).await?;
         if self.detach {
             start(daemon, &id).await?;
@@ -52,7 +57,7 @@ impl Run {
         let _signals = (self.forward_signals && !tty).then(|| Signals::forward(daemon, &id));
         // raw, and reading our input, only when there is somebody to read it
         start(daemon, &id).await?;
-        let session = Session::begin(attached, daemon, tty, interactive, &resize);
+        let session = Session::begin(attached, daemon, tty, interactive, &resize).with_keys(keys);
         if session.finish().await? == Ended::Left {
             return Ok(());
         }

@@ -6,6 +6,7 @@ use crate::{
     command::{each, run},
     daemon::Daemon,
     failure::Failure,
+    keys::Keys,
     query::segment,
     session::{Ended, Session, Signals},
     terminal,
@@ -17,6 +18,9 @@ pub struct Start {
     /// Connect to its output, and end with its exit code
     #[arg(short, long)]
     attach: bool,
+    /// Keys to leave with, e.g. ctrl-a,d [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     /// Connect to its input too
     #[arg(short, long)]
     interactive: bool,
@@ -44,6 +48,7 @@ impl Start {
                 "you cannot start and attach multiple containers at once".into(),
             ));
         };
+        let keys = Keys::parse(self.detach_keys.as_deref())?;
         let about = daemon.get(&format!("/containers/{}/json", segment(name))).await?;
         let flag = |value: &serde_json::Value| value.as_bool().unwrap_or_default();
         let tty = flag(&about["Config"]["Tty"]);
@@ -62,7 +67,7 @@ impl Start {
             other => other,
         })?;
         let resize = format!("/containers/{}/resize", segment(name));
-        let session = Session::begin(attached, daemon, tty, interactive, &resize);
+        let session = Session::begin(attached, daemon, tty, interactive, &resize).with_keys(keys);
         if session.finish().await? == Ended::Left {
             return Ok(());
         }

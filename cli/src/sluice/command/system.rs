@@ -1,12 +1,13 @@
 //! The daemon itself: versions, facts, a sign of life.
 
+mod df;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::{
     daemon::Daemon,
     failure::Failure,
-    listing::{Listing, Row, row},
     measure,
     output::print,
     template::{Missing, Template},
@@ -36,27 +37,8 @@ pub struct Ping {}
 #[derive(Subcommand)]
 pub enum System {
     /// Print what takes how much room
-    Df(Df),
+    Df(df::Df),
 }
-
-/// `sluice system df`
-#[derive(Args)]
-pub struct Df {
-    /// `table`, `json`, `table TEMPLATE` or a Go template
-    #[arg(long)]
-    format: Option<String>,
-}
-
-const USAGE: Listing = Listing {
-    table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
-    headings: &[
-        ("Active", "ACTIVE"),
-        ("Reclaimable", "RECLAIMABLE"),
-        ("Size", "SIZE"),
-        ("TotalCount", "TOTAL"),
-        ("Type", "TYPE"),
-    ],
-};
 
 impl System {
     pub async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
@@ -66,77 +48,23 @@ impl System {
     }
 }
 
-impl Df {
-    async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
-        let usage = daemon.get("/system/df").await?;
-        let of = |name: &str| usage[name].as_array().cloned().unwrap_or_default();
-        let number = |value: &Value| value.as_u64().unwrap_or(0);
-        let images = of("Images");
-        let unused = images.iter().filter(|image| number(&image["Containers"]) == 0);
-        let free = unused.map(|image| number(&image["Size"]).saturating_sub(number(&image["SharedSize"])));
-        let containers = of("Containers");
-        let runs = |container: &&Value| container["State"] == "running";
-        let written = |container: &Value| number(&container["SizeRw"]);
-        let volumes = of("Volumes");
-        let size = |volume: &Value| number(&volume["UsageData"]["Size"]);
-        let used = |volume: &&Value| number(&volume["UsageData"]["RefCount"]) > 0;
-        let rows = [
-            line(
-                "Images",
-                images.len(),
-                images.iter().filter(|image| number(&image["Containers"]) > 0).count(),
-                number(&usage["LayersSize"]),
-                free.sum(),
-            ),
-            line(
-                "Containers",
-                containers.len(),
-                containers.iter().filter(runs).count(),
-                containers.iter().map(written).sum(),
-                containers
-                    .iter()
-                    .filter(|container| !runs(container))
-                    .map(written)
-                    .sum(),
-            ),
-            line(
-                "Local Volumes",
-                volumes.len(),
-                volumes.iter().filter(used).count(),
-                volumes.iter().map(size).sum(),
-                volumes.iter().filter(|volume| !used(volume)).map(size).sum(),
-            ),
-        ];
-        print(&USAGE.show(self.format.as_deref(), &rows)?)
-    }
-}
-
-fn line(kind: &str, total: usize, active: usize, size: u64, reclaimable: u64) -> Row {
-    let share = match size {
-        0 => String::new(),
-        size => format!(" ({}%)", reclaimable.saturating_mul(100) / size),
-    };
-    row([
-        ("Type", kind.to_owned()),
-        ("TotalCount", total.to_string()),
-        ("Active", active.to_string()),
-        ("Size", measure::size(size)),
-        ("Reclaimable", measure::size(reclaimable) + &share),
-    ])
-}
-
 impl Version {
     pub async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
         let client = json!({
             "Version": env!("CARGO_PKG_VERSION"),
             "ApiVersion": daemon.version(),
+            "APIVersion": daemon.version(),
             "Os": std::env::consts::OS,
             "Arch": architecture(),
             "Context": daemon.address().to_string(),
         });
         // the client's half is told also when nobody answers
         let (server, failure) = match daemon.get("/version").await {
-            Ok(server) => (server, None),
+            Ok(mut server) => {
+                // as docker's templates call it
+                server["APIVersion"] = server["ApiVersion"].clone();
+                (server, None)
+            }
             Err(failure) => (Value::Null, Some(failure)),
         };
         match self.format.as_deref() {
