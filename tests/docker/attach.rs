@@ -89,6 +89,42 @@ fn the_program_sees_the_size_of_the_terminal_and_ctrl_c() {
     assert_eq!(terminal.end(), Some(0));
 }
 
+#[test]
+fn a_session_beside_the_program_has_a_terminal_with_a_size_of_its_own_or_an_input_that_ends() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker.ok("run -d --name box busybox sleep 1000");
+    let mut terminal = Terminal::start(&mut docker.command(&["exec", "-it", "box", "sh"]), 40, 100);
+    terminal.shows("#");
+    let sizes = |terminal: &mut Terminal, wanted: &str| {
+        eventually(&format!("the size is {wanted}"), 10, || {
+            terminal.types("echo =$(stty size)=\n");
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            terminal.screen().contains(&format!("={wanted}="))
+        });
+    };
+    sizes(&mut terminal, "40 100");
+    terminal.resize(50, 120);
+    sizes(&mut terminal, "50 120");
+    terminal.types("\x04");
+    assert_eq!(terminal.end(), Some(0), "ctrl-d ends the shell");
+    let said = docker.fed(&["exec", "-i", "box", "sort"], b"b\na\n");
+    assert_eq!(said.ok(), "a\nb");
+    let (none, all) = (
+        docker.fed(&["exec", "box", "cat"], b"typed\n"),
+        docker.fed(&["exec", "-i", "box", "cat"], b"typed\n"),
+    );
+    assert_eq!(
+        (none.ok(), all.ok()),
+        (String::new(), "typed".to_owned()),
+        "without -i nothing is passed on"
+    );
+    docker.run("exec -it box sh").fails(1, "the input device is not a TTY");
+    docker.run("exec box nosuch").fails(127, "");
+    docker.run("exec box /etc").fails(126, "");
+}
+
 fn listener(docker: &Docker, words: &[&str]) -> Child {
     let mut command = docker.command(words);
     command
@@ -104,9 +140,7 @@ fn several_clients_hear_the_same_and_one_that_goes_disturbs_nobody() {
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     let script = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.1; done";
-    docker
-        .words(&["run", "-d", "--name", "box", "busybox", "sh", "-c", script])
-        .ok();
+    docker.sh("-d --name box", script).ok();
     let mut all: Vec<Child> = (0..3)
         .map(|_| listener(&docker, &["attach", "--no-stdin", "--sig-proxy=false", "box"]))
         .collect();
@@ -137,9 +171,7 @@ fn signals_of_the_client_reach_the_program_unless_they_are_not_to() {
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     let script = "trap 'exit 9' INT; echo ready; while :; do sleep 0.1; done";
-    docker
-        .words(&["run", "-d", "--name", "box", "busybox", "sh", "-c", script])
-        .ok();
+    docker.sh("-d --name box", script).ok();
     eventually("it is ready", 10, || docker.run("logs box").stdout.contains("ready"));
     let interrupt = |child: &Child| {
         let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());

@@ -88,16 +88,10 @@ fn tars_go_in_and_out_through_standard_streams() {
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     docker
-        .words(&[
-            "run",
-            "-d",
-            "--name",
-            "box",
-            "busybox",
-            "sh",
-            "-c",
+        .sh(
+            "-d --name box",
             "mkdir -p /d/s; echo x > /d/a; ln -s /d /l; touch /d/s/b; sleep 1000",
-        ])
+        )
         .ok();
     lab::eventually("the files are there", 10, || docker.run("exec box ls /d/s/b").is_ok());
     assert_eq!(names_in(&lab, &docker, "cp box:/d -"), ["d/", "d/a", "d/s/", "d/s/b"]);
@@ -141,16 +135,7 @@ fn a_path_is_looked_at_without_being_followed() {
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     docker
-        .words(&[
-            "run",
-            "-d",
-            "--name",
-            "box",
-            "busybox",
-            "sh",
-            "-c",
-            "ln -s ../../../etc/passwd /tmp/l; sleep 1000",
-        ])
+        .sh("-d --name box", "ln -s ../../../etc/passwd /tmp/l; sleep 1000")
         .ok();
     lab::eventually("the link is there", 10, || docker.run("exec box ls /tmp/l").is_ok());
     let head = |path: &str| {
@@ -190,9 +175,7 @@ fn no_link_leads_a_copy_out_of_the_container_not_even_one_that_changes() {
         "mkdir -p /real/d /host; ln -s {shown} /abs; ln -s ../../../../../../../..{shown} /up; echo inside > /real/secret; \
          while true; do ln -sfn /real /swap; ln -sfn {shown} /swap; rm -rf /t; mkdir /t; rm -rf /t; ln -s {shown} /t; done"
     );
-    docker
-        .words(&["run", "-d", "--name", "enemy", "busybox", "sh", "-c", &script])
-        .ok();
+    docker.sh("-d --name enemy", &script).ok();
     lab::eventually("the links are there", 10, || docker.run("exec enemy ls /swap").is_ok());
     let from = place(&lab, "from");
     std::fs::write(from.join("mark"), "mark\n").unwrap();
@@ -269,15 +252,7 @@ fn changes_are_told_as_docker_tells_them() {
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     docker
-        .words(&[
-            "run",
-            "--name",
-            "base",
-            "busybox",
-            "sh",
-            "-c",
-            "mkdir -p /opq/x; touch /opq/f /opq/g /opq/x/k",
-        ])
+        .sh("--name base", "mkdir -p /opq/x; touch /opq/f /opq/g /opq/x/k")
         .ok();
     docker.ok("commit base changed");
     docker
@@ -326,18 +301,10 @@ fn an_export_is_the_whole_tree_without_what_is_mounted() {
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     docker
-        .words(&[
-            "run",
-            "-d",
-            "--name",
-            "box",
-            "-v",
-            "data:/vol",
-            "busybox",
-            "sh",
-            "-c",
+        .sh(
+            "-d --name box -v data:/vol",
             "echo x > /vol/a; echo y > /kept; rm /etc/group; sleep 1000",
-        ])
+        )
         .ok();
     lab::eventually("the files are there", 10, || docker.run("exec box cat /kept").is_ok());
     let names = names_in(&lab, &docker, "export box");
@@ -363,18 +330,7 @@ fn an_image_is_made_of_a_container_with_what_it_changed() {
     let lab = Lab::new();
     let daemon = start(&lab, "");
     let docker = daemon.docker();
-    docker
-        .words(&[
-            "run",
-            "--name",
-            "box",
-            "-e",
-            "COLOUR=blue",
-            "busybox",
-            "sh",
-            "-c",
-            "echo new > /new; rm /etc/group; ln /new /same; mkfifo /pipe; chmod 4755 /new; truncate -s 20M /sparse; mkdir /d; chown 7:8 /d",
-        ])
+    docker.sh("--name box -e COLOUR=blue", "echo new > /new; rm /etc/group; ln /new /same; mkfifo /pipe; chmod 4755 /new; truncate -s 20M /sparse; mkdir /d; chown 7:8 /d")
         .ok();
     let id = docker
         .words(&[
@@ -435,17 +391,7 @@ fn a_reader_who_goes_away_in_the_middle_holds_nobody_up() {
     let lab = Lab::new();
     let daemon = start(&lab, "");
     let docker = daemon.docker();
-    docker
-        .words(&[
-            "run",
-            "--name",
-            "big",
-            "busybox",
-            "sh",
-            "-c",
-            "head -c 50000000 /dev/urandom > /big",
-        ])
-        .ok();
+    docker.sh("--name big", "head -c 50000000 /dev/urandom > /big").ok();
     for what in ["export big", "cp big:/big -"] {
         lab.host
             .shell(&format!("{} | head -c 1000 > /dev/null", docker_line(&docker, what)));

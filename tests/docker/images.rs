@@ -126,26 +126,11 @@ fn layers_are_shared_and_containers_do_not_write_into_them() {
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     docker
-        .words(&[
-            "run",
-            "--name",
-            "one",
-            "busybox",
-            "sh",
-            "-c",
-            "echo changed > /etc/group; rm /etc/passwd; mkdir /new",
-        ])
+        .sh("--name one", "echo changed > /etc/group; rm /etc/passwd; mkdir /new")
         .ok();
     assert_eq!(
         docker
-            .words(&[
-                "run",
-                "--rm",
-                "busybox",
-                "sh",
-                "-c",
-                "head -n 1 /etc/group; ls -d /etc/passwd /new 2>/dev/null"
-            ])
+            .sh("--rm", "head -n 1 /etc/group; ls -d /etc/passwd /new 2>/dev/null")
             .stdout,
         "root:x:0:\n/etc/passwd\n"
     );
@@ -158,15 +143,10 @@ fn what_is_saved_is_loaded_as_the_same_image() {
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     docker
-        .words(&[
-            "run",
-            "--name",
-            "maker",
-            "busybox",
-            "sh",
-            "-c",
+        .sh(
+            "--name maker",
             "echo x > /x; ln /x /y; rm /etc/group; truncate -s 5M /sparse",
-        ])
+        )
         .ok();
     docker.ok("commit maker made:1");
     docker.ok("rm maker");
@@ -219,17 +199,10 @@ fn system_df_tells_what_takes_how_much_room() {
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     docker
-        .words(&[
-            "run",
-            "--name",
-            "user",
-            "-v",
-            "data:/d",
-            "busybox",
-            "sh",
-            "-c",
+        .sh(
+            "--name user -v data:/d",
             "head -c 3000000 /dev/zero > /own; head -c 1000 /dev/zero > /d/a",
-        ])
+        )
         .ok();
     docker.ok("volume create unused");
     let line = |kind: &str| {
@@ -243,18 +216,7 @@ fn system_df_tells_what_takes_how_much_room() {
     assert!(line("Images").starts_with("Images|1|1|"), "{}", line("Images"));
     assert_eq!(line("Containers"), "Containers|1|0|3MB");
     assert_eq!(line("Local Volumes"), "Local Volumes|2|1|1kB");
-    docker
-        .words(&[
-            "run",
-            "--rm",
-            "-v",
-            "data:/d",
-            "busybox",
-            "sh",
-            "-c",
-            "head -c 5000 /dev/zero > /d/b",
-        ])
-        .ok();
+    docker.sh("--rm -v data:/d", "head -c 5000 /dev/zero > /d/b").ok();
     assert_eq!(line("Local Volumes"), "Local Volumes|2|1|6kB");
     let verbose = docker.ok("system df -v");
     assert!(verbose.contains("data") && verbose.contains("user"), "{verbose}");

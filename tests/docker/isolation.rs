@@ -143,19 +143,10 @@ fn no_new_privileges_and_a_read_only_root_are_real() {
     let docker = daemon.docker();
     let command = "grep NoNewPrivs /proc/self/status; echo x > /x || echo refused; echo x > /tmp/x && echo wrote";
     let said = docker
-        .words(&[
-            "run",
-            "--rm",
-            "--read-only",
-            "--security-opt",
-            "no-new-privileges",
-            "--tmpfs",
-            "/tmp:size=1m,mode=1777",
-            "busybox",
-            "sh",
-            "-c",
+        .sh(
+            "--rm --read-only --security-opt no-new-privileges --tmpfs /tmp:size=1m,mode=1777",
             command,
-        ])
+        )
         .ok();
     assert_eq!(said, "NoNewPrivs:\t1\nrefused\nwrote");
     docker
@@ -233,7 +224,7 @@ fn an_init_reaps_forwards_and_passes_the_code_on() {
     let lab = Lab::new();
     let daemon = start(&lab, "");
     let docker = daemon.docker();
-    let said = docker.words(&["run", "--rm", "--init", "busybox", "sh", "-c", "ps -o pid,args; exit 7"]);
+    let said = docker.sh("--rm --init", "ps -o pid,args; exit 7");
     assert_eq!(said.code(), Some(7), "{said}");
     assert!(said.stdout.contains("1 /sbin/docker-init -- sh -c"), "{said}");
     // an orphan that ends is gone, not a zombie

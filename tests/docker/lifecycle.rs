@@ -64,16 +64,7 @@ fn kill_sends_the_signal_named() {
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     docker
-        .words(&[
-            "run",
-            "-d",
-            "--name",
-            "box",
-            "busybox",
-            "sh",
-            "-c",
-            "trap 'echo one' USR1; while :; do sleep 0.1; done",
-        ])
+        .sh("-d --name box", "trap 'echo one' USR1; while :; do sleep 0.1; done")
         .ok();
     eventually("the signal is heard", 5, || {
         docker.ok("kill -s USR1 box");
@@ -91,9 +82,7 @@ fn wait_waits_for_the_end_and_tells_the_exit_code() {
     let lab = Lab::new();
     let daemon = start(&lab, "");
     let docker = daemon.docker();
-    docker
-        .words(&["run", "-d", "--name", "box", "busybox", "sh", "-c", "sleep 1; exit 5"])
-        .ok();
+    docker.sh("-d --name box", "sleep 1; exit 5").ok();
     assert_eq!(docker.ok("wait box"), "5");
     assert_eq!(docker.ok("wait box"), "5");
 }
@@ -117,16 +106,10 @@ fn logs_keep_both_streams_apart_and_follow_until_the_end() {
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     docker
-        .words(&[
-            "run",
-            "-d",
-            "--name",
-            "box",
-            "busybox",
-            "sh",
-            "-c",
+        .sh(
+            "-d --name box",
             "echo out; echo err >&2; for i in 1 2 3; do sleep 0.3; echo $i; done",
-        ])
+        )
         .ok();
     let followed = docker.run("logs -f box");
     assert_eq!(
@@ -193,7 +176,7 @@ fn events_tell_what_happens_to_containers() {
     ]);
     let mut events = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(patience(1));
-    docker.words(&["run", "--name", "box", "busybox", "sh", "-c", "exit 4"]);
+    docker.sh("--name box", "exit 4");
     docker.ok("rm box");
     let lines = BufReader::new(events.stdout.take().unwrap()).lines();
     let mut seen: Vec<String> = Vec::new();

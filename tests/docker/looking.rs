@@ -2,13 +2,6 @@
 
 use lab::{Docker, Lab, eventually, start};
 
-fn sh(docker: &Docker, flags: &str, script: &str) {
-    let mut words = vec!["run", "-d"];
-    words.extend(flags.split_whitespace());
-    words.extend(["busybox", "sh", "-c", script]);
-    docker.words(&words).ok();
-}
-
 /// Names of containers, in order.
 fn names(docker: &Docker, flags: &str) -> Vec<String> {
     let mut words = vec!["ps", "--format", "{{.Names}}"];
@@ -25,21 +18,23 @@ fn ps_finds_containers_by_every_filter() {
     let docker = daemon.docker();
     let source = lab.host.directory().join("source");
     std::fs::create_dir(&source).unwrap();
-    sh(
-        &docker,
-        "--name one --label tier=front --label zone=a -p 8080:80 --expose 90",
-        "sleep 1000",
-    );
-    sh(
-        &docker,
-        &format!(
-            "--name two --label tier=back --network none -v {}:/data",
-            source.display()
-        ),
-        "sleep 1000",
-    );
+    docker
+        .sh(
+            "-d --name one --label tier=front --label zone=a -p 8080:80 --expose 90",
+            "sleep 1000",
+        )
+        .ok();
+    docker
+        .sh(
+            &format!(
+                "-d --name two --label tier=back --network none -v {}:/data",
+                source.display()
+            ),
+            "sleep 1000",
+        )
+        .ok();
     docker.run("run --name ended busybox sh -c false");
-    docker.words(&["run", "--name", "three", "busybox", "sh", "-c", "exit 3"]);
+    docker.sh("--name three", "exit 3");
     docker.ok("create --name made busybox true");
     docker.ok("pause two");
     let id = docker.inspect("one", "{{.Id}}");
@@ -96,7 +91,9 @@ fn stats_tell_what_a_container_uses() {
     let lab = Lab::new();
     let daemon = start(&lab, "");
     let docker = daemon.docker();
-    sh(&docker, "--name busy -m 64m --pids-limit 50", "while :; do :; done");
+    docker
+        .sh("-d --name busy -m 64m --pids-limit 50", "while :; do :; done")
+        .ok();
     docker.ok("create --name idle busybox true");
     let format = "{{.Name}} {{.CPUPerc}} {{.MemUsage}} {{.PIDs}}";
     let line = docker.words(&["stats", "--no-stream", "--format", format, "busy"]).ok();
@@ -148,16 +145,8 @@ fn prune_removes_what_does_not_run() {
     let lab = Lab::new();
     let daemon = start(&lab, "");
     let docker = daemon.docker();
-    sh(&docker, "--name up", "sleep 1000");
-    docker.words(&[
-        "run",
-        "--name",
-        "ended",
-        "busybox",
-        "sh",
-        "-c",
-        "head -c 50000 /dev/zero > /file",
-    ]);
+    docker.sh("-d --name up", "sleep 1000").ok();
+    docker.sh("--name ended", "head -c 50000 /dev/zero > /file");
     docker.ok("create --name made --label keep busybox true");
     assert!(
         !docker.ok("container prune -f --filter until=1h").contains("Deleted"),
@@ -185,11 +174,12 @@ fn events_tell_a_whole_life_and_the_past_is_remembered() {
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     let begin = lab.host.run("date +%s.%N");
-    sh(
-        &docker,
-        "--name box --label tier=front",
-        "trap 'exit 3' TERM; while :; do sleep 0.1; done",
-    );
+    docker
+        .sh(
+            "-d --name box --label tier=front",
+            "trap 'exit 3' TERM; while :; do sleep 0.1; done",
+        )
+        .ok();
     docker.ok("pause box");
     docker.ok("unpause box");
     docker.ok("rename box crate");
@@ -307,11 +297,9 @@ fn logs_are_chosen_by_time_and_place_and_followed_to_the_end() {
     let lab = Lab::new();
     let daemon = start(&lab, "");
     let docker = daemon.docker();
-    sh(
-        &docker,
-        "--name box",
-        "for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done",
-    );
+    docker
+        .sh("-d --name box", "for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done")
+        .ok();
     let followed = docker.run("logs -f --tail 0 box").stdout;
     assert!(followed.ends_with("6\n") && !followed.starts_with("1\n"), "{followed}");
     let stamped = docker.ok("logs -t box");

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod addresses;
+mod archives;
 mod attach;
 mod bad_input;
+mod beside;
+mod compose;
 mod exec;
 mod files;
 mod health;
@@ -22,6 +25,7 @@ mod remap;
 mod restarts;
 mod running;
 mod security;
+mod shapes;
 mod surface;
 mod volumes;
 mod wires;

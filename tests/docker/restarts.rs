@@ -83,17 +83,7 @@ fn run_ends_with_the_first_end_although_the_policy_starts_it_again() {
     let lab = Lab::new();
     let daemon = start(&lab, "");
     let docker = daemon.docker();
-    let ran = docker.words(&[
-        "run",
-        "--name",
-        "box",
-        "--restart",
-        "always",
-        "busybox",
-        "sh",
-        "-c",
-        "echo one; exit 4",
-    ]);
+    let ran = docker.sh("--name box --restart always", "echo one; exit 4");
     assert_eq!((ran.code(), ran.stdout.as_str()), (Some(4), "one\n"), "{ran}");
     docker.ok("rm -f box");
 }

@@ -8,7 +8,7 @@ fn run_shows_the_output_and_passes_on_the_exit_code() {
     let daemon = start(&lab, "");
     let docker = daemon.docker();
     assert_eq!(docker.ok("run --rm busybox echo hello"), "hello");
-    let ran = docker.words(&["run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let ran = docker.sh("--rm", "echo out; echo err >&2; exit 7");
     assert_eq!(
         (ran.code(), ran.stdout.as_str(), ran.stderr.as_str()),
         (Some(7), "out\n", "err\n"),

@@ -53,3 +53,8 @@ fn volumes_and_images_are_kept_as_docker_py_expects() {
 fn streams_flow_as_docker_py_expects() {
     run("streams.py");
 }
+
+#[test]
+fn what_is_asked_less_often_is_as_docker_py_expects() {
+    run("more.py");
+}

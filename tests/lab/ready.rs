@@ -2,7 +2,7 @@
 
 use std::net::TcpStream;
 
-use crate::{Daemon, Docker, Host, Lab, eventually};
+use crate::{Daemon, Docker, Host, Lab, Ran, eventually};
 
 /// Starts the daemon on the lab's host with these flags and gives it the image `busybox`.
 ///
@@ -16,6 +16,14 @@ pub fn start(lab: &Lab, flags: &str) -> Daemon {
 }
 
 impl Docker {
+    /// Runs a shell script in a container of the image `busybox`, with these flags of `docker run`.
+    pub fn sh(&self, flags: &str, script: &str) -> Ran {
+        let mut words = vec!["run"];
+        words.extend(flags.split_whitespace());
+        words.extend(["busybox", "sh", "-c", script]);
+        self.words(&words)
+    }
+
     /// Imports the image `web` too: nginx, from Debian, at port 80.
     ///
     /// # Panics
