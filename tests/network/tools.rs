@@ -47,6 +47,7 @@ fn address6(docker: &Docker, container: &str) -> String {
     docker.inspect(container, "{{.NetworkSettings.Networks.bridge.GlobalIPv6Address}}")
 }
 
+/// Pitfall B48.
 #[test]
 fn traceroute_and_tracepath_show_the_way_from_a_container_and_toward_one() {
     let lab = with_ipv6(Lab::new());
@@ -80,6 +81,7 @@ fn traceroute_and_tracepath_show_the_way_from_a_container_and_toward_one() {
     }
 }
 
+/// Pitfall B25.
 #[test]
 fn the_mtu_of_a_path_is_found_by_whoever_sends_and_pings_of_all_sizes_pass() {
     let lab = with_ipv6(Lab::new());

@@ -46,17 +46,17 @@ struct UdpHeader {
     _checksum: u16,
 }
 
-/// RFC 9260, with the beginning of the first chunk.
+/// RFC 9260, without the chunks.
 #[repr(C, packed(2))]
 #[derive(Clone, Copy)]
 struct SctpHeader {
     ports: Ports,
     _tag: u32,
     _checksum: u32,
-    chunk: u8,
-    _chunk_flags: u8,
-    _chunk_length: u16,
 }
+
+/// How long an SCTP chunk is at least, bytes. Its type comes first.
+const CHUNK: u32 = 4;
 
 /// RFC 792.
 #[repr(C, packed(2))]
@@ -84,7 +84,7 @@ pub struct Ports {
 pub fn least_header(protocol: u8) -> u32 {
     match protocol {
         TCP => size_of::<TcpHeader>() as u32,
-        SCTP => size_of::<SctpHeader>() as u32,
+        SCTP => size_of::<SctpHeader>() as u32 + CHUNK,
         _ => size_of::<UdpHeader>() as u32,
     }
 }
@@ -140,9 +140,11 @@ pub fn read_above<F: Family>(frame: Frame, above: u32, protocol: u8, quoted: boo
         }
         SCTP if !quoted => {
             let sctp: SctpHeader = frame.read_beyond(above)?;
+            // Where the kernel will cut the packet up, each packet's chunks lie in a buffer of their own behind the header. There they must stay.
+            let chunk = frame.peek(above + size_of::<SctpHeader>() as u32)?;
             Ok(Above {
                 layer4: Layer4::Sctp,
-                tcp_flags: flags_of_chunk(sctp.chunk),
+                tcp_flags: flags_of_chunk(chunk),
                 ports: sctp.ports,
             })
         }

@@ -5,7 +5,7 @@ use core::ptr::read_volatile;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::__sk_buff,
-    helpers::{bpf_skb_pull_data, bpf_skb_vlan_pop},
+    helpers::{bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_vlan_pop},
     programs::TcContext,
 };
 use sluice_datapath_common::DropReason;
@@ -164,6 +164,17 @@ impl Frame {
     pub fn read_beyond<T: Copy>(self, offset: u32) -> Result<T, DropReason> {
         // SAFETY: a read of a value on the stack.
         self.read(unsafe { read_volatile(&raw const offset) } & 0x3ff)
+    }
+
+    /// The byte at `offset`, wherever it lies: nothing is pulled.
+    #[inline(always)]
+    pub fn peek(self, offset: u32) -> Result<u8, DropReason> {
+        let mut byte = 0;
+        // SAFETY: `skb` is the program's context; the kernel checks the offset and writes one byte.
+        match unsafe { bpf_skb_load_bytes(self.context(), offset, (&raw mut byte).cast(), 1) } {
+            0 => Ok(byte),
+            _ => Err(DropReason::Truncated),
+        }
     }
 
     /// Where the `T` at `offset` lies, if it is in the linear part.

@@ -90,61 +90,43 @@ pub trait Carried: Family {
     fn identification(raw: u32) -> u32;
 }
 
-impl Carried for Ipv4 {
-    const IS: world::Family = world::Family::V4;
-    const FLOWS: [(bool, &'static str); 2] = [(true, "FLOWS4"), (false, "OPENING4")];
-    const FRAGMENTS: &'static str = "FRAGMENTS4";
-    const SUBNETS: &'static str = "SUBNETS4";
-    const ENDPOINTS: &'static str = "ENDPOINTS4";
-    const LOCAL: &'static str = "LOCAL4";
-    const UPLINKS: &'static str = "UPLINKS4";
-    const PUBLISHED: &'static str = "PUBLISHED4";
-    const RANGES: &'static str = "RANGES4";
-    const BITS: u32 = 32;
+macro_rules! carried {
+    ($family:ident, $is:ident, $digit:literal, $bits:literal, $address:ident, $identification:expr) => {
+        impl Carried for $family {
+            const IS: world::Family = world::Family::$is;
+            const FLOWS: [(bool, &'static str); 2] = [
+                (true, concat!("FLOWS", $digit)),
+                (false, concat!("OPENING", $digit)),
+            ];
+            const FRAGMENTS: &'static str = concat!("FRAGMENTS", $digit);
+            const SUBNETS: &'static str = concat!("SUBNETS", $digit);
+            const ENDPOINTS: &'static str = concat!("ENDPOINTS", $digit);
+            const LOCAL: &'static str = concat!("LOCAL", $digit);
+            const UPLINKS: &'static str = concat!("UPLINKS", $digit);
+            const PUBLISHED: &'static str = concat!("PUBLISHED", $digit);
+            const RANGES: &'static str = concat!("RANGES", $digit);
+            const BITS: u32 = $bits;
 
-    fn address(ip: IpAddr) -> Option<Ipv4Address> {
-        match ip {
-            IpAddr::V4(address) => Some(address.into()),
-            IpAddr::V6(_) => None,
+            fn address(ip: IpAddr) -> Option<$address> {
+                match ip {
+                    IpAddr::$is(address) => Some(address.into()),
+                    _ => None,
+                }
+            }
+
+            fn ip(address: $address) -> IpAddr {
+                IpAddr::$is(address.into())
+            }
+
+            fn identification(raw: u32) -> u32 {
+                $identification(raw)
+            }
         }
-    }
-
-    fn ip(address: Ipv4Address) -> IpAddr {
-        IpAddr::V4(address.into())
-    }
-
-    fn identification(raw: u32) -> u32 {
-        u32::from(u16::from_be(raw as u16))
-    }
+    };
 }
 
-impl Carried for Ipv6 {
-    const IS: world::Family = world::Family::V6;
-    const FLOWS: [(bool, &'static str); 2] = [(true, "FLOWS6"), (false, "OPENING6")];
-    const FRAGMENTS: &'static str = "FRAGMENTS6";
-    const SUBNETS: &'static str = "SUBNETS6";
-    const ENDPOINTS: &'static str = "ENDPOINTS6";
-    const LOCAL: &'static str = "LOCAL6";
-    const UPLINKS: &'static str = "UPLINKS6";
-    const PUBLISHED: &'static str = "PUBLISHED6";
-    const RANGES: &'static str = "RANGES6";
-    const BITS: u32 = 128;
-
-    fn address(ip: IpAddr) -> Option<Ipv6Address> {
-        match ip {
-            IpAddr::V4(_) => None,
-            IpAddr::V6(address) => Some(address.into()),
-        }
-    }
-
-    fn ip(address: Ipv6Address) -> IpAddr {
-        IpAddr::V6(address.into())
-    }
-
-    fn identification(raw: u32) -> u32 {
-        u32::from_be(raw)
-    }
-}
+carried!(Ipv4, V4, 4, 32, Ipv4Address, |raw| u32::from(u16::from_be(raw as u16)));
+carried!(Ipv6, V6, 6, 128, Ipv6Address, u32::from_be);
 
 // === reading ===
 
