@@ -3,6 +3,8 @@
 //! Everything happens in namespaces: each engine has a host of its own, so no other engine of this machine is touched, and what a run made goes
 //! with it, also when it is interrupted.
 
+mod client;
+mod crowd;
 mod engine;
 mod exchange;
 mod figure;
@@ -20,7 +22,10 @@ mod report;
 mod sample;
 mod scale;
 mod site;
+mod start;
+mod streams;
 mod table;
+mod timeline;
 mod workshop;
 
 use std::env;
@@ -35,6 +40,7 @@ use crate::build;
 use crate::repository;
 use crate::setup::{self, Group};
 use crate::step::{self, Doing, Failure, Outcome, say};
+use crowd::Crowd;
 use engine::Kind;
 pub use exchange::Exchange;
 use figure::Figure;
@@ -46,11 +52,17 @@ use report::Report;
 use sample::Samples;
 use scale::Scale;
 use site::{Site, Tools};
+use start::Start;
+use streams::Streams;
 use workshop::Workshop;
 
 /// Measure Sluice, its peers and a bare veth pair, interleaved in one run (as root, or with sudo).
 #[derive(Args)]
 pub struct Bench {
+    /// One part by itself, in depth. start: from the command to the end of a container, step by step (docs/start.md); crowd: three hundred
+    /// containers at once (docs/crowd.md); streams: a gigabyte through a container, in and out (docs/streams.md).
+    #[arg(value_enum)]
+    part: Option<Part>,
     /// How often each engine is measured on each path.
     #[arg(long, default_value_t = 8)]
     rounds: u32,
@@ -77,6 +89,14 @@ pub struct Bench {
     /// The binaries are here; build nothing.
     #[arg(long, hide = true)]
     binaries: Option<PathBuf>,
+}
+
+/// A part that is measured by itself.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Start,
+    Crowd,
+    Streams,
 }
 
 /// A word after `--only`.
@@ -132,6 +152,12 @@ impl Bench {
             return self.run_as_root(&binaries);
         }
         interrupt::watch()?;
+        match self.part {
+            Some(Part::Start) => return self.measure_start(&binaries),
+            Some(Part::Crowd) => return self.measure_crowd(&binaries),
+            Some(Part::Streams) => return self.measure_streams(&binaries),
+            None => {}
+        }
         let workshop = Workshop::open()?;
         let image = Image::make(workshop.path())?;
         // For full tables alone nobody else has to be started.
@@ -140,7 +166,7 @@ impl Bench {
         } else {
             self.kinds()
         };
-        let mut site = Site::open(&kinds, self.tools(), &workshop, &binaries, None)?;
+        let mut site = Site::open(&kinds, self.tools(), &workshop, &binaries, &[])?;
         let memory = self.memory(&site, &image)?;
         site.populate(&image)?;
         if let Some(path) = self.profile {
@@ -153,6 +179,78 @@ impl Bench {
         }
         println!("{}", report.text());
         self.keep(&report)
+    }
+
+    /// A container's way, step by step.
+    fn measure_start(&self, binaries: &std::path::Path) -> Outcome {
+        let workshop = Workshop::open()?;
+        let image = Image::make(workshop.path())?;
+        let rounds = if self.quick { 4 } else { self.rounds * 3 };
+        let site = Site::open(&self.kinds_without_proxy(), self.tools(), &workshop, binaries, &[])?;
+        for engine in &site.engines {
+            engine.import(image.archive())?;
+        }
+        let mut found = Start::measure(&site.engines, &image, &workshop, rounds)?;
+        drop(site);
+        let annex = workshop.annex()?;
+        let words = ["--log-level", "debug"].map(String::from);
+        let site = Site::open(&[Kind::Sluice], self.tools(), &annex, binaries, &words)?;
+        for engine in &site.engines {
+            engine.import(image.archive())?;
+            found.take_apart(engine, rounds)?;
+        }
+        drop(site);
+        println!("{}", found.text());
+        self.write_page("docs/start.md", &found.markdown())
+    }
+
+    /// Hundreds of containers.
+    fn measure_crowd(&self, binaries: &std::path::Path) -> Outcome {
+        let workshop = Workshop::open()?;
+        let image = Image::make(workshop.path())?;
+        let mut site = Site::open(&[Kind::Sluice], self.tools(), &workshop, binaries, &[])?;
+        let engine = site
+            .engines
+            .first_mut()
+            .ok_or_else(|| Failure::new("Sluice does not run: there is nothing to measure"))?;
+        // Importing an image takes memory that a daemon which finds its images does not.
+        engine.import(image.archive())?;
+        engine.restart()?;
+        let found = Crowd::measure(engine)?;
+        drop(site);
+        println!("{}", found.text());
+        self.write_page("docs/crowd.md", &found.markdown())
+    }
+
+    /// A gigabyte in and out.
+    fn measure_streams(&self, binaries: &std::path::Path) -> Outcome {
+        let workshop = Workshop::open()?;
+        let image = Image::make(workshop.path())?;
+        let site = Site::open(&self.kinds_without_proxy(), self.tools(), &workshop, binaries, &[])?;
+        for engine in &site.engines {
+            engine.import(image.archive())?;
+        }
+        let found = Streams::measure(&site.engines, self.quick)?;
+        drop(site);
+        println!("{}", found.text());
+        self.write_page("docs/streams.md", &found.markdown())
+    }
+
+    /// Engines where a proxy has no part in what is measured.
+    fn kinds_without_proxy(&self) -> Vec<Kind> {
+        let mut kinds = self.kinds();
+        kinds.retain(|kind| *kind != Kind::DockerWithoutProxy);
+        kinds
+    }
+
+    /// Writes a page of the documentation, if that was asked for.
+    fn write_page(&self, name: &str, text: &str) -> Outcome {
+        if self.write {
+            let page = repository::root().join(name);
+            fs::write(&page, text).doing(|| format!("write {}", page.display()))?;
+            say(format_args!("{} is written", page.display()));
+        }
+        Ok(())
     }
 
     /// The programs by themselves: no engine, no host.
@@ -273,7 +371,7 @@ impl Bench {
         failures: &mut Vec<String>,
     ) -> Option<Scale> {
         let measured = workshop.annex().and_then(|annex| {
-            let mut site = Site::open(&[Kind::Sluice], self.tools(), &annex, binaries, Some(scale::ROOM))?;
+            let mut site = Site::open(&[Kind::Sluice], self.tools(), &annex, binaries, &scale::words())?;
             for engine in &site.engines {
                 engine.import(image.archive())?;
             }
@@ -304,12 +402,7 @@ impl Bench {
             .and_then(|()| fs::write(&json, format!("{:#}\n", report.json())))
             .doing(|| format!("write {}", json.display()))?;
         say(format_args!("all samples are in {}", json.display()));
-        if self.write {
-            let page = repository::root().join("docs/benchmarks.md");
-            fs::write(&page, report.markdown()).doing(|| format!("write {}", page.display()))?;
-            say(format_args!("{} is written", page.display()));
-        }
-        Ok(())
+        self.write_page("docs/benchmarks.md", &report.markdown())
     }
 
     fn show_profile(&self, site: &Site, path: Path) -> Outcome {

@@ -63,40 +63,51 @@ pub struct Engine {
     pub kind: Kind,
     /// The host it has for itself. Dropped with everything in it, before the directory of the run.
     pub host: Place,
+    /// How the daemon is started.
+    line: Command,
     daemon: Child,
     directory: PathBuf,
 }
 
 impl Engine {
-    /// Starts the daemon in `host` and waits until it answers. `binaries`: where Sluice's are; `flows`: how many it has room for, if not
-    /// as many as by default.
-    pub fn start(kind: Kind, host: Place, workshop: &Workshop, binaries: &Path, flows: Option<u32>) -> Outcome<Self> {
+    /// Starts the daemon in `host` and waits until it answers. `binaries`: where Sluice's are; `words`: what its daemon is told besides.
+    pub fn start(kind: Kind, host: Place, workshop: &Workshop, binaries: &Path, words: &[String]) -> Outcome<Self> {
         let directory = workshop.path().join(kind.key());
         fs::create_dir_all(&directory).doing(|| format!("make {}", directory.display()))?;
         // Ours, whatever the machine's own daemon is told.
         fs::write(directory.join("docker.json"), "{}").doing(|| format!("write to {}", directory.display()))?;
-        let log = File::create(directory.join("log")).doing(|| format!("write to {}", directory.display()))?;
-        let errors = log.try_clone().doing(|| String::from("open the log twice"))?;
-        let mut command = command(kind, &host, &directory, &workshop.cgroup(kind.key()), binaries);
-        if let Some(flows) = flows.filter(|_| kind == Kind::Sluice) {
-            let flows = flows.to_string();
-            command.args(["--flows", &flows, "--flows-per-container", &flows]);
+        let mut line = command(kind, &host, &directory, &workshop.cgroup(kind.key()), binaries);
+        if kind == Kind::Sluice {
+            line.args(words);
         }
-        let daemon = command
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .process_group(0)
-            .spawn()
-            .doing(|| format!("start {kind}"))?;
+        let daemon = spawn(&mut line, &directory).doing(|| format!("start {kind}"))?;
         let mut engine = Self {
             kind,
             host,
+            line,
             daemon,
             directory,
         };
         engine.wait()?;
         Ok(engine)
+    }
+
+    /// Kills the daemon and nothing else, starts it again and waits until it answers.
+    pub fn restart(&mut self) -> Outcome {
+        let is_daemon = |process: &u32| {
+            let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+            matches!(name.trim_end(), "sluiced" | "dockerd")
+        };
+        for process in self.host.processes_started().into_iter().filter(is_daemon) {
+            let process = nix::unistd::Pid::from_raw(process.cast_signed());
+            nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL)
+                .doing(|| format!("kill {}", self.kind))?;
+        }
+        self.daemon
+            .wait()
+            .doing(|| format!("wait for the end of {}", self.kind))?;
+        self.daemon = spawn(&mut self.line, &self.directory).doing(|| format!("start {} again", self.kind))?;
+        self.wait()
     }
 
     fn wait(&mut self) -> Outcome {
@@ -113,13 +124,13 @@ impl Engine {
                     self.log()
                 )));
             }
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(10));
         }
     }
 
     /// The last lines that the daemon wrote.
     fn log(&self) -> String {
-        let text = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+        let text = self.log_text();
         let lines: Vec<&str> = text.lines().collect();
         let last = &lines[lines.len().saturating_sub(15)..];
         format!("\n  {}", last.join("\n  "))
@@ -136,8 +147,14 @@ impl Engine {
         docker
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
         socket(&self.directory)
+    }
+
+    /// All that the daemon has written.
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
     /// Gives the engine the image of the measuring tools.
@@ -179,6 +196,17 @@ impl Drop for Engine {
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
     }
+}
+
+/// Starts the daemon; what it says goes to the end of its log.
+fn spawn(line: &mut Command, directory: &Path) -> std::io::Result<Child> {
+    let log = File::options().append(true).create(true).open(directory.join("log"))?;
+    let errors = log.try_clone()?;
+    line.stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        .process_group(0)
+        .spawn()
 }
 
 /// In the directory of the run, as `/run` is each host's own and the CLI is in none of them.

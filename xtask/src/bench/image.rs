@@ -16,7 +16,7 @@ pub const NAME: &str = "bench";
 const PROGRAMS: &[&str] = &["iperf3", "sockperf", "wrk", "nginx"];
 
 /// What busybox stands in for.
-const APPLETS: &[&str] = &["sh", "sleep", "true", "taskset"];
+const APPLETS: &[&str] = &["sh", "sleep", "true", "taskset", "cat", "yes", "head"];
 
 /// Serves everything that is measured, all on the CPU it is told. Also run outside containers, from the directory the image is made of.
 const SERVE: &str = r#"#!/bin/sh
@@ -96,6 +96,11 @@ impl Image {
     /// The archive, for `docker import`.
     pub fn archive(&self) -> &Path {
         &self.archive
+    }
+
+    /// Its files.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The server's script, for places without containers.

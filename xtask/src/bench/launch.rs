@@ -59,13 +59,15 @@ pub fn measure(engines: &[Engine], rounds: u32) -> Outcome<Vec<Launch>> {
 
 const COMMAND: [&str; 4] = ["run", "--rm", image::NAME, "true"];
 
-fn single(engine: &Engine) -> Outcome<f64> {
+/// Milliseconds that one takes.
+pub fn single(engine: &Engine) -> Outcome<f64> {
     let start = Instant::now();
     step::output(&mut engine.docker(&COMMAND))?;
     Ok(milliseconds(start))
 }
 
-fn together(engine: &Engine) -> Outcome<f64> {
+/// Milliseconds that ten at once take.
+pub fn together(engine: &Engine) -> Outcome<f64> {
     let start = Instant::now();
     let running: Vec<_> = (0..AT_ONCE)
         .map(|_| {

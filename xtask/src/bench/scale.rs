@@ -19,7 +19,7 @@ const TOLERANCE: f64 = 0.05;
 /// The first of the ports that a burden publishes.
 const FIRST_PORT: u32 = 20_000;
 /// How many flows Sluice has room for: those of the largest burden, and those of the tools.
-pub const ROOM: u32 = 600_000;
+const ROOM: u32 = 600_000;
 /// The container that publishes them.
 const BURDEN: &str = "burden";
 
@@ -51,6 +51,14 @@ impl fmt::Display for Burden {
             Self::Flows(flows) => write!(f, "{flows} live flows"),
         }
     }
+}
+
+/// What its daemon is told for that.
+pub fn words() -> Vec<String> {
+    ["--flows", "--flows-per-container"]
+        .into_iter()
+        .flat_map(|option| [option.to_owned(), ROOM.to_string()])
+        .collect()
 }
 
 /// What is measured under each burden.

@@ -62,7 +62,7 @@ impl Site {
         tools: Tools,
         workshop: &Workshop,
         binaries: &path::Path,
-        flows: Option<u32>,
+        words: &[String],
     ) -> Outcome<Self> {
         let (here, there, lan) = (Place::open()?, Place::open()?, Place::open()?);
         here.join(("eth0", "198.18.0.1/24"), &there, ("eth0", &format!("{BARE}/24")))?;
@@ -84,7 +84,7 @@ impl Site {
                 (kind.key(), &format!("{}/24", lan_address(kind))),
             )?;
             host.shell(&format!("ip route add default via {}", lan_address(kind)))?;
-            match Engine::start(kind, host, workshop, binaries, flows) {
+            match Engine::start(kind, host, workshop, binaries, words) {
                 Ok(engine) => site.engines.push(engine),
                 Err(failure) => say(format_args!("{kind} is left out: {failure}")),
             }
