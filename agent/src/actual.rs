@@ -38,6 +38,8 @@ pub struct Veth {
     pub mtu: u32,
     /// The index of the bridge that it is a port of; 0: of none.
     pub controller: u32,
+    /// The namespace of the other end, of one that we have made ourselves.
+    pub sandbox: Option<PathBuf>,
 }
 
 fn is_link_local(address: IpNet) -> bool {
@@ -103,6 +105,11 @@ impl Actual {
     }
 
     fn take(&mut self, devices: &[Device], addresses: &[Address], names: &Names) {
+        let known = std::mem::take(&mut self.veths);
+        let sandbox_of = |ifindex: u32, endpoint: &str| {
+            let veth = known.get(&ifindex).filter(|veth| veth.endpoint == endpoint)?;
+            veth.sandbox.clone()
+        };
         self.veths = devices
             .iter()
             .filter_map(|device| {
@@ -115,6 +122,7 @@ impl Actual {
                         up: device.up,
                         mtu: device.mtu,
                         controller: device.controller,
+                        sandbox: sandbox_of(device.ifindex, endpoint),
                     },
                 ))
             })

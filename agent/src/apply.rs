@@ -24,6 +24,8 @@ use sluice_datapath_common::{
     settings::Settings,
 };
 
+use tracing::debug_span;
+
 use crate::{
     AgentError, Tried,
     actual::{Actual, Veth},
@@ -37,6 +39,7 @@ use crate::{
     names::{MadeOf, Names},
     plan::{self, Steps, Troubles},
     program::{attach::Attacher, load::Programs},
+    promise::Promises,
 };
 
 mod beside;
@@ -60,6 +63,8 @@ pub struct Hands<'a> {
     pub settings: Settings,
     /// Namespaces made for sandboxes to come.
     pub offers: &'a sandbox::Offers,
+    /// Sandboxes that are made ahead.
+    pub promises: &'a Promises,
 }
 
 /// How closely it is looked at attached programs.
@@ -101,6 +106,7 @@ pub fn apply(
     let devices = plan::devices(desired, &places, actual, hands.names);
 
     // 1
+    let step = debug_span!("withdrawal").entered();
     let stays = |actual: &Actual, id: &str| {
         actual
             .veth_of(id)
@@ -116,13 +122,24 @@ pub fn apply(
     if routes_moved || (steps.moves_epoch && steps.removes()) {
         move_epoch(hands.maps)?;
     }
+    drop(step);
 
     // 2
     report.changes += devices.count();
+    let step = (!devices.remove_veths.is_empty() || !devices.remove_sandboxes.is_empty())
+        .then(|| debug_span!("removal").entered());
     if !devices.remove_veths.is_empty() {
+        // Nobody waits for those whose sandbox goes: what is theirs is withdrawn already, and most go with their namespace anyway. One that is kept by a
+        // process of another container loses its device all the same.
+        let goes_along = |ifindex: &u32| {
+            let sandbox = actual.veths.get(ifindex).and_then(|veth| veth.sandbox.as_ref());
+            sandbox.is_some_and(|sandbox| devices.remove_sandboxes.contains(sandbox))
+        };
+        let (along, alone): (Vec<u32>, Vec<u32>) = devices.remove_veths.iter().partition(|ifindex| goes_along(ifindex));
+        remove_unwatched(along);
         // Each waits for the kernel's readers to be done, but not for each other when asked for side by side.
         let remove = |ifindex: &u32| Netlink::open().and_then(|mut netlink| veth::remove(&mut netlink, *ifindex));
-        for outcome in in_parallel(&devices.remove_veths, remove) {
+        for outcome in in_parallel(&alone, remove) {
             outcome.tried(|| "removing veths".to_owned())?;
         }
         for ifindex in &devices.remove_veths {
@@ -132,11 +149,17 @@ pub fn apply(
     }
     beside::withdraw(hands, &devices.beside, actual)?;
     remove_sandboxes(&devices.remove_sandboxes, actual)?;
+    drop(step);
     settle_leg(hands, &devices, actual)?;
-    make_sandboxes(&devices.make_sandboxes, hands.offers, actual, &mut report.troubles);
+    let step = (!devices.make_sandboxes.is_empty()).then(|| debug_span!("sandboxes").entered());
+    make_sandboxes(hands, &devices.make_sandboxes, actual, &mut report.troubles);
+    drop(step);
+    let step = (!devices.make_veths.is_empty()).then(|| debug_span!("veths").entered());
     let made = make_veths(hands, &devices, actual, &mut report.troubles);
+    drop(step);
 
     // 3
+    let step = debug_span!("tables").entered();
     let (mut tables, troubles) = plan::tables(desired, &places, actual, hands.names, |id| actual.veth_of(id));
     tables.set(hands.settings);
     report.troubles.extend(troubles);
@@ -147,6 +170,7 @@ pub fn apply(
     if steps.moves_epoch {
         move_epoch(hands.maps)?;
     }
+    drop(step);
 
     // 4
     match see_to_programs {
@@ -155,6 +179,7 @@ pub fn apply(
     }
 
     // 5
+    let _step = (!made.is_empty()).then(|| debug_span!("furnishing").entered());
     raise(hands, &made, actual, &mut report.troubles);
     beside::grant(hands, &devices.beside, actual, &mut report.troubles);
     turn(hands, &devices.turn, actual, &mut report.troubles);
@@ -255,6 +280,19 @@ fn move_epoch(maps: &Maps) -> Result<(), AgentError> {
     moved().tried(|| "moving the epoch".to_owned())
 }
 
+/// Removes veths on a thread of its own. What fails is found by the next check.
+fn remove_unwatched(veths: Vec<u32>) {
+    if veths.is_empty() {
+        return;
+    }
+    thread::spawn(move || {
+        let removed = Netlink::open().and_then(|mut netlink| veth::remove_all(&mut netlink, &veths));
+        if let Err(error) = removed {
+            tracing::warn!(%error, "cannot remove veths whose sandboxes are gone");
+        }
+    });
+}
+
 fn remove_sandboxes(paths: &[PathBuf], actual: &mut Actual) -> Result<(), AgentError> {
     let outcomes = in_parallel(paths, |path| {
         sandbox::remove(path).tried(|| format!("removing the sandbox {}", path.display()))
@@ -291,12 +329,12 @@ fn settle_leg(hands: &mut Hands<'_>, devices: &plan::Devices, actual: &mut Actua
     Ok(())
 }
 
-fn make_sandboxes(
-    sandboxes: &[(String, PathBuf)],
-    offers: &sandbox::Offers,
-    actual: &mut Actual,
-    troubles: &mut Troubles,
-) {
+fn make_sandboxes(hands: &Hands<'_>, sandboxes: &[(String, PathBuf)], actual: &mut Actual, troubles: &mut Troubles) {
+    if sandboxes.is_empty() {
+        return;
+    }
+    let _alone = hands.promises.alone();
+    let offers = hands.offers;
     let outcomes = in_parallel(sandboxes, |(_, path)| sandbox::make(path, offers));
     for ((id, path), outcome) in sandboxes.iter().zip(outcomes) {
         actual.sandboxes.insert(path.clone(), outcome.is_ok());
@@ -340,6 +378,7 @@ fn make_veths<'a>(
                             Hang::Port(bridge) => actual.bridges.get(bridge).map_or(0, |bridge| bridge.ifindex),
                             Hang::Datapath | Hang::Child(_) => 0,
                         },
+                        sandbox: Some(wish.sandbox.clone()),
                     },
                 );
                 actual.made.insert(ifindex, Instant::now());

@@ -21,11 +21,17 @@ mod observe;
 mod plan;
 mod program;
 mod progress;
+mod promise;
 mod reconcile;
 mod roster;
 pub mod view;
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use sluice_datapath_common::settings::Settings;
 use sluice_store::{Revision, SharedStore};
@@ -40,6 +46,7 @@ use link::{child, listing, uplink};
 use map::pins::Maps;
 use names::Names;
 use program::attach::Attacher;
+pub use promise::Promise;
 use reconcile::{Session, Setup, Shared, blocking, lock};
 
 /// Facts about this instance.
@@ -148,13 +155,20 @@ impl Agent {
 
     /// The sandbox that will have this file shall be this network namespace, which somebody made because it belongs to a user namespace. It stands until
     /// the sandbox is made or the offer is taken back.
-    pub fn offer_namespace(&self, sandbox: &std::path::Path, namespace: std::os::fd::OwnedFd) {
+    pub fn offer_namespace(&self, sandbox: &Path, namespace: std::os::fd::OwnedFd) {
         self.shared.offers.make(sandbox, namespace);
     }
 
     /// Takes an offer back; fine when there is none, or it was taken up.
-    pub fn withdraw_namespace(&self, sandbox: &std::path::Path) {
+    pub fn withdraw_namespace(&self, sandbox: &Path) {
         drop(self.shared.offers.take(sandbox));
+    }
+
+    /// Makes the sandbox that a record will ask for in a moment: a process can be set up in it while its devices are made. Nobody takes it away for
+    /// want of a record until the answer is dropped. None: it cannot be made ahead, as one of an earlier life is still there.
+    pub async fn sandbox_ahead(&self, path: &Path) -> Result<Option<Promise>, AgentError> {
+        let (promises, path) = (self.shared.promises.clone(), path.to_owned());
+        blocking(move || promises.make(&path)).await?
     }
 
     /// The MTU that a new network of this host should have: that of the default route's device, 1500 without one.

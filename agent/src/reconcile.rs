@@ -22,6 +22,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
+use tracing::{Instrument, debug_span};
+
 use crate::{
     AgentError, Config, Limits, Tried,
     actual::{Actual, YOUTH},
@@ -37,6 +39,7 @@ use crate::{
         load::{self, Programs},
     },
     progress::Progress,
+    promise::Promises,
     roster::Roster,
 };
 
@@ -69,6 +72,8 @@ pub struct Shared {
     pub offers: Arc<Offers>,
     /// Held while a round is at work, also when nobody waits for its end any more.
     pub at_work: Arc<Mutex<()>>,
+    /// Sandboxes that are made before a record asks for them.
+    pub promises: Arc<Promises>,
 }
 
 /// What a round looks at besides the store's changes.
@@ -269,12 +274,17 @@ impl Kernel {
     }
 
     /// One round.
-    fn round(&mut self, desired: &Desired, scope: Scope) -> Result<Report, AgentError> {
+    fn round(&mut self, desired: &Desired, scope: Scope, promises: &Promises) -> Result<Report, AgentError> {
         if scope.devices {
             let directory = &self.config.netns_dir;
             self.actual
                 .read_devices(&mut self.netlink, &self.names, directory, scope.routes)
                 .tried(|| "reading the host's devices".to_owned())?;
+            // what no record asks for yet is left alone, as if it were not there
+            let asked_for = |path: &PathBuf| desired.sandboxes.values().any(|sandbox| sandbox.path == *path);
+            self.actual
+                .sandboxes
+                .retain(|path, _| asked_for(path) || !promises.covers(path));
             self.read_children(desired)
                 .tried(|| "reading the devices of sandboxes".to_owned())?;
             let leg = self.actual.leg;
@@ -298,6 +308,7 @@ impl Kernel {
             names: &self.names,
             settings: self.config.limits.settings(),
             offers: &self.offers,
+            promises,
         };
         let report = apply::apply(&mut hands, desired, &mut self.actual, attention, scope.routes)?;
         if self.first && report.troubles.is_empty() {
@@ -321,6 +332,7 @@ impl Shared {
             meeting: follow::Meeting::default(),
             offers: Arc::default(),
             at_work: Arc::default(),
+            promises: Arc::default(),
         }
     }
 }
@@ -485,12 +497,13 @@ impl Session {
         let desired = mem::take(&mut self.desired);
         lock(&shared.roster).update(&desired);
         let started = Instant::now();
-        let at_work = shared.at_work.clone();
+        let (at_work, promises) = (shared.at_work.clone(), shared.promises.clone());
         let (kernel, desired, report) = blocking(move || {
             let _at_work = lock(&at_work);
-            let report = kernel.round(&desired, scope);
+            let report = kernel.round(&desired, scope, &promises);
             (kernel, desired, report)
         })
+        .instrument(debug_span!("round"))
         .await?;
         self.kernel = Some(kernel);
         self.desired = desired;
@@ -578,7 +591,8 @@ async fn expire_forever(shared: &Shared, limits: Limits) {
 
 /// Does what may block elsewhere.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, AgentError> {
-    task::spawn_blocking(work)
+    let step = tracing::Span::current();
+    task::spawn_blocking(move || step.in_scope(work))
         .await
         .map_err(|error| AgentError::Failed(format!("work on the kernel was cut short: {error}")))
 }

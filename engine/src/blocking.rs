@@ -6,7 +6,8 @@ use crate::EngineError;
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
 ) -> Result<T, EngineError> {
-    match tokio::task::spawn_blocking(work).await {
+    let step = tracing::Span::current();
+    match tokio::task::spawn_blocking(move || step.in_scope(work)).await {
         Ok(result) => result,
         Err(error) => Err(EngineError::failed(format!("a blocking task ended early: {error}"))),
     }

@@ -19,7 +19,6 @@ mod names;
 pub(crate) mod network;
 mod notice;
 mod sizes;
-mod steps;
 mod undo;
 mod usage;
 pub(crate) mod volume;
@@ -87,6 +86,10 @@ pub struct Engine {
     pruning: tokio::sync::Mutex<()>,
     /// The last commit that took places in networks away.
     released: AtomicU64,
+    /// Whose turn it is to have the files of a container that is gone removed.
+    sweeping: Arc<tokio::sync::Mutex<()>>,
+    /// Removals of such files.
+    sweeps: Mutex<JoinSet<()>>,
     /// What goes on in the background: a watcher per running container, restarts to come.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -127,6 +130,8 @@ impl Engine {
             notices: Arc::default(),
             pruning: Default::default(),
             released: AtomicU64::new(0),
+            sweeping: Arc::default(),
+            sweeps: Mutex::default(),
             tasks: Mutex::default(),
         });
         engine.read_networks(networks);
@@ -152,6 +157,8 @@ impl Engine {
     pub async fn stop(&self) {
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
+        let mut sweeps = std::mem::take(&mut *self.sweeps.lock().unwrap_or_else(PoisonError::into_inner));
+        while sweeps.join_next().await.is_some() {}
     }
 
     /// Carries a story to its end even when nobody waits for it any more: a client that hangs up must not leave a container half started.

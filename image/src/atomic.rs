@@ -1,4 +1,4 @@
-//! Files that are replaced whole or not at all, and are on disk when that is reported.
+//! Files that are replaced whole or not at all, and are on disk when that is reported, where it matters.
 
 use std::{
     fs::{self, File},
@@ -9,8 +9,18 @@ use std::{
 
 use crate::error::ImageError;
 
-/// Writes `directory/name`, replacing what was there.
+/// Writes `directory/name`, replacing what was there; it is on disk then.
 pub(crate) fn write(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), ImageError> {
+    put(directory, name, bytes, true)?;
+    sync_directory(directory)
+}
+
+/// The same without waiting for the disk: a failure of the machine (not of the daemon) may leave the file empty, or none.
+pub(crate) fn write_soon(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), ImageError> {
+    put(directory, name, bytes, false)
+}
+
+fn put(directory: &Path, name: &str, bytes: &[u8], sync: bool) -> Result<(), ImageError> {
     let (new, path) = (directory.join(format!(".{name}.new")), directory.join(name));
     let written = (|| {
         let mut file = File::options()
@@ -20,11 +30,12 @@ pub(crate) fn write(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Im
             .mode(0o600)
             .open(&new)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        if sync {
+            file.sync_all()?;
+        }
         fs::rename(&new, &path)
     })();
-    written.map_err(|why| ImageError::failed("cannot write", &path, why))?;
-    sync_directory(directory)
+    written.map_err(|why| ImageError::failed("cannot write", &path, why))
 }
 
 /// Makes names in `directory` durable.

@@ -59,7 +59,7 @@ pub use layer::{Change, ChangeKind, remove_tree};
 use oci_spec::image::ImageConfiguration;
 pub use owners::{OwnerRange, Owners};
 pub use remove::{ImageUse, Removed};
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, Writes};
 
 use budget::Limits;
 use configuration::Configuration;

@@ -31,8 +31,12 @@ const LONGEST_OPTIONS: usize = 4095;
 /// Redirects, metadata-only copies and an index in the writable layer could not be written out as an OCI layer.
 const OPTIONS: [(&CStr, &CStr); 3] = [(c"redirect_dir", c"off"), (c"metacopy", c"off"), (c"index", c"off")];
 
+/// Neither the container's own syncs nor the unmounting sync the writable layer; the latter would else write out all of the host's file system.
+const VOLATILE: &CStr = c"volatile";
+
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
 const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
@@ -45,6 +49,8 @@ pub(crate) struct Overlay<'a> {
     pub lower: &'a [PathBuf],
     pub upper: &'a Path,
     pub work: &'a Path,
+    /// Nothing that is written need ever reach the disk (`volatile`).
+    pub passing: bool,
 }
 
 /// Mounts `overlay` at `target`.
@@ -149,6 +155,9 @@ fn mount_by_context(overlay: &Overlay<'_>, target: &Path) -> Result<Outcome, Ima
     for (key, value) in OPTIONS {
         set(key, value).map_err(wrong)?;
     }
+    if overlay.passing {
+        fs_flag(&context, VOLATILE).map_err(wrong)?;
+    }
     fs_create(&context).map_err(wrong)?;
     let mounted = fs_mount(&context).map_err(wrong)?;
     // the target by descriptor: nobody makes a link of it in between
@@ -161,7 +170,7 @@ fn mount_by_context(overlay: &Overlay<'_>, target: &Path) -> Result<Outcome, Ima
 /// `/proc/self/fd`, from where a layer is a number of one to four digits.
 fn mount_by_options(overlay: &Overlay<'_>, target: &Path) -> Result<(), ImageError> {
     let lower: Vec<Vec<u8>> = overlay.lower.iter().map(|path| escape(path)).collect();
-    let options = options(&lower, &escape(overlay.upper), &escape(overlay.work));
+    let options = options(&lower, &escape(overlay.upper), &escape(overlay.work), overlay.passing);
     if options.len() <= LONGEST_OPTIONS {
         return mount_with(&options, target).map_err(|why| failed(target, why, None));
     }
@@ -177,7 +186,8 @@ fn mount_by_options(overlay: &Overlay<'_>, target: &Path) -> Result<(), ImageErr
         .iter()
         .map(|path| number(path))
         .collect::<Result<Vec<_>, _>>()?;
-    let options = self::options(&lower, &number(overlay.upper)?, &number(overlay.work)?);
+    let (upper, work) = (number(overlay.upper)?, number(overlay.work)?);
+    let options = self::options(&lower, &upper, &work, overlay.passing);
     if options.len() > LONGEST_OPTIONS {
         return Err(ImageError::failed(
             "cannot mount overlay at",
@@ -197,7 +207,7 @@ fn mount_by_options(overlay: &Overlay<'_>, target: &Path) -> Result<(), ImageErr
         .map_err(|why| failed(target, why, None))
 }
 
-fn options(lower: &[Vec<u8>], upper: &[u8], work: &[u8]) -> Vec<u8> {
+fn options(lower: &[Vec<u8>], upper: &[u8], work: &[u8], passing: bool) -> Vec<u8> {
     let mut options = [
         b"lowerdir=",
         lower.join(&b':').as_slice(),
@@ -209,6 +219,9 @@ fn options(lower: &[Vec<u8>], upper: &[u8], work: &[u8]) -> Vec<u8> {
     .concat();
     for (key, value) in OPTIONS {
         options.extend([b",", key.to_bytes(), b"=", value.to_bytes()].concat());
+    }
+    if passing {
+        options.extend([b",", VOLATILE.to_bytes()].concat());
     }
     options
 }
@@ -286,6 +299,12 @@ fn fs_set(context: &OwnedFd, key: &CStr, value: &CStr) -> Result<(), Errno> {
     // SAFETY: both strings are C strings that outlive the call, and the kernel copies them.
     let result = unsafe { libc::syscall(libc::SYS_fsconfig, fd, command, key.as_ptr(), value.as_ptr(), 0) };
     Errno::result(result).map(drop)
+}
+
+fn fs_flag(context: &OwnedFd, key: &CStr) -> Result<(), Errno> {
+    let (fd, command, none) = (context.as_raw_fd(), FSCONFIG_SET_FLAG, std::ptr::null::<libc::c_char>());
+    // SAFETY: the key is a C string that outlives the call; the command takes no value, and null is what it wants for one.
+    Errno::result(unsafe { libc::syscall(libc::SYS_fsconfig, fd, command, key.as_ptr(), none, 0) }).map(drop)
 }
 
 fn fs_create(context: &OwnedFd) -> Result<(), Errno> {

@@ -39,6 +39,16 @@ pub struct Snapshot {
     pub upper: PathBuf,
 }
 
+/// What becomes of a container's writes when the machine fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writes {
+    /// What the container syncs is on disk, and all of it once the snapshot is unmounted.
+    Lasting,
+    /// Nobody will miss them: the container goes with its end, and that of the machine is its end too. So nothing is ever synced, which makes unmounting cheap: else
+    /// it writes out the host's whole file system.
+    Passing,
+}
+
 /// What a snapshot stands on, as it is written.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
@@ -86,16 +96,18 @@ impl Images {
         // still under the lock: no sweep comes between finding the layers and writing that they are used
         let text =
             serde_json::to_vec(&record).map_err(|why| ImageError::failed("cannot write snapshot of", dir, why))?;
-        atomic::write(&self.snapshots(), &name(dir), &text)?;
+        // not synced, as the writable layer is not: what a failure of the machine takes away is made again from the image when it is mounted
+        atomic::write_soon(&self.snapshots(), &name(dir), &text)?;
         Ok(snapshot)
     }
 
-    /// Mounts it (overlayfs, up to 500 layers). Fine when mounted already. Where the container's files have other `owners` on the host, `namespace`
-    /// makes a user namespace that says which.
+    /// Mounts it (overlayfs, up to 500 layers). Fine when mounted already. One that was mounted for passing writes is so every time. Where the container's
+    /// files have other `owners` on the host, `namespace` makes a user namespace that says which.
     pub fn mount(
         &self,
         image: &str,
         dir: &Path,
+        writes: Writes,
         owners: Option<&Owners>,
         namespace: impl FnOnce(&Owners) -> io::Result<OwnedFd>,
     ) -> Result<Snapshot, ImageError> {
@@ -115,10 +127,16 @@ impl Images {
             return Ok(snapshot);
         }
         let lower = self.lower(&record)?;
+        let passing = writes == Writes::Passing;
+        if passing {
+            // there the kernel leaves a note that a layer may lack what was written before a crash, and refuses to mount it again: here nothing is lacked
+            remove_tree(&dir.join("work/work"))?;
+        }
         let overlay = Overlay {
             lower: &lower,
             upper: &snapshot.upper,
             work: &dir.join("work"),
+            passing,
         };
         match &record.owners {
             None => overlay::mount(&overlay, &snapshot.merged)?,
@@ -160,6 +178,11 @@ impl Images {
         for part in ["merged", "upper", "work"] {
             remove_tree(&dir.join(part))?;
         }
+        self.forget(dir)
+    }
+
+    /// Forgets what it stands on, so that its layers can go; what was written in it stays, and is of no use any more.
+    pub fn forget(&self, dir: &Path) -> Result<(), ImageError> {
         let record = self.snapshots().join(name(dir));
         match fs::remove_file(&record) {
             Err(why) if why.kind() != io::ErrorKind::NotFound => Err(ImageError::failed("cannot remove", &record, why)),
@@ -238,11 +261,10 @@ pub(crate) fn layers_in_use(snapshots: &Path) -> Result<BTreeSet<Digest>, ImageE
     Ok(used)
 }
 
+/// None: there is none, or a failure of the machine cut it short.
 fn read(path: &Path) -> Result<Option<Record>, ImageError> {
     match fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|why| ImageError::failed("cannot read", path, why)),
+        Ok(text) => Ok(serde_json::from_slice(&text).ok()),
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(why) => Err(ImageError::failed("cannot read", path, why)),
     }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use oci_spec::runtime::Spec;
+use tracing::debug_span;
 
 use crate::{
     Config, Runtime, RuntimeError,
@@ -143,14 +144,17 @@ impl Maker {
         let spec = read_spec(&bundle.join("config.json"))?;
         let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         if let Some(profile) = profile {
+            let _step = debug_span!("filter").entered();
             let filter = self.filters.filter(profile)?;
             fs::write(self.directory.join(file::FILTER), &filter[..])
                 .map_err(|error| RuntimeError::Failed(format!("write the seccomp filter of {id}: {error}")))?;
         }
+        let step = debug_span!("cgroups").entered();
         let (place, cgroups) = self.make_cgroups(&spec)?;
         if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
             self.hierarchies.limit(&place, resources)?;
         }
+        drop(step);
         let terminal = spec
             .process()
             .as_ref()
@@ -172,6 +176,7 @@ impl Maker {
                 .filter_map(|(wanted, flag)| wanted.then_some(flag))
                 .collect(),
         };
+        let _step = debug_span!("shim").entered();
         start_shim(&self.shim, &orders)
     }
 }

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tracing::debug_span;
+
 use crate::{
     Runtime, RuntimeError,
     cgroup::Cgroups,
@@ -38,11 +40,13 @@ impl Runtime {
 
 fn sweep(directory: PathBuf, cgroups: &Cgroups) -> Result<(), RuntimeError> {
     cgroups.kill();
+    let step = debug_span!("shim").entered();
     let (shim, _) = connection::live_pids(&directory);
     if let Some(shim) = shim {
         end(shim);
     }
-    cgroups.remove()?;
+    drop(step);
+    debug_span!("cgroups").in_scope(|| cgroups.remove())?;
     let since = Instant::now();
     loop {
         match fs::remove_dir_all(&directory) {

@@ -103,14 +103,6 @@ impl Runtime {
         })
     }
 
-    /// Makes the next [`create`](Self::create) faster on machines with v1 cgroups, by taking a wait for the kernel (some 15 ms) now, on a
-    /// thread of its own. Call it when a start begins, before the network is set up: cgroups can't be made while it waits, and what it
-    /// gains is lost again a few milliseconds later.
-    pub fn warm(&self) {
-        let hierarchies = self.hierarchies.clone();
-        std::thread::spawn(move || hierarchies.warm());
-    }
-
     /// The ids of all containers that have a directory here.
     pub fn list(&self) -> Result<Vec<String>, RuntimeError> {
         let failed = |error| RuntimeError::Failed(format!("list {}: {error}", self.config.state_root.display()));
@@ -170,7 +162,8 @@ impl Runtime {
 async fn off_the_loop<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
 ) -> Result<T, RuntimeError> {
-    tokio::task::spawn_blocking(work)
+    let step = tracing::Span::current();
+    tokio::task::spawn_blocking(move || step.in_scope(work))
         .await
         .unwrap_or_else(|error| Err(RuntimeError::Failed(format!("the work was cut short: {error}"))))
 }

@@ -15,7 +15,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
-        link::{InfoData, InfoKind, InfoVeth, LinkMessage},
+        link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage},
         route::RouteMessage,
     },
 };
@@ -96,14 +96,24 @@ pub fn make(netlink: &mut Netlink, wish: &Wish) -> io::Result<u32> {
     ifindex(&wish.host_end)
 }
 
+/// One queue each way, as a veth has it anyway. Left to itself the kernel makes room for one per CPU and then turns all but one off, for which it waits, for each
+/// end and with the lock of all devices held, until none of its readers can know better.
+const ONE_QUEUE: [LinkAttribute; 2] = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+
 fn pair(wish: &Wish, sandbox: &File, bridge: u32) -> Vec<Request> {
+    let [transmit, receive] = ONE_QUEUE;
     let inner = LinkMessageBuilder::<LinkUnspec>::new()
+        .append_extra_attribute(transmit)
+        .append_extra_attribute(receive)
         .name(wish.interface.clone())
         .address(wish.mac.to_vec())
         .mtu(wish.mtu)
         .setns_by_fd(sandbox.as_raw_fd())
         .build();
+    let [transmit, receive] = ONE_QUEUE;
     let outer = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .append_extra_attribute(transmit)
+        .append_extra_attribute(receive)
         .name(wish.host_end.clone())
         .address(wish.gateway_mac.to_vec())
         .mtu(wish.mtu)

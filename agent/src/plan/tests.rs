@@ -43,6 +43,7 @@ fn agreeing(desired: &Desired) -> Actual {
     };
     for (id, place) in &places {
         let veth = Veth {
+            sandbox: None,
             endpoint: (*id).to_owned(),
             made_of: place.made_of,
             up: true,
@@ -667,6 +668,7 @@ fn on_a_bridge_endpoints_are_entered_one_by_one_and_the_bridge_bears_the_gateway
     // somebody has taken the port off its bridge
     let mut loose = actual.clone();
     let veth = Veth {
+        sandbox: None,
         endpoint: wish.endpoint.clone(),
         made_of: names().read_alias(&wish.alias).unwrap().1,
         up: true,

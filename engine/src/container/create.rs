@@ -8,6 +8,7 @@ use sluice_model::{
     container::{NetworkMode, NetworkWish},
 };
 use sluice_store::{Condition, Transaction, Write, key, record};
+use tracing::{Instrument, debug_span};
 
 use crate::{
     Engine, EngineError, Kind,
@@ -15,7 +16,6 @@ use crate::{
     container::{directory, held::Held, limits, merge, owners, sharing, validate},
     names,
     network::{connect, defaults::BRIDGE, sharing as network_sharing},
-    steps::{Steps, timed},
     undo::Undo,
 };
 
@@ -46,7 +46,10 @@ impl Engine {
     pub async fn create_container(&self, request: CreateContainer) -> Result<Created, EngineError> {
         self.carry_out(|engine| async move {
             let mut undo = Undo::default();
-            let result = engine.create(request, &mut undo).await;
+            let result = engine
+                .create(request, &mut undo)
+                .instrument(debug_span!("create"))
+                .await;
             if result.is_err() {
                 undo.go_back().await;
             }
@@ -64,7 +67,6 @@ impl Engine {
                 "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
             )));
         }
-        let mut steps = Steps::of("create");
         let mut host_config = request.host_config;
         let mut warnings = limits::discard(&mut host_config, self.runtime.features());
         warnings.extend(validate::validate(&request.config, &host_config)?);
@@ -84,7 +86,6 @@ impl Engine {
                 warnings.push(warning);
             }
         }
-        steps.did("image");
 
         let id = Id::from_bytes(rand::random());
         let name = self.take_name(name, &id)?;
@@ -114,15 +115,15 @@ impl Engine {
             let (images, directory) = (self.images.clone(), self.config.container(&id));
             async move { blocking(move || directory::remove(&images, &directory)).await }
         });
-        steps.did("mounts");
         // the record goes to disk while the layer is made: a container without a layer gets one when it is mounted
         let first = first_record(&container)?;
-        let ((made, layer), (committed, record)) = tokio::join!(
-            timed(async {
-                self.prepare_layer(&container).await?;
-                self.fill_volumes(&container).await
-            }),
-            timed(self.commit(first))
+        let layer = async {
+            self.prepare_layer(&container).await?;
+            self.fill_volumes(&container).await
+        };
+        let (made, committed) = tokio::join!(
+            layer.instrument(debug_span!("layer")),
+            self.commit(first).instrument(debug_span!("record"))
         );
         if committed.is_ok() {
             undo.by("take the record away", {
@@ -138,9 +139,6 @@ impl Engine {
         }
         made?;
         committed?;
-        steps.beside("layer", layer);
-        steps.beside("record", record);
-        steps.tell();
         let held = Arc::new(Held::new(container));
         self.containers.enter(held.clone());
         self.tell(&held, "create", &[]);

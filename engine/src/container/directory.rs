@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::Path};
 
-use sluice_image::Images;
+use sluice_image::{Images, Writes};
 use sluice_model::{Container, Endpoint, container::NetworkMode};
 
 use crate::{
@@ -11,6 +11,14 @@ use crate::{
     error,
     network::{hosts, place::Place, resolv},
 };
+
+/// What goes at its end, and does not outlive the host either, need not reach the disk.
+pub(crate) fn writes(container: &Container) -> Writes {
+    match container.host_config.auto_remove {
+        true => Writes::Passing,
+        false => Writes::Lasting,
+    }
+}
 
 /// Makes the directory of a file.
 pub(crate) fn make_parent(file: &Path) -> Result<(), EngineError> {
@@ -103,6 +111,14 @@ pub(crate) fn make_bind_sources(container: &Container) -> Result<(), EngineError
         }
     }
     Ok(())
+}
+
+/// Lets go of what others wait for: the layers below the writable one. What remains are files in a directory that no record names any more; they may be
+/// removed at leisure, by the next daemon if need be.
+pub(crate) fn abandon(images: &Images, directory: &Path) -> Result<(), EngineError> {
+    sluice_runtime::unmount_shared_memory(&sharing::place_of_memory(directory))?;
+    images.unmount(directory)?;
+    Ok(images.forget(directory)?)
 }
 
 /// Removes the directory and all in it, the writable layer too. Fine when there is none.

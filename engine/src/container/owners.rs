@@ -13,7 +13,7 @@ use oci_spec::{
 use sluice_image::{Images, OwnerRange, Owners, Snapshot};
 use sluice_model::{Container, HostConfig, IdMap, IdRange, container::NetworkMode};
 
-use crate::{Engine, EngineError, error, network::place::Place};
+use crate::{Engine, EngineError, container::directory, error, network::place::Place};
 
 /// Has the container a user namespace of its own, where the daemon makes them?
 pub(crate) fn is_private(host: &HostConfig) -> bool {
@@ -113,7 +113,8 @@ pub(crate) fn give(ids: Option<&IdMap>, path: &Path) -> Result<(), EngineError> 
 /// Mounts a container's root, with the owners it has on the host.
 pub(crate) fn mount_root(images: &Images, container: &Container, directory: &Path) -> Result<Snapshot, EngineError> {
     let owners = container.id_map.as_ref().map(of_files);
-    Ok(images.mount(&container.image_id, directory, owners.as_ref(), for_mount)?)
+    let writes = directory::writes(container);
+    Ok(images.mount(&container.image_id, directory, writes, owners.as_ref(), for_mount)?)
 }
 
 impl Engine {

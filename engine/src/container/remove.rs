@@ -1,16 +1,16 @@
 //! Removes a container with all that it has.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, PoisonError, atomic::Ordering};
 
-use sluice_model::container::Phase;
+use sluice_model::{Id, container::Phase};
 use sluice_store::{Transaction, Write, key};
+use tracing::{Instrument, debug_span};
 
 use crate::{
     Engine, EngineError,
     blocking::blocking,
     container::{directory, held::Held},
     network::disconnect,
-    steps::{Steps, timed},
 };
 
 impl Engine {
@@ -46,23 +46,24 @@ impl Engine {
 
     /// Removes everything of a container that does not run; the caller holds its lock. A step that fails leaves it as `dead`, to be removed again.
     pub(crate) async fn remove_whole(self: &Arc<Self>, held: &Arc<Held>) -> Result<(), EngineError> {
-        let mut steps = Steps::of("remove");
+        self.remove_by_steps(held).instrument(debug_span!("remove")).await
+    }
+
+    async fn remove_by_steps(self: &Arc<Self>, held: &Arc<Held>) -> Result<(), EngineError> {
         held.change(|container| container.state.phase = Phase::Removing);
         let endpoints = self.networks.of_container(&held.id);
         let name = held.look(|container| container.name.clone());
         let mut writes = disconnect::writes(&held.id, &endpoints);
         writes.push(Write::Delete(key::container(&held.id)));
         writes.push(Write::Delete(key::name(&name)));
-        let ((cleared, files), (committed, record)) = tokio::join!(
-            timed(self.clear_whole(held)),
-            timed(self.commit_release(Transaction {
-                writes,
-                ..Default::default()
-            }))
+        let gone = self.commit_release(Transaction {
+            writes,
+            ..Default::default()
+        });
+        let (cleared, committed) = tokio::join!(
+            self.clear_whole(held).instrument(debug_span!("remains")),
+            gone.instrument(debug_span!("record"))
         );
-        steps.beside("files", files);
-        steps.beside("record", record);
-        steps.did("both");
         self.release(&endpoints);
         if let Err(error) = cleared.and(committed) {
             held.change(|container| container.state.phase = Phase::Dead);
@@ -79,14 +80,43 @@ impl Engine {
         let volumes = container.host_config.auto_remove || held.removes_volumes.load(Ordering::Relaxed);
         self.leave_volumes(&container, volumes).await;
         held.removed();
-        steps.tell();
+        if container.host_config.auto_remove {
+            self.sweep_later(&held.id);
+        }
         Ok(())
     }
 
     async fn clear_whole(&self, held: &Held) -> Result<(), EngineError> {
         self.clear(held).await?;
         let (images, directory) = (self.images.clone(), self.config.container(&held.id));
-        blocking(move || directory::remove(&images, &directory)).await
+        // nobody is told of trouble with the files of one that goes by itself, so nobody waits for them either
+        let at_leisure = held.look(|container| container.host_config.auto_remove);
+        blocking(move || match at_leisure {
+            true => directory::abandon(&images, &directory),
+            false => directory::remove(&images, &directory),
+        })
+        .instrument(debug_span!("files"))
+        .await
+    }
+
+    /// Removes the files of a container that is gone, in the background and one container after another: on some disks each file costs milliseconds.
+    /// What a daemon that dies leaves of them is removed by the next one, as it belongs to no record.
+    fn sweep_later(&self, id: &Id) {
+        let (images, directory, turn) = (self.images.clone(), self.config.container(id), self.sweeping.clone());
+        let sweep = async move {
+            let _turn = turn.lock().await;
+            let removed = blocking({
+                let directory = directory.clone();
+                move || directory::remove(&images, &directory)
+            });
+            if let Err(error) = removed.instrument(debug_span!("sweep")).await {
+                let left = directory.display();
+                tracing::warn!("{left}, which belongs to no container any more, stays until the next start: {error}");
+            }
+        };
+        let mut sweeps = self.sweeps.lock().unwrap_or_else(PoisonError::into_inner);
+        while sweeps.try_join_next().is_some() {}
+        sweeps.spawn(sweep);
     }
 }
 

@@ -7,9 +7,11 @@ use std::{
 };
 
 use jiff::Timestamp;
+use sluice_agent::Promise;
 use sluice_model::{Container, IdMap, container::Phase};
 use sluice_runtime::{Create, RuntimeError};
 use sluice_store::{Transaction, Write, key, record};
+use tracing::{Instrument, debug_span};
 
 use crate::{
     Engine, EngineError, Kind,
@@ -24,7 +26,6 @@ use crate::{
     },
     error,
     network::{disconnect, place::Place},
-    steps::{Steps, timed},
     undo::Undo,
 };
 
@@ -71,7 +72,7 @@ impl Engine {
             Phase::Created | Phase::Exited | Phase::Restarting => {}
         }
         let mut undo = Undo::default();
-        match self.steps(held, &mut undo).await {
+        match self.steps(held, &mut undo).instrument(debug_span!("start")).await {
             Ok(()) => Ok(true),
             Err(error) => {
                 undo.go_back().await;
@@ -82,13 +83,10 @@ impl Engine {
     }
 
     async fn steps(self: &Arc<Self>, held: &Arc<Held>, undo: &mut Undo) -> Result<(), EngineError> {
-        // on machines with cgroup v1 the kernel takes milliseconds to let a process in; they pass while we do other things
-        let mut steps = Steps::of("start");
-        self.runtime.warm();
         let container = held.record();
         // one moment, in the record as in memory: a daemon that comes back tells the same
         let since = Timestamp::now();
-        let place = self.choose_place(&container).await?;
+        let place = self.choose_place(&container).instrument(debug_span!("place")).await?;
         undo.by("give the place in the network back", {
             let (engine, place) = (self.clone(), place.clone());
             async move {
@@ -97,47 +95,42 @@ impl Engine {
             }
         });
 
-        // the agent makes the namespace and the device while the root is mounted and the spec written; both have their way back noted before either
-        // can fail, as each may have come far when the other fails
+        // the agent makes devices and tables while the root is mounted, the spec written and the process set up, which runs nothing yet; all have
+        // their way back noted before either can fail, as each may have come far when the other fails
         self.note_way_back(&container, &place, undo);
-        steps.did("place");
-        let user = match &container.id_map {
+        let pid = match &container.id_map {
             None => {
-                let ((settled, network), (prepared, root)) = tokio::join!(
-                    timed(self.settle(&container, &place, since)),
-                    timed(self.prepare(&container, &place, None))
+                let (settled, made) = tokio::join!(
+                    self.settle(&container, &place, since)
+                        .instrument(debug_span!("network")),
+                    self.make_ahead(&container, &place)
                 );
                 settled?;
-                prepared?;
-                steps.beside("network", network);
-                steps.beside("root", root);
-                None
+                let (pid, promise) = made?;
+                drop(promise);
+                match pid {
+                    Some(pid) => pid,
+                    None => self.make(&container).await?,
+                }
             }
             // the spec names the user namespace, which is known when the network is there
             Some(_) => {
                 self.offer_namespace(&container, &place).await?;
-                let settled = self.settle(&container, &place, since).await;
+                let settled = self.settle(&container, &place, since);
+                let settled = settled.instrument(debug_span!("network")).await;
                 let user = self.user_namespace_of(&container, &place);
                 settled?;
                 let user = user?;
-                self.prepare(&container, &place, user.as_ref()).await?;
-                user
+                let prepared = self.prepare(&container, &place, user.as_ref());
+                prepared.instrument(debug_span!("root")).await?;
+                let pid = self.make(&container).await?;
+                drop(user);
+                pid
             }
         };
-        steps.did("both");
-
-        let create = self.runtime_request(&container)?;
-        undo.by("delete the process", {
-            let (engine, id) = (self.clone(), container.id.clone());
-            async move { Ok(engine.runtime.delete(id.as_str()).await?) }
-        });
-        let pid = self.runtime.create(&create).await.map_err(cannot_start)?;
-        drop(user);
-        steps.did("process");
-        self.join_early_clients(held).await;
-        steps.did("clients");
-        self.runtime.start(container.id.as_str()).await.map_err(cannot_start)?;
-        steps.did("go");
+        self.join_early_clients(held).instrument(debug_span!("clients")).await;
+        let go = self.runtime.start(container.id.as_str()).instrument(debug_span!("go"));
+        go.await.map_err(cannot_start)?;
 
         held.change(|container| {
             container.state = running(container, pid, since);
@@ -147,7 +140,6 @@ impl Engine {
         self.tell(held, "start", &[]);
         self.watch(held);
         self.look_after(held, true);
-        steps.tell();
         Ok(())
     }
 
@@ -179,6 +171,10 @@ impl Engine {
                 .await
             }
         });
+        undo.by("delete the process", {
+            let (engine, id) = (self.clone(), container.id.clone());
+            async move { Ok(engine.runtime.delete(id.as_str()).await?) }
+        });
     }
 
     /// Commits the place, and that the container is about to run, in one transaction, and waits until the agent says it is real. Whether it does run is the
@@ -191,12 +187,48 @@ impl Engine {
             key::container(&container.id),
             record::encode(&about_to_run)?,
         ));
-        let revision = self.commit(transaction).await?;
+        let revision = self.commit(transaction).instrument(debug_span!("record")).await?;
         let subjects = place.subjects();
         if !subjects.is_empty() {
-            self.agent.settled(revision, &subjects).await?;
+            let settled = self.agent.settled(revision, &subjects);
+            settled.instrument(debug_span!("devices")).await?;
         }
         Ok(())
+    }
+
+    /// Mounts the root, writes the bundle, and makes the process already if it needs no more of its network than the namespace, and that can be had
+    /// now. The promise is to be kept until the agent knows the record of the namespace.
+    async fn make_ahead(
+        &self,
+        container: &Container,
+        place: &Place,
+    ) -> Result<(Option<u32>, Option<Promise>), EngineError> {
+        let ahead = async {
+            match &place.sandbox {
+                // what is set of the network may be a device's
+                Some(_) if container.host_config.sysctls.keys().any(|name| name.starts_with("net")) => Ok(None),
+                Some(sandbox) => self.agent.sandbox_ahead(&sandbox.path).await,
+                None => Ok(None),
+            }
+        };
+        let (promise, prepared) = tokio::join!(
+            ahead.instrument(debug_span!("sandbox")),
+            self.prepare(container, place, None).instrument(debug_span!("root"))
+        );
+        prepared?;
+        let promise = promise?;
+        let pid = match promise.is_some() || place.sandbox.is_none() {
+            true => Some(self.make(container).await?),
+            false => None,
+        };
+        Ok((pid, promise))
+    }
+
+    /// Has the process made, which waits to be let go.
+    async fn make(&self, container: &Container) -> Result<u32, EngineError> {
+        let create = self.runtime_request(container)?;
+        let made = self.runtime.create(&create).instrument(debug_span!("process"));
+        made.await.map_err(cannot_start)
     }
 
     /// Mounts the root and writes the bundle.

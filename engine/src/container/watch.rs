@@ -9,6 +9,7 @@ use sluice_model::{
 };
 use sluice_runtime::{Exit, RuntimeError};
 use sluice_store::{Transaction, Write, key, record};
+use tracing::{Instrument, debug_span};
 
 use crate::{
     Engine, EngineError,
@@ -115,13 +116,17 @@ impl Engine {
 
     /// Takes the process's remains and the mount away.
     pub(crate) async fn clear(&self, held: &Held) -> Result<(), EngineError> {
-        let deleted = self.runtime.delete(held.id.as_str()).await;
+        let deleted = self.runtime.delete(held.id.as_str());
         let (images, directory) = (self.images.clone(), self.config.container(&held.id));
+        // the process has ended; should others of the container still go, its mounts were never the same as these
         let unmounted = blocking(move || {
             sluice_runtime::unmount_shared_memory(&sharing::place_of_memory(&directory))?;
             Ok(images.unmount(&directory)?)
-        })
-        .await;
+        });
+        let (deleted, unmounted) = tokio::join!(
+            deleted.instrument(debug_span!("process")),
+            unmounted.instrument(debug_span!("unmount"))
+        );
         let volumes = self.unmount_volumes(&held.record()).await;
         self.sizes.forget(&self.config.container(&held.id).join("upper"));
         deleted?;

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt};
 
 use super::*;
 use crate::{
-    Images,
+    Images, Writes,
     testing::{Scratch, Tar},
 };
 
@@ -68,6 +68,7 @@ fn five_hundred_layers_mount_by_either_road() {
                 lower: &lower,
                 upper: &upper,
                 work: &work,
+                passing: false,
             };
             match old {
                 false => mount(&overlay, &lab.path("merged")).unwrap(),
@@ -87,6 +88,7 @@ fn an_error_carries_the_words_of_the_kernel() {
             lower: &lower,
             upper: &upper,
             work: &work,
+            passing: false,
         },
         &lab.path("merged"),
     )
@@ -110,6 +112,7 @@ fn names_with_colons_and_commas_and_long_ones_are_mounted() {
             lower: &lower,
             upper: &upper,
             work: &work,
+            passing: old,
         };
         match old {
             false => mount(&overlay, &lab.path("merged")).unwrap(),
@@ -133,7 +136,7 @@ fn a_container_stands_on_its_layers_also_when_its_image_is_gone() {
     assert!(!snapshot.merged.join("etc").exists(), "no mount yet");
     images.remove(&image.id, true, &[]).unwrap();
     for _ in 0..2 {
-        images.mount(&image.id, &dir, None, unasked).unwrap(); // the second time it is mounted already
+        images.mount(&image.id, &dir, Writes::Lasting, None, unasked).unwrap(); // the second time it is mounted already
     }
     let images = Images::open(scratch.path()).unwrap();
     assert_eq!(fs::metadata(&snapshot.merged).unwrap().mode() & 0o7777, 0o750);
@@ -145,7 +148,7 @@ fn a_container_stands_on_its_layers_also_when_its_image_is_gone() {
         "container"
     );
     // a restart of the container finds what it wrote
-    images.mount(&image.id, &dir, None, unasked).unwrap();
+    images.mount(&image.id, &dir, Writes::Lasting, None, unasked).unwrap();
     assert_eq!(
         fs::read_to_string(snapshot.merged.join("etc/hostname")).unwrap(),
         "container"
@@ -161,6 +164,52 @@ fn a_container_stands_on_its_layers_also_when_its_image_is_gone() {
 }
 
 #[test]
+fn what_is_written_in_passing_is_never_synced_and_mounted_again_all_the_same() {
+    let scratch = Scratch::new("passing");
+    let images = Images::open(scratch.path()).unwrap();
+    let archive = Tar::default().file("f", "x").end();
+    images.import(&mut archive.as_slice(), Some("app"), &[], "").unwrap();
+    let dir = scratch.path().join("c");
+    for life in ["first", "second"] {
+        let snapshot = images.mount("app", &dir, Writes::Passing, None, unasked).unwrap();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let own = mounts
+            .lines()
+            .find(|line| line.contains(&*snapshot.merged.to_string_lossy()))
+            .unwrap();
+        assert!(own.contains("volatile"), "{own}");
+        fs::write(snapshot.merged.join(life), "").unwrap();
+        images.unmount(&dir).unwrap();
+        // what a crash leaves behind, too
+        assert!(dir.join("work/work/incompat/volatile").exists());
+    }
+    let snapshot = images.mount("app", &dir, Writes::Passing, None, unasked).unwrap();
+    assert!(snapshot.merged.join("first").exists() && snapshot.merged.join("second").exists());
+    images.discard(&dir).unwrap();
+}
+
+#[test]
+fn a_snapshot_whose_record_a_power_failure_cut_short_is_described_anew() {
+    let scratch = Scratch::new("torn");
+    let images = Images::open(scratch.path()).unwrap();
+    let archive = Tar::default().file("f", "x").end();
+    images.import(&mut archive.as_slice(), Some("app"), &[], "").unwrap();
+    let dir = scratch.path().join("c");
+    images.prepare("app", &dir, None).unwrap();
+    let record = fs::read_dir(scratch.path().join("image/snapshots"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    fs::write(&record, "").unwrap();
+    images.sweep().unwrap();
+    let snapshot = images.mount("app", &dir, Writes::Lasting, None, unasked).unwrap();
+    assert!(snapshot.merged.join("f").exists());
+    images.discard(&dir).unwrap();
+}
+
+#[test]
 fn a_busy_mount_goes_away_in_the_end() {
     let scratch = Scratch::new("busy");
     let images = Images::open(scratch.path()).unwrap();
@@ -173,7 +222,7 @@ fn a_busy_mount_goes_away_in_the_end() {
         )
         .unwrap();
     let dir = scratch.path().join("c");
-    let snapshot = images.mount("app", &dir, None, unasked).unwrap();
+    let snapshot = images.mount("app", &dir, Writes::Lasting, None, unasked).unwrap();
     let held = File::open(snapshot.merged.join("f")).unwrap();
     images.unmount(&dir).unwrap();
     assert!(!snapshot.merged.join("f").exists());
@@ -195,7 +244,7 @@ fn an_image_without_layers_has_an_empty_root() {
         .end();
     images.load(&mut archive.as_slice()).unwrap();
     let dir = scratch.path().join("c");
-    let snapshot = images.mount("none", &dir, None, unasked).unwrap();
+    let snapshot = images.mount("none", &dir, Writes::Lasting, None, unasked).unwrap();
     fs::write(snapshot.merged.join("f"), "").unwrap();
     images.discard(&dir).unwrap();
 }

@@ -202,29 +202,6 @@ impl Hierarchies {
             .collect()
     }
 
-    /// Takes the cost of the next joins of v1 cgroups upon this thread, now.
-    ///
-    /// A join waits for an RCU grace period, up to 15 ms, unless another has just done so. Joining the cgroup we are in anyway changes
-    /// nothing else. On a purely unified machine processes are born into their cgroups: nothing ever moves, and there is no cost to take.
-    pub fn warm(&self) {
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let place = |hierarchy: &Hierarchy1| {
-            own.lines().find_map(|line| {
-                let (_, rest) = line.split_once(':')?;
-                let (controllers, path) = rest.split_once(':')?;
-                (controllers == hierarchy.controllers.join(",")).then(|| path.trim_start_matches('/').to_owned())
-            })
-        };
-        // Memory is left out as moving there can mean to move charges.
-        let usable = |hierarchy: &&Hierarchy1| hierarchy.is_whole && hierarchy.controllers != ["memory"];
-        if let Some(hierarchy) = self.v1.iter().find(usable)
-            && let Some(place) = place(hierarchy)
-        {
-            // It failing costs time, nothing else.
-            let _ = fs::write(hierarchy.mounted_at.join(place).join("cgroup.procs"), "0");
-        }
-    }
-
     /// Removes the parent in all hierarchies, if nothing is in it any more.
     pub fn remove_parent(&self, parent: &str) {
         let place = Path::new(parent.trim_matches('/'));

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     channel,
-    creator::{harden, join_v1},
+    creator::{doors, harden, join_v1},
     identity::{self, Identity, Streams},
     init::fresh_process,
     remapped, stdio, tty,
@@ -32,7 +32,7 @@ pub(crate) fn create(
     let process: Process = serde_json::from_slice(process)
         .map_err(|error| RuntimeError::Failed(format!("understand the process to be executed: {error}")))?;
     harden(plan.process.oom_score_adj)?;
-    join_v1(&plan, "0")?;
+    join_v1(&plan, &doors(&plan)?)?;
     let cgroup = match &plan.ids {
         None => {
             let cgroup = open_cgroup(&plan)?;

@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{
-    channel, creator,
+    channel,
+    creator::{self, Entry},
     identity::{self, Identity, Streams},
     remapped::Taken,
     stdio, tty,
@@ -32,10 +33,10 @@ pub(crate) fn run(
     filter: Option<(Vec<u8>, u64)>,
     streams: Option<stdio::Ends>,
     channel: BorrowedFd<'_>,
-    joined: OwnedFd,
+    entry: Entry,
     taken: Option<Taken>,
 ) -> ! {
-    let error = match set_up(plan, filter, streams, channel, joined, taken) {
+    let error = match set_up(plan, filter, streams, channel, entry, taken) {
         Err(error) => error,
         Ok(never) => match never {},
     };
@@ -49,19 +50,22 @@ fn set_up(
     filter: Option<(Vec<u8>, u64)>,
     streams: Option<stdio::Ends>,
     channel: BorrowedFd<'_>,
-    joined: OwnedFd,
+    entry: Entry,
     taken: Option<Taken>,
 ) -> Result<Infallible, RuntimeError> {
     let process = &plan.process;
     fresh_process()?;
+    creator::join_v1(plan, &entry.doors)?;
+    if let Some(joined) = &entry.joined {
+        wait_for_cgroup(joined.as_fd())?;
+    }
+    drop(entry);
     // While there is still the host's /proc.
     let init = match plan.init {
         true => Some(syscall::open(Path::new("/proc/self/exe"), libc::O_PATH).map_err(failed("open the init"))?),
         false => None,
     };
-    let mut joined = Some(joined);
     if creator::own_cgroup_namespace(plan) {
-        wait_for_cgroups(&mut joined)?;
         // SAFETY: takes no pointers.
         syscall::result(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }).map_err(failed("make a cgroup namespace"))?;
     }
@@ -106,7 +110,6 @@ fn set_up(
     pivot::finish(plan.root_propagation.as_deref(), plan.root_is_read_only)?;
     drop(root);
     join_keyring(&plan.id)?;
-    wait_for_cgroups(&mut joined)?;
     identity::become_process(
         &Identity {
             process,
@@ -148,13 +151,12 @@ pub(crate) fn fresh_process() -> Result<(), RuntimeError> {
         .map_err(failed("unblock signals"))
 }
 
-/// Waits until the creator has put us into the v1 cgroups.
-fn wait_for_cgroups(joined: &mut Option<OwnedFd>) -> Result<(), RuntimeError> {
-    let Some(joined) = joined.take() else { return Ok(()) };
-    match syscall::read(joined.as_fd(), &mut [0]) {
+/// Waits until the creator has put us into the cgroup of the unified tree.
+fn wait_for_cgroup(joined: BorrowedFd<'_>) -> Result<(), RuntimeError> {
+    match syscall::read(joined, &mut [0]) {
         Ok(1) => Ok(()),
-        Ok(_) => Err(RuntimeError::Failed("the cgroups could not be joined".to_owned())),
-        Err(error) => Err(failed("wait for the cgroups")(error)),
+        Ok(_) => Err(RuntimeError::Failed("the cgroup could not be joined".to_owned())),
+        Err(error) => Err(failed("wait for the cgroup")(error)),
     }
 }
 

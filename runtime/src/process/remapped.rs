@@ -9,7 +9,11 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use super::{channel, creator, init, stdio};
+use super::{
+    channel,
+    creator::{self, Entry},
+    init, stdio,
+};
 use crate::{
     RuntimeError,
     namespaces::{self, user},
@@ -33,7 +37,7 @@ fn failed(what: &str) -> impl FnOnce(io::Error) -> RuntimeError {
 }
 
 /// Makes the container's first process in its user namespace. It is made by a process that enters first, a child of the shim as well; this one stays
-/// behind, as the host's root, and puts what was made into its cgroups.
+/// behind, as the host's root, and puts what was made into its cgroup of the unified tree.
 pub(crate) fn create(
     plan: &Plan,
     ids: &IdMap,
@@ -43,6 +47,7 @@ pub(crate) fn create(
 ) -> Result<(), RuntimeError> {
     let (joined, join) = syscall::pipe().map_err(failed("make a pipe"))?;
     let (told, tell) = syscall::pipe().map_err(failed("make a pipe"))?;
+    let doors = creator::doors(plan)?;
     // SAFETY: the shim has one thread, and so has its fork.
     let cloned = unsafe { syscall::clone3(libc::CLONE_PARENT as u64, 0, None) }
         .map_err(failed("fork who enters the user namespace"))?;
@@ -55,7 +60,10 @@ pub(crate) fn create(
                 match unsafe { syscall::clone3(flags, 0, None) }
                     .map_err(failed("make the container's first process"))?
                 {
-                    Cloned::Child => init::run(plan, filter, streams, channel, joined, Some(taken)),
+                    Cloned::Child => {
+                        let joined = Some(joined);
+                        init::run(plan, filter, streams, channel, Entry { doors, joined }, Some(taken))
+                    }
                     Cloned::Parent(pid) => syscall::write(tell.as_fd(), &pid.to_le_bytes())
                         .map(drop)
                         .map_err(failed("tell of the first process")),
@@ -68,7 +76,7 @@ pub(crate) fn create(
             unsafe { libc::_exit(i32::from(outcome.is_err())) }
         }
         Cloned::Parent(_) => {
-            drop((joined, streams, tell));
+            drop((joined, streams, tell, doors));
             let mut pid = [0; 4];
             // Who entered and failed has said why.
             if syscall::read(told.as_fd(), &mut pid).map_err(failed("hear of the first process"))? != pid.len() {
@@ -81,7 +89,6 @@ pub(crate) fn create(
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
                 other => other.map_err(failed("join the container's cgroup"))?,
             }
-            creator::join_v1(plan, &pid.to_string())?;
             creator::tell_joined(&join).map_err(failed("tell the first process"))
         }
     }

@@ -38,25 +38,6 @@ async fn create_start_and_exit_take_less_than_runc_does() {
             runc.push(time);
         }
     }
-    let mut warmed = Vec::new();
-    for n in 0..RUNS {
-        let bundle = lab.bundle(&format!("w{n}"), &["true"]);
-        let order = bundle.create();
-        tokio::time::sleep(PAUSE).await;
-        lab.runtime.warm();
-        // As long as a network takes to be set up.
-        tokio::time::sleep(Duration::from_millis(15)).await;
-        let begin = Instant::now();
-        lab.runtime.create(&order).await.unwrap();
-        lab.runtime.start(&order.id).await.unwrap();
-        lab.runtime.wait(&order.id).await.unwrap();
-        warmed.push(begin.elapsed());
-        lab.runtime.delete(&order.id).await.unwrap();
-    }
-    eprintln!(
-        "median after a warm-up while the network is set up: {:?}",
-        median(warmed)
-    );
     let bundle = lab.bundle("long", &["sleep", "100"]);
     lab.create(&bundle).await;
     lab.runtime.start("long").await.unwrap();

@@ -24,7 +24,9 @@ pub(super) fn run(database: &Database, feed: &Feed, mut jobs: mpsc::Receiver<Job
     while jobs.blocking_recv_many(&mut batch, BATCH) > 0 {
         let (transactions, answers): (Vec<_>, Vec<_>) =
             batch.drain(..).map(|job| (job.transaction, job.answer)).unzip();
-        match commit_all(database, &transactions) {
+        let committed = tracing::debug_span!("commit", transactions = transactions.len())
+            .in_scope(|| commit_all(database, &transactions));
+        match committed {
             // Whoever asked may have gone; that changes nothing.
             Ok(outcomes) => outcomes.into_iter().zip(answers).for_each(|(outcome, answer)| {
                 let _ = answer.send(publish(feed, outcome));

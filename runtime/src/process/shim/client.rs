@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -12,6 +13,8 @@ use crate::{
 
 /// Most read ahead of a client whose frames have to wait.
 const MOST_READ_AHEAD: usize = 64 << 10;
+/// How long a client that hears the container's first process may take nothing at all of what that said.
+const STALL: Duration = Duration::from_secs(60);
 
 /// The connection.
 pub(crate) struct Client {
@@ -24,6 +27,8 @@ pub(crate) struct Client {
     pub attached: Option<String>,
     /// How much of that process's present piece it has.
     pub has_of_piece: usize,
+    /// Since when it takes nothing of that piece.
+    stuck: Option<Instant>,
     /// It has been told that the output has ended.
     pub told_end: bool,
     /// Wants to know of the end of this process.
@@ -42,6 +47,7 @@ impl Client {
             outbox: Vec::new(),
             attached: None,
             has_of_piece: 0,
+            stuck: None,
             told_end: false,
             waits_for: None,
             awaits_start: None,
@@ -107,11 +113,23 @@ impl Client {
         self.flush();
         while self.outbox.is_empty() && self.has_of_piece < piece.len() && !self.gone {
             match send(&self.socket, &piece[self.has_of_piece..]) {
-                Ok(sent) => self.has_of_piece += sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(sent) => {
+                    self.has_of_piece += sent;
+                    self.stuck = None;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stuck.get_or_insert_with(Instant::now);
+                    return;
+                }
                 Err(_) => self.gone = true,
             }
         }
+    }
+
+    /// How much longer it may take nothing; none: it takes what it is given. A client that is slow slows its process, as a pipe would; one that takes
+    /// nothing any more would keep the process, and with it the log, waiting for ever.
+    pub fn patience(&self) -> Option<Duration> {
+        self.stuck.map(|since| STALL.saturating_sub(since.elapsed()))
     }
 }
 
@@ -130,5 +148,33 @@ fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             other => return other.map(|sent| sent as usize),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn patience_is_with_who_takes_nothing_and_begins_anew_with_each_byte_taken() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut client = Client::new(ours.into());
+        let piece = vec![7; 4 << 20];
+        assert_eq!(client.patience(), None);
+        client.send_piece(&piece);
+        assert!(client.patience().is_some_and(|left| !left.is_zero()));
+        client.stuck = Instant::now().checked_sub(STALL);
+        assert_eq!(client.patience(), Some(Duration::ZERO));
+        let mut taken = vec![0; 1 << 20];
+        io::Read::read_exact(&mut theirs, &mut taken).unwrap();
+        client.send_piece(&piece);
+        assert!(
+            client.patience().is_some_and(|left| !left.is_zero()),
+            "it goes on listening"
+        );
+        assert!(!client.gone);
     }
 }

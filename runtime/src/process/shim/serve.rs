@@ -158,13 +158,25 @@ impl Shim<'_> {
         attached.is_some_and(|job| job.stdin_waiting.len() >= MOST_STDIN)
     }
 
-    /// Milliseconds until patience with an ended process's outputs is over; -1: nothing to wait for.
+    /// Those who hear the first process and take nothing of it, and how much longer they may: it is not to be kept from saying what is to be logged.
+    fn stuck(&self) -> impl Iterator<Item = (usize, Duration)> {
+        let is_logged = self.log.is_some();
+        self.clients.iter().enumerate().filter_map(move |(at, client)| {
+            let hears = is_logged && !client.gone && client.attached.as_deref() == Some("");
+            Some((at, client.patience().filter(|_| hears)?))
+        })
+    }
+
+    /// Milliseconds until patience is over, with an ended process's outputs or with a client; -1: nothing to wait for.
     fn timeout(&self) -> libc::c_int {
+        let clients = self.stuck().map(|(_, left)| left);
         self.jobs
             .iter()
             .filter(|job| !job.told || (!job.outputs_ended() && self.everybody_has_the_piece(job)))
             .filter_map(|job| job.exited)
-            .map(|exited| PATIENCE.saturating_sub(exited.elapsed()).as_millis() as libc::c_int + 1)
+            .map(|exited| PATIENCE.saturating_sub(exited.elapsed()))
+            .chain(clients)
+            .map(|left| left.as_millis() as libc::c_int + 1)
             .min()
             .unwrap_or(-1)
     }
@@ -237,6 +249,14 @@ impl Shim<'_> {
     fn settle(&mut self) {
         for at in 0..self.clients.len() {
             while self.deal_with_frame(at) {}
+        }
+        let hopeless: Vec<usize> = self
+            .stuck()
+            .filter(|(_, left)| left.is_zero())
+            .map(|(at, _)| at)
+            .collect();
+        for at in hopeless {
+            self.clients[at].gone = true;
         }
         for at in 0..self.jobs.len() {
             self.tell_end(at);
