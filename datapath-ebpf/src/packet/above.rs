@@ -141,7 +141,7 @@ pub fn read_above<F: Family>(frame: Frame, above: u32, protocol: u8, quoted: boo
         SCTP if !quoted => {
             let sctp: SctpHeader = frame.read_beyond(above)?;
             // Where the kernel will cut the packet up, each packet's chunks lie in a buffer of their own behind the header. There they must stay.
-            let chunk = frame.peek(above + size_of::<SctpHeader>() as u32)?;
+            let [chunk, ..] = frame.peek(above + size_of::<SctpHeader>() as u32)?;
             Ok(Above {
                 layer4: Layer4::Sctp,
                 tcp_flags: flags_of_chunk(chunk),

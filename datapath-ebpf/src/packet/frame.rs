@@ -166,13 +166,13 @@ impl Frame {
         self.read(unsafe { read_volatile(&raw const offset) } & 0x3ff)
     }
 
-    /// The byte at `offset`, wherever it lies: nothing is pulled.
+    /// The four bytes at `offset`, wherever they lie: nothing is pulled.
     #[inline(always)]
-    pub fn peek(self, offset: u32) -> Result<u8, DropReason> {
-        let mut byte = 0;
-        // SAFETY: `skb` is the program's context; the kernel checks the offset and writes one byte.
-        match unsafe { bpf_skb_load_bytes(self.context(), offset, (&raw mut byte).cast(), 1) } {
-            0 => Ok(byte),
+    pub fn peek(self, offset: u32) -> Result<[u8; 4], DropReason> {
+        let mut bytes = [0; 4];
+        // SAFETY: `skb` is the program's context; the kernel checks the offset and writes four bytes.
+        match unsafe { bpf_skb_load_bytes(self.context(), offset, (&raw mut bytes).cast(), 4) } {
+            0 => Ok(bytes),
             _ => Err(DropReason::Truncated),
         }
     }

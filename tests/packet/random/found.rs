@@ -399,3 +399,16 @@ fn a_datagram_without_a_checksum_gets_another_port_and_the_sum_of_the_frame_stay
         ]);
     }
 }
+
+/// It was read by its type alone.
+#[test]
+fn an_sctp_chunk_without_a_whole_header_is_none() {
+    replay(&[Says(Speech {
+        hook: FromHost,
+        device: 22,
+        ends: New(Shop, 20002, Mill, 20000),
+        protocol: 132,
+        cut: Some(47),
+        ..PLAIN
+    })]);
+}
