@@ -27,6 +27,8 @@ mod error;
 pub mod files;
 mod holes;
 mod import;
+#[cfg(test)]
+mod kills;
 mod layer;
 mod load;
 mod manifest;

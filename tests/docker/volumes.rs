@@ -467,3 +467,52 @@ fn volumes_are_there_again_after_the_daemon_was_killed() {
     assert_eq!(volume_names(&docker), ["data", "memory"]);
     assert_eq!(docker.ok("run --rm -v data:/d busybox cat /d/a"), "x");
 }
+
+#[test]
+fn a_volume_that_was_being_filled_when_the_daemon_was_killed_is_filled_again() {
+    let lab = Lab::new();
+    let mut daemon = start(&lab, "");
+    if !daemon.is_ours() {
+        return;
+    }
+    let docker = daemon.docker();
+    docker
+        .words(&[
+            "run",
+            "--name",
+            "furnisher",
+            "busybox",
+            "sh",
+            "-c",
+            "mkdir -p /data/sub && for i in $(seq 400); do echo $i >/data/sub/$i; done",
+        ])
+        .ok();
+    docker.ok("commit furnisher furnished");
+    for round in 0..6_u64 {
+        let line = format!(
+            "DOCKER_HOST=unix://{} docker create --name c{round} -v v{round}:/data furnished true",
+            daemon.socket().display()
+        );
+        let client = lab.host.spawn(&format!("create-{round}.log"), &line);
+        std::thread::sleep(std::time::Duration::from_millis(40 + 17 * round));
+        daemon.kill();
+        drop(client);
+        daemon.boot();
+        let count = format!("run --rm -v v{round}:/data furnished sh -c");
+        let mut words: Vec<&str> = count.split_whitespace().collect();
+        words.push("cat /data/sub/* | wc -l");
+        assert_eq!(docker.words(&words).ok(), "400", "round {round}");
+        let left = lab.host.run(&format!(
+            "find {}/volumes -maxdepth 2 '(' -name '_fill*' -o -name _copying -o -name '.?*' ')'",
+            daemon.data_root().display()
+        ));
+        assert_eq!(left, "", "round {round}");
+    }
+    docker.ok("rm -f furnisher");
+    let all = docker.ok("ps -aq");
+    for id in all.lines() {
+        docker.ok(&format!("rm -f {id}"));
+    }
+    docker.ok("volume prune -af");
+    assert_eq!(docker.ok("volume ls -q"), "");
+}

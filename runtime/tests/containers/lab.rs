@@ -177,6 +177,16 @@ impl Bundle {
         self.linux().resources_mut().as_mut().unwrap()
     }
 
+    /// Lets it have these capabilities and no other.
+    pub fn hold(&mut self, capabilities: &[Capability]) {
+        let all: HashSet<Capability> = capabilities.iter().copied().collect();
+        let mut sets = self.process().capabilities().clone().unwrap();
+        sets.set_bounding(Some(all.clone()))
+            .set_effective(Some(all.clone()))
+            .set_permitted(Some(all));
+        self.process().set_capabilities(Some(sets));
+    }
+
     /// Gives the container a user namespace with these of the host's ids, and its root file system to its root.
     pub fn remap(&mut self, host: u32, count: u32) {
         let mapping = || {
