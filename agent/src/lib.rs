@@ -41,6 +41,7 @@ pub use error::AgentError;
 use error::Tried;
 pub use follow::Follower;
 use kernel::netlink::Netlink;
+pub use kernel::sock_diag::{HeldPorts, held_ports};
 pub use link::child::Kind as DeviceKind;
 use link::{child, listing, uplink};
 use map::pins::Maps;

@@ -11,6 +11,7 @@ mod mtu;
 mod netfilter;
 mod outward;
 mod pages;
+mod ranges;
 mod survival;
 mod tools;
 mod traffic;

@@ -1,9 +1,13 @@
 //! Sockets of this namespace, asked for and destroyed by `NETLINK_SOCK_DIAG` (sock_diag(7), `linux/inet_diag.h`).
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsRawFd,
 };
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket as new_socket};
 
 use rtnetlink::sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 
@@ -14,8 +18,11 @@ const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+const UDP: u8 = libc::IPPROTO_UDP as u8;
 /// `TCP_ESTABLISHED`: of UDP sockets, those that are connected.
 const CONNECTED: u32 = 1 << 1;
+/// `TCP_BOUND_INACTIVE`: has a port, and neither listens nor is connected. Told since Linux 6.8.
+const IDLE: u8 = 13;
 /// `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// `struct inet_diag_sockid`: ports, addresses, device, cookie.
@@ -26,7 +33,62 @@ const ID_IN_MESSAGE: usize = 4;
 /// A socket as the kernel tells it from others: the bytes of `struct inet_diag_sockid`.
 struct Found {
     family: u8,
+    state: u8,
     id: [u8; ID],
+}
+
+/// Ports that sockets of a namespace have, at whatever address.
+#[derive(Debug)]
+pub struct HeldPorts {
+    /// Protocol number and port.
+    ports: HashSet<(u8, u16)>,
+    knows_idle: bool,
+}
+
+impl HeldPorts {
+    /// May a socket have the port? True where it cannot be known: of TCP, when the kernel does not tell of sockets that do nothing; of protocols
+    /// that were not asked about.
+    pub fn may_hold(&self, protocol: u8, port: u16) -> bool {
+        let is_known = match i32::from(protocol) {
+            libc::IPPROTO_UDP => true,
+            libc::IPPROTO_TCP => self.knows_idle,
+            _ => false,
+        };
+        !is_known || self.ports.contains(&(protocol, port))
+    }
+}
+
+/// The ports that sockets of the calling thread's namespace have, of TCP and UDP, in a dump for each protocol and family.
+pub fn held_ports() -> io::Result<HeldPorts> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    // Whether the kernel tells of such sockets is seen by one of ours.
+    let probe = new_socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(probe.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, 0))?;
+    let of_probe = getsockname::<SockaddrIn>(probe.as_raw_fd())?.port();
+    let mut held = HeldPorts {
+        ports: HashSet::new(),
+        knows_idle: false,
+    };
+    for protocol in [libc::IPPROTO_TCP as u8, libc::IPPROTO_UDP as u8] {
+        for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+            let question = request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, (family, protocol), u32::MAX, &[0; ID]);
+            socket.send(&question, 0)?;
+            let found = match answers(&socket) {
+                // A host without IPv6.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
+                found => found?,
+            };
+            for found in found {
+                if found.state == IDLE && found.port() == of_probe {
+                    held.knows_idle = true;
+                } else {
+                    held.ports.insert((protocol, found.port()));
+                }
+            }
+        }
+    }
+    Ok(held)
 }
 
 /// Destroys the connected UDP sockets whose peer `is_doomed`, and answers how many. Their owners read ECONNABORTED and connect anew.
@@ -38,7 +100,7 @@ pub fn destroy_udp(is_doomed: impl Fn(IpAddr) -> bool) -> io::Result<usize> {
     let mut doomed = Vec::new();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
         socket.send(
-            &request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, CONNECTED, &[0; ID]),
+            &request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, (family, UDP), CONNECTED, &[0; ID]),
             0,
         )?;
         doomed.extend(
@@ -48,8 +110,8 @@ pub fn destroy_udp(is_doomed: impl Fn(IpAddr) -> bool) -> io::Result<usize> {
         );
     }
     let mut destroyed = 0;
-    for Found { family, id } in doomed {
-        socket.send(&request(SOCK_DESTROY, NLM_F_ACK, family, u32::MAX, &id), 0)?;
+    for Found { family, id, .. } in doomed {
+        socket.send(&request(SOCK_DESTROY, NLM_F_ACK, (family, UDP), u32::MAX, &id), 0)?;
         match answers(&socket) {
             Ok(_) => destroyed += 1,
             // it went by itself
@@ -61,7 +123,7 @@ pub fn destroy_udp(is_doomed: impl Fn(IpAddr) -> bool) -> io::Result<usize> {
 }
 
 /// A message with a `struct inet_diag_req_v2`.
-fn request(kind: u16, flags: u16, family: u8, states: u32, id: &[u8; ID]) -> Vec<u8> {
+fn request(kind: u16, flags: u16, (family, protocol): (u8, u8), states: u32, id: &[u8; ID]) -> Vec<u8> {
     let length = (HEADER + 8 + ID) as u32;
     let mut bytes = Vec::with_capacity(length as usize);
     bytes.extend(length.to_ne_bytes());
@@ -69,7 +131,7 @@ fn request(kind: u16, flags: u16, family: u8, states: u32, id: &[u8; ID]) -> Vec
     bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
     // sequence and port: one question at a time
     bytes.extend([0; 8]);
-    bytes.extend([family, libc::IPPROTO_UDP as u8, 0, 0]);
+    bytes.extend([family, protocol, 0, 0]);
     bytes.extend(states.to_ne_bytes());
     bytes.extend(id);
     bytes
@@ -108,8 +170,14 @@ impl Found {
     fn read(body: &[u8]) -> Option<Self> {
         Some(Self {
             family: *body.first()?,
+            state: *body.get(1)?,
             id: *body.get(ID_IN_MESSAGE..)?.first_chunk()?,
         })
+    }
+
+    /// Its port.
+    fn port(&self) -> u16 {
+        u16::from_be_bytes([self.id[0], self.id[1]])
     }
 
     /// The address it is connected to; one of IPv4 in a socket of IPv6 is one of IPv4.
@@ -128,6 +196,25 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::*;
+
+    #[test]
+    fn a_port_that_a_socket_has_may_be_held_whatever_the_socket_does_with_it() {
+        const TCP: u8 = libc::IPPROTO_TCP as u8;
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let idle = new_socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(idle.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+        let idle_port = getsockname::<SockaddrIn>(idle.as_raw_fd()).unwrap().port();
+        let held = held_ports().unwrap();
+        assert!(held.may_hold(UDP, udp.local_addr().unwrap().port()));
+        assert!(held.may_hold(TCP, listening.local_addr().unwrap().port()));
+        assert!(held.may_hold(TCP, idle_port));
+        assert!(held.may_hold(132, 1), "nobody asked");
+        assert!(!held.may_hold(UDP, 1), "nobody has it");
+        drop(idle);
+        let others = held_ports().unwrap();
+        assert!(!others.knows_idle || !others.may_hold(TCP, idle_port), "it is gone");
+    }
 
     #[test]
     fn sockets_that_are_connected_to_the_doomed_are_destroyed_and_no_others() {

@@ -1,7 +1,7 @@
 //! Published ports: which are taken, which are free, and whether another program of the host has one.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::AsRawFd,
     sync::{Mutex, PoisonError},
@@ -14,6 +14,7 @@ use nix::{
     },
 };
 use rand::RngExt;
+use sluice_agent::held_ports;
 use sluice_model::{Id, Network, PortBinding, PortSpec, Protocol, PublishedPort};
 
 use crate::EngineError;
@@ -24,8 +25,13 @@ const EPHEMERAL: (u16, u16) = (32_768, 60_999);
 /// Ports taken by the containers of this host.
 #[derive(Default)]
 pub(crate) struct Ports {
-    taken: BTreeMap<(Protocol, u16), Vec<(IpAddr, Id)>>,
+    /// By protocol and address. There are few, and no port is taken twice at one.
+    taken: HashMap<(Protocol, IpAddr), Bits>,
+    of_endpoints: HashMap<Id, Vec<PublishedPort>>,
 }
+
+/// A bit for each port.
+struct Bits(Box<[u64; 1024]>);
 
 /// What a trial bind says of a port.
 pub(crate) type Trial = dyn Fn(Protocol, IpAddr, u16) -> Result<(), Errno>;
@@ -33,20 +39,30 @@ pub(crate) type Trial = dyn Fn(Protocol, IpAddr, u16) -> Result<(), Errno>;
 impl Ports {
     /// Enters a port, or a range of them, that an endpoint has already.
     pub fn enter(&mut self, endpoint: &Id, port: &PublishedPort) {
-        for port in port.singles() {
-            self.taken
-                .entry((port.container.protocol, port.host_port))
-                .or_default()
-                .push((port.host_address, endpoint.clone()));
-        }
+        self.set(port);
+        self.of_endpoints.entry(endpoint.clone()).or_default().push(*port);
     }
 
     /// Gives back all ports of an endpoint.
     pub fn release(&mut self, endpoint: &Id) {
-        self.taken.retain(|_, bearers| {
-            bearers.retain(|(_, bearer)| bearer != endpoint);
-            !bearers.is_empty()
-        });
+        for port in self.of_endpoints.remove(endpoint).unwrap_or_default() {
+            self.unset(&port);
+        }
+        self.taken.retain(|_, ports| !ports.is_empty());
+    }
+
+    fn set(&mut self, port: &PublishedPort) {
+        let ports = self
+            .taken
+            .entry((port.container.protocol, port.host_address))
+            .or_default();
+        port.singles().for_each(|port| ports.set(port.host_port, true));
+    }
+
+    fn unset(&mut self, port: &PublishedPort) {
+        if let Some(ports) = self.taken.get_mut(&(port.container.protocol, port.host_address)) {
+            port.singles().for_each(|port| ports.set(port.host_port, false));
+        }
     }
 
     /// Is the port another container's?
@@ -56,8 +72,8 @@ impl Ports {
             other == address || of_one_family && (other.is_unspecified() || address.is_unspecified())
         };
         self.taken
-            .get(&(protocol, port))
-            .is_some_and(|bearers| bearers.iter().any(|(other, _)| overlaps(*other)))
+            .iter()
+            .any(|((of, other), ports)| *of == protocol && overlaps(*other) && ports.contains(port))
     }
 
     /// Takes all ports of a wish for an endpoint, or none. Consecutive ones are one range.
@@ -73,16 +89,19 @@ impl Ports {
         for wish in wishes {
             match self.take_one(wish, &addresses(wish, binding), ephemeral, trial) {
                 Ok(ports) => {
-                    ports.iter().for_each(|port| self.enter(endpoint, port));
+                    ports.iter().for_each(|port| self.set(port));
                     given.extend(ports);
                 }
                 Err(error) => {
+                    given.iter().for_each(|port| self.unset(port));
                     self.release(endpoint);
                     return Err(error);
                 }
             }
         }
-        Ok(PublishedPort::ranges(given))
+        let ranges = PublishedPort::ranges(given);
+        self.of_endpoints.entry(endpoint.clone()).or_default().extend(&ranges);
+        Ok(ranges)
     }
 
     /// One port at all these addresses.
@@ -145,6 +164,29 @@ impl Ports {
     }
 }
 
+// === impl Bits ===
+
+impl Default for Bits {
+    fn default() -> Self {
+        Self(Box::new([0; 1024]))
+    }
+}
+
+impl Bits {
+    fn set(&mut self, port: u16, is_set: bool) {
+        let (word, bit) = (&mut self.0[usize::from(port >> 6)], 1 << (port & 63));
+        *word = if is_set { *word | bit } else { *word & !bit };
+    }
+
+    fn contains(&self, port: u16) -> bool {
+        self.0[usize::from(port >> 6)] & 1 << (port & 63) != 0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+}
+
 /// Where a container's ports are bound when its user names no address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Binding {
@@ -203,8 +245,9 @@ fn refused(address: IpAddr, port: u16, protocol: Protocol, why: Errno) -> Engine
 pub(crate) fn wishes(bindings: &[PortBinding], exposed: &[PortSpec], publish_all: bool) -> Vec<PortBinding> {
     let mut all = bindings.to_vec();
     if publish_all {
+        let bound: HashSet<PortSpec> = bindings.iter().map(|binding| binding.container).collect();
         for port in exposed {
-            if !bindings.iter().any(|binding| binding.container == *port) {
+            if !bound.contains(port) {
                 all.push(PortBinding {
                     container: *port,
                     host_address: None,
@@ -252,54 +295,31 @@ pub(crate) fn try_bind(protocol: Protocol, address: IpAddr, port: u16) -> Result
     }
 }
 
-/// Tries ports of so many wishes: a few by binding each. Of many only those that some socket of the host has, at whatever address, and the first at
-/// each address: a bind costs some 20 µs, and ten thousand would cost their user a noticeable time. What is missed so is a socket that is bound and
-/// neither listens nor is connected; it cannot be listed.
+/// Tries ports of so many wishes: a few by binding each. Of many only those that some socket of the host may have, at whatever address, and the
+/// first at each address: a bind costs some 20 µs, and ten thousand would cost their user a noticeable time.
 pub(crate) fn trial(wishes: usize) -> Box<Trial> {
     const FEW: usize = 32;
-    let used = if wishes > FEW { used_ports() } else { None };
-    let Some(used) = used else { return Box::new(try_bind) };
+    if wishes <= FEW {
+        return Box::new(try_bind);
+    }
+    let held = match held_ports() {
+        Ok(held) => held,
+        Err(error) => {
+            tracing::warn!(%error, "cannot list the sockets of the host; each port is tried by itself");
+            return Box::new(try_bind);
+        }
+    };
     let tried = Mutex::new(HashSet::new());
     Box::new(move |protocol, address, port| {
         let first_there = tried
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert((protocol, address));
-        if first_there || used.contains(&(protocol, port)) {
+        if first_there || held.may_hold(protocol.number(), port) {
             return try_bind(protocol, address, port);
         }
         Ok(())
     })
-}
-
-/// The ports that sockets of this namespace have, of both families; none when they cannot be read.
-fn used_ports() -> Option<HashSet<(Protocol, u16)>> {
-    let mut used = HashSet::new();
-    for (file, protocol) in [
-        ("tcp", Protocol::Tcp),
-        ("tcp6", Protocol::Tcp),
-        ("udp", Protocol::Udp),
-        ("udp6", Protocol::Udp),
-    ] {
-        let text = match std::fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
-            Ok(text) => text,
-            // a host without IPv6
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.ends_with('6') => continue,
-            Err(_) => return None,
-        };
-        used.extend(
-            text.lines()
-                .skip(1)
-                .filter_map(|line| Some((protocol, local_port(line)?))),
-        );
-    }
-    Some(used)
-}
-
-/// `   0: 0100007F:1F90 00000000:0000 0A …`
-fn local_port(line: &str) -> Option<u16> {
-    let (_, port) = line.split_whitespace().nth(1)?.rsplit_once(':')?;
-    u16::from_str_radix(port, 16).ok()
 }
 
 /// The kernel's range of ephemeral ports.
@@ -471,7 +491,6 @@ mod tests {
         let port = socket.local_addr().unwrap().port();
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let trial = trial(10_000);
-        assert!(used_ports().unwrap().contains(&(Protocol::Udp, port)));
         let _ = trial(Protocol::Udp, loopback, 1);
         assert_eq!(trial(Protocol::Udp, loopback, port), Err(Errno::EADDRINUSE));
         assert_eq!(trial(Protocol::Tcp, loopback, 1), try_bind(Protocol::Tcp, loopback, 1));
