@@ -13,6 +13,9 @@ pub const UNANSWERED: u64 = 30 * SECOND;
 pub const TCP_ESTABLISHED: u64 = 24 * 60 * 60 * SECOND;
 /// TCP, one side is done. The other may go on sending for long, but then it is not idle; FIN_WAIT_2 of Linux lasts 60 s.
 pub const TCP_CLOSING: u64 = 60 * SECOND;
+/// No flow of the tables of half open ones lives longer without a packet: there TCP may close what was never open.
+pub const LONGEST_OPENING: u64 = TCP_CLOSING;
+const _: () = assert!(LONGEST_OPENING >= UNANSWERED && LONGEST_OPENING >= TCP_CLOSED && LONGEST_OPENING >= ICMP);
 /// TCP and SCTP, both sides are done: a few retransmission times, as the last ACK may have to be sent again.
 pub const TCP_CLOSED: u64 = 10 * SECOND;
 /// The same while room is short. Twenty thousand connections a second, which two cores can make, would fill the table in three seconds: what lingers

@@ -32,6 +32,7 @@ macro_rules! for_each_map {
             FLOWS6: HashMap<FlowKey<Ipv6>, Flow<Ipv6>>, 131_072, "Answered IPv6 flows, an entry per direction. Never evicts.";
             OPENING4: LruHashMap<FlowKey<Ipv4>, Flow<Ipv4>>, 32_768, "IPv4 flows that nobody has answered yet. The oldest give way.";
             OPENING6: LruHashMap<FlowKey<Ipv6>, Flow<Ipv6>>, 32_768, "IPv6 flows that nobody has answered yet. The oldest give way.";
+            OPENED: Array<u32, u64>, 1, "When a flow of OPENING4 or OPENING6 last had a packet (CLOCK_MONOTONIC, ns): long ago, and nobody looks there.";
             FRAGMENTS4: LruHashMap<FragmentKey<Ipv4>, FragmentPorts>, 4_096, "The ports of IPv4 datagrams whose later fragments are awaited.";
             FRAGMENTS6: LruHashMap<FragmentKey<Ipv6>, FragmentPorts>, 4_096, "The ports of IPv6 datagrams whose later fragments are awaited.";
             PEERS4: LruHashMap<SocketPeerKey<Ipv4>, SocketPeer<Ipv4>>, 65_536, "AF_INET sockets of the host that were sent to an endpoint, and the peer they are shown.";

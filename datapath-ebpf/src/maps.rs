@@ -17,6 +17,7 @@ use sluice_datapath_common::{
     flow::{Flow, FlowKey},
     for_each_map,
     fragment::{FragmentKey, FragmentPorts, RING, RINGS},
+    lifetime::LONGEST_OPENING,
     network::{NETWORK_EXISTS, Network},
     publish::{Publication, PublishKey, RangeKey, reserved_at},
     settings::{Settings, Tally},
@@ -224,6 +225,27 @@ unsafe fn add(word: *mut i64, by: i64) {
 #[inline(always)]
 pub fn swept() -> u64 {
     SWEPT.get(0).copied().unwrap_or(0)
+}
+
+/// May there be flows in the tables of those that nobody has answered yet? On most hosts there are none, and two look-ups are saved for each packet
+/// that opens a conversation.
+#[inline(always)]
+pub fn has_opening(now: u64) -> bool {
+    OPENED
+        .get(0)
+        .is_some_and(|last| now.wrapping_sub(*last) <= LONGEST_OPENING)
+}
+
+/// A flow was put there, or had a packet.
+#[inline(always)]
+pub fn note_opening(now: u64) {
+    let Some(last) = OPENED.get_ptr_mut(0) else { return };
+    // SAFETY: a slot of an array. Written once per tick of the clock: all CPUs read it.
+    unsafe {
+        if *last != now {
+            *last = now;
+        }
+    }
 }
 
 /// Is a port (network byte order) of the host published at any of its addresses?

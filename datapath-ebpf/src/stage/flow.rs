@@ -40,6 +40,7 @@ pub fn follow<F: Layer3>(packet: &Packet<F>) -> Result<Option<Entry<F>>, DropRea
     let now = now();
     let flow = match F::FLOWS.find(&packet.key) {
         Some(flow) if is_current(flow, now) => flow,
+        None if !maps::has_opening(now) => return Ok(None),
         _ => {
             if admit::judgement(F::search(packet.frame))? == Affair::Hosts {
                 return Ok(None);
@@ -85,7 +86,9 @@ pub fn copy_out<F: Layer3>(frame: Frame) -> u32 {
     let Some(flow) = F::OPENING.find(&facts.key) else {
         return 0;
     };
-    count(flow, frame, now());
+    let now = now();
+    maps::note_opening(now);
+    count(flow, frame, now);
     // SAFETY: see `reverse_of`.
     unsafe { copy(flow.as_ptr(), &raw mut desk.flow) };
     1
@@ -101,7 +104,7 @@ pub fn known<F: Layer3>(key: &FlowKey<F>) -> Option<Entry<F>> {
 #[inline(always)]
 pub fn find<F: Layer3>(key: &FlowKey<F>) -> Option<Entry<F>> {
     match F::FLOWS.find(key) {
-        None => F::OPENING.find(key),
+        None if maps::has_opening(now()) => F::OPENING.find(key),
         found => found,
     }
 }

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     family::Layer3,
+    key::is_same,
     maps::{self, CONFIG, Desk},
     packet::{Frame, SCTP, TCP, UDP, UDP_LITE},
 };
@@ -115,8 +116,8 @@ extern "C" fn probe<F: Layer3>(round: u32, search: *mut Search) -> i64 {
         desk.back.source_port = port;
     }
     desk.takes_closed = (round > UNUSED_FIRST) as u16;
-    // The opener's own may be held by what is left of an earlier life.
-    let is_likely_taken = round == 0 || round > LIKELY_TAKEN || desk.careful != 0;
+    // The opener's own may be held by what is left of an earlier life: seldom enough to be noticed where it is entered.
+    let is_likely_taken = round > LIKELY_TAKEN || desk.careful != 0;
     search.found = is_free(search.frame, desk, is_likely_taken);
     search.found as i64
 }
@@ -128,7 +129,10 @@ fn is_free<F: Layer3>(frame: Frame, desk: &mut Desk<F>, is_likely_taken: bool) -
     if masquerades && maps::is_reserved(F::AF, protocol, desk.back.destination_port) {
         return false;
     }
-    let asks = is_likely_taken || desk.kept == 0 || F::OPENING.find(&desk.back).is_some();
+    let asks = is_likely_taken
+        || desk.kept == 0
+        || is_same(&desk.back, &desk.key)
+        || (maps::has_opening(flow::now()) && F::OPENING.find(&desk.back).is_some());
     if asks && open::is_free::<F>() == 0 {
         return false;
     }

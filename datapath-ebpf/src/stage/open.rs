@@ -139,6 +139,7 @@ fn enter<F: Layer3>(kept: u32, key: &FlowKey<F>, flow: &Flow<F>) -> Result<(), i
     if kept != 0 {
         F::FLOWS.insert(key, &raw const *flow, BPF_NOEXIST)
     } else {
+        maps::note_opening(flow.opened);
         F::OPENING.insert(key, &raw const *flow, BPF_NOEXIST)
     }
 }
