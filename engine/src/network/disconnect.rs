@@ -155,10 +155,17 @@ impl Engine {
     pub(crate) fn tell_networks(&self, action: &str, container: &Id, endpoints: &[Endpoint]) {
         for endpoint in endpoints {
             let view = self.networks.view(endpoint);
+            let driver = self
+                .networks
+                .find(endpoint.network.as_str())
+                .map(|network| network.driver);
             let attributes = vec![
                 ("container".to_owned(), container.to_string()),
                 ("name".to_owned(), view.network_name),
-                ("type".to_owned(), "bridge".to_owned()),
+                (
+                    "type".to_owned(),
+                    driver.map_or("bridge", defaults::driver_name).to_owned(),
+                ),
             ];
             self.events
                 .tell("network", action, endpoint.network.as_str(), attributes);
