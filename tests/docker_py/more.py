@@ -108,9 +108,11 @@ class More(unittest.TestCase):
         self.assertEqual(about["ProcessConfig"]["entrypoint"], "sh")
 
     def test_attach_shows_what_was_said_and_what_comes(self):
-        container = self.client.containers.run("busybox", "sh -c 'echo one; sleep 1; echo two'", detach=True)
-        self.assertEqual(b"".join(container.attach(stream=True, logs=True)), b"one\ntwo\n")
-        self.assertEqual(container.attach(logs=True, stream=False), b"one\ntwo\n")
+        # it goes on until it is told to end, so that it cannot have ended before somebody listens
+        container = self.client.containers.run("busybox", "sh -c 'echo one; while [ ! -e /end ]; do sleep 0.1; done; echo two'", detach=True)
+        pieces = container.attach(stream=True, logs=True)
+        container.exec_run("touch /end")
+        self.assertEqual(b"".join(pieces), b"one\ntwo\n")
 
     def test_archives_go_in_and_come_out(self):
         container = self.asleep()

@@ -17,7 +17,7 @@ const LOCAL_BYTES: u64 = 20_000_000;
 const LOCAL_FILES: u32 = 5;
 /// What waits at most in mode `non-blocking` when nobody says otherwise, bytes: Docker's default.
 const BUFFERED: u64 = 1_000_000;
-/// As much as a pipe can hold, bytes.
+/// More would be the shim's memory, bytes.
 const MOST_BUFFERED: u64 = 1 << 30;
 
 /// Docker's drivers that keep a log elsewhere.

@@ -1,4 +1,5 @@
-//! A log that a process of its own writes. Between us stands a pipe with the room that was asked for; an entry that finds no room in it is lost.
+//! A log that a process of its own writes, by a pipe. What the pipe does not take waits here, as much as was said; an entry that finds no room is
+//! lost.
 //!
 //! A thread would do too, but the shim forks, and stays small by being one thread.
 
@@ -17,10 +18,11 @@ pub(crate) struct Apart {
     pipe: OwnedFd,
     writer: OwnedFd,
     attrs: String,
-    /// Entries that were made and not passed on yet.
-    text: Vec<u8>,
-    /// What is left of an entry whose beginning is in the pipe.
-    begun: Vec<u8>,
+    /// Entries that wait, from `passed` on; the first may have been passed on in part.
+    waiting: Vec<u8>,
+    passed: usize,
+    /// How much may wait.
+    room: usize,
 }
 
 impl Apart {
@@ -28,9 +30,6 @@ impl Apart {
         let file = LogFile::open(rules)?;
         let (from, pipe) = syscall::pipe()?;
         syscall::set_nonblocking(pipe.as_fd())?;
-        let room = libc::c_int::try_from(rules.buffer_bytes).unwrap_or(libc::c_int::MAX);
-        // SAFETY: takes no pointers.
-        syscall::result(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, room) })?;
         // SAFETY: nothing in this binary starts a thread.
         match unsafe { syscall::clone3(0, libc::SIGCHLD, None) }? {
             Cloned::Child => {
@@ -42,60 +41,61 @@ impl Apart {
                 pipe,
                 writer: syscall::pidfd_open(pid)?,
                 attrs: rules.attrs.clone(),
-                text: Vec::new(),
-                begun: Vec::new(),
+                waiting: Vec::new(),
+                passed: 0,
+                room: usize::try_from(rules.buffer_bytes).unwrap_or(usize::MAX),
             }),
         }
     }
 
     pub fn append(&mut self, entry: impl FnOnce(&mut Vec<u8>, &str)) {
-        entry(&mut self.text, &self.attrs);
+        let before = self.waiting.len();
+        // full: the pipe may have taken something meanwhile
+        if before - self.passed >= self.room {
+            self.flush();
+        }
+        let before = self.waiting.len();
+        entry(&mut self.waiting, &self.attrs);
+        // one entry alone always has room, as in Docker
+        if before > self.passed && self.waiting.len() - self.passed > self.room {
+            self.waiting.truncate(before);
+        }
     }
 
-    /// Passes on what there is room for, whole entries only.
+    /// Passes on what the pipe takes.
     pub fn flush(&mut self) {
-        if self.pass_on_begun() {
-            let passed = pass_on(&self.pipe, &self.text);
-            let (before, after) = self.text.split_at(passed);
-            if before.last().is_some_and(|byte| *byte != b'\n') {
-                let length = after
-                    .iter()
-                    .position(|byte| *byte == b'\n')
-                    .map_or(after.len(), |at| at + 1);
-                self.begun.extend_from_slice(&after[..length]);
-            }
+        self.passed += pass_on(&self.pipe, &self.waiting[self.passed..]);
+        // what has been passed on is forgotten in large pieces: the rest has to be moved
+        if self.passed == self.waiting.len() || self.passed > self.room / 2 {
+            self.waiting.drain(..self.passed);
+            self.passed = 0;
+            self.waiting.shrink_to(LONGEST_PIECE);
         }
-        self.text.clear();
-        self.text.shrink_to(LONGEST_PIECE);
     }
 
     pub fn is_behind(&self) -> Option<BorrowedFd<'_>> {
-        (!self.begun.is_empty()).then(|| self.pipe.as_fd())
+        (!self.waiting.is_empty()).then(|| self.pipe.as_fd())
     }
 
     pub fn end(mut self) {
         self.flush();
-        while !self.pass_on_begun() && wait(self.pipe.as_fd(), libc::POLLOUT) {}
+        while !self.waiting.is_empty() && wait(self.pipe.as_fd(), libc::POLLOUT) {
+            self.flush();
+        }
         drop(self.pipe);
         wait(self.writer.as_fd(), libc::POLLIN);
     }
-
-    /// False: there is something left of it.
-    fn pass_on_begun(&mut self) -> bool {
-        let passed = pass_on(&self.pipe, &self.begun);
-        self.begun.drain(..passed);
-        self.begun.is_empty()
-    }
 }
 
-/// How many bytes there was room for.
+/// How many bytes the pipe took.
 fn pass_on(pipe: &OwnedFd, bytes: &[u8]) -> usize {
     let mut passed = 0;
     while passed < bytes.len() {
         match syscall::write(pipe.as_fd(), &bytes[passed..]) {
             Ok(written) => passed += written,
-            // A pipe nobody reads any more has room for nothing: its log is lost, the container goes on.
-            Err(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // Nobody reads it any more: the log is lost, the container goes on.
+            Err(_) => return bytes.len(),
         }
     }
     passed
