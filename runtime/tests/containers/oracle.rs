@@ -37,6 +37,11 @@ async fn a_container_looks_the_same_from_within_as_under_runc() {
         let (ours, stderr, exit) = lab.run(&bundle).await;
         assert_eq!(exit.code, 0, "{stderr}");
         lab.runtime.delete(id).await.unwrap();
+        let is_hybrid = crate::lab::unified() != std::path::Path::new("/sys/fs/cgroup");
+        if !is_hybrid && matches!(id, "privileged" | "capabilities" | "devices") {
+            eprintln!("{id}: runs, and is compared with runc on machines with v1 cgroups only");
+            continue;
+        }
         let mut spec = bundle.spec.clone();
         spec.linux_mut()
             .as_mut()
