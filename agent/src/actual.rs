@@ -63,6 +63,8 @@ pub struct Actual {
     pub made: BTreeMap<u32, Instant>,
     /// Sandbox files, and whether a namespace is mounted on each.
     pub sandboxes: BTreeMap<PathBuf, bool>,
+    /// The cookies of those that have one, by which the socket hooks know what is in them.
+    pub cookies: BTreeMap<PathBuf, u64>,
     /// The host's leg.
     pub leg: HostLeg,
     /// Its MTU, the smaller of its two ends'.
@@ -79,6 +81,8 @@ pub struct Actual {
     pub bridges: BTreeMap<String, Device>,
     /// The MTU of the way out of this host; 0: not known yet.
     pub egress_mtu: u32,
+    /// What bears the name of the resolver's leg.
+    pub resolver_leg: Option<Device>,
     /// What of the host is not ours.
     pub world: World,
     /// The tables.
@@ -101,7 +105,21 @@ impl Actual {
             self.egress_mtu = uplink::default_mtu(&uplink::routes(netlink)?, &devices);
         }
         self.sandboxes = sandbox::list(netns_directory)?.into_iter().collect();
+        self.read_cookies();
         Ok(())
+    }
+
+    /// A cookie stays as long as its namespace. Of one that goes at this moment there is none to be had, and none is needed.
+    fn read_cookies(&mut self) {
+        let sandboxes = &self.sandboxes;
+        self.cookies.retain(|path, _| sandboxes.get(path) == Some(&true));
+        for (path, _) in sandboxes.iter().filter(|(_, mounted)| **mounted) {
+            if !self.cookies.contains_key(path)
+                && let Ok(cookie) = sandbox::cookie(path)
+            {
+                self.cookies.insert(path.clone(), cookie);
+            }
+        }
     }
 
     fn take(&mut self, devices: &[Device], addresses: &[Address], names: &Names) {
@@ -173,6 +191,7 @@ impl Actual {
             .filter(|device| device.bridge && !names.is_ours(&device.alias))
             .map(|device| (device.name.clone(), device.clone()))
             .collect();
+        self.resolver_leg = devices.iter().find(|device| device.name == names.resolver_leg).cloned();
         self.world = World::of(devices, addresses, names);
     }
 

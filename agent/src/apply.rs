@@ -197,6 +197,7 @@ fn withdraw(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), Agent
         steps.published4.withdraw(&maps.PUBLISHED4, &mut mirror.published4)?;
         steps.published6.withdraw(&maps.PUBLISHED6, &mut mirror.published6)?;
         steps.attachments.withdraw(&maps.ATTACHMENTS, &mut mirror.attachments)?;
+        steps.resolvers.withdraw(&maps.RESOLVERS, &mut mirror.resolvers)?;
         steps.endpoints4.withdraw(&maps.ENDPOINTS4, &mut mirror.endpoints4)?;
         steps.endpoints6.withdraw(&maps.ENDPOINTS6, &mut mirror.endpoints6)?;
         steps.ranges4.withdraw(&maps.RANGES4, &mut mirror.ranges4)?;
@@ -230,6 +231,7 @@ fn grant(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), AgentErr
         steps.endpoints4.grant(&maps.ENDPOINTS4, &mut mirror.endpoints4)?;
         steps.endpoints6.grant(&maps.ENDPOINTS6, &mut mirror.endpoints6)?;
         steps.attachments.grant(&maps.ATTACHMENTS, &mut mirror.attachments)?;
+        steps.resolvers.grant(&maps.RESOLVERS, &mut mirror.resolvers)?;
         steps.reserved.grant(&maps.RESERVED, &mut mirror.reserved)?;
         steps.settings.grant(&maps.SETTINGS, &mut mirror.settings)?;
         steps.ranges4.grant(&maps.RANGES4, &mut mirror.ranges4)?;
@@ -300,6 +302,7 @@ fn remove_sandboxes(paths: &[PathBuf], actual: &mut Actual) -> Result<(), AgentE
     for (path, outcome) in paths.iter().zip(outcomes) {
         outcome?;
         actual.sandboxes.remove(path);
+        actual.cookies.remove(path);
     }
     Ok(())
 }
@@ -338,8 +341,12 @@ fn make_sandboxes(hands: &Hands<'_>, sandboxes: &[(String, PathBuf)], actual: &m
     let outcomes = in_parallel(sandboxes, |(_, path)| sandbox::make(path, offers));
     for ((id, path), outcome) in sandboxes.iter().zip(outcomes) {
         actual.sandboxes.insert(path.clone(), outcome.is_ok());
-        if let Err(error) = outcome {
-            troubles.insert(id.clone(), format!("making the sandbox {}: {error}", path.display()));
+        match outcome {
+            Ok(cookie) => drop(actual.cookies.insert(path.clone(), cookie)),
+            Err(error) => {
+                let trouble = format!("making the sandbox {}: {error}", path.display());
+                troubles.insert(id.clone(), trouble);
+            }
         }
     }
 }
@@ -592,6 +599,7 @@ impl Steps {
             + of(&self.subnets6)
             + of(&self.generations)
             + of(&self.attachments)
+            + of(&self.resolvers)
             + of(&self.endpoints4)
             + of(&self.endpoints6)
             + of(&self.published4)

@@ -54,6 +54,8 @@ pub fn endpoint(number: u32, generation: u32) -> Endpoint {
         ports: Vec::new(),
         gateways: vec!["172.17.0.1".parse().unwrap()],
         sysctls: Default::default(),
+        aliases: Vec::new(),
+        links: Vec::new(),
     }
 }
 
@@ -62,6 +64,7 @@ pub fn sandbox(number: u32) -> Sandbox {
     Sandbox {
         id: Id::from_bytes([0x40 + number as u8; 32]),
         path: PathBuf::from(format!("/run/netns-test/{number}")),
+        resolver: Default::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The border: system calls and files of the kernel. Nothing here knows what an endpoint is.
 
 pub mod bpf;
+pub mod datagrams;
 pub mod mounts;
 pub mod netlink;
 pub mod netns;

@@ -23,6 +23,7 @@ mod program;
 mod progress;
 mod promise;
 mod reconcile;
+mod resolver;
 mod roster;
 pub mod view;
 
@@ -43,12 +44,13 @@ pub use follow::Follower;
 use kernel::netlink::Netlink;
 pub use kernel::sock_diag::{HeldPorts, held_ports};
 pub use link::child::Kind as DeviceKind;
-use link::{child, listing, uplink};
+use link::{child, listing, resolver_leg::ResolverLeg, uplink};
 use map::pins::Maps;
 use names::Names;
 use program::attach::Attacher;
 pub use promise::Promise;
 use reconcile::{Session, Setup, Shared, blocking, lock};
+use resolver::Resolver;
 
 /// Facts about this instance.
 #[derive(Clone, Debug)]
@@ -100,6 +102,7 @@ impl Limits {
         Settings {
             flows_per_endpoint: self.connections_per_endpoint,
             half_open_per_endpoint: (self.connections / HALF_OPEN_SHARE).max(1),
+            questions_per_tick: resolver::QUESTIONS_PER_TICK,
             ..Settings::default()
         }
     }
@@ -120,24 +123,35 @@ pub struct Agent {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     running: JoinHandle<()>,
+    resolver: Resolver,
 }
 
 impl Agent {
     /// Mounts bpffs where there is none, opens or makes tables and devices, loads and attaches (or atomically replaces) programs, reconciles
     /// with the store once, then goes on in the background.
     pub async fn start(config: Config, store: SharedStore) -> Result<Self, AgentError> {
-        Self::start_by(Setup { config, clsact: false }, store).await
+        Self::start_by(config, false, store).await
     }
 
     /// As [`Agent::start`], but attaches to clsact even where the kernel has tcx links: what is done below Linux 6.6.
     pub async fn start_on_clsact(config: Config, store: SharedStore) -> Result<Self, AgentError> {
-        Self::start_by(Setup { config, clsact: true }, store).await
+        Self::start_by(config, true, store).await
     }
 
-    async fn start_by(setup: Setup, store: SharedStore) -> Result<Self, AgentError> {
+    async fn start_by(config: Config, clsact: bool, store: SharedStore) -> Result<Self, AgentError> {
+        let resolver = blocking(ResolverLeg::new)
+            .await?
+            .tried(|| "making the resolver's namespace".to_owned())?;
+        let leg = Arc::new(resolver);
+        let setup = Setup {
+            config,
+            clsact,
+            resolver: leg.clone(),
+        };
         let names = Names::new(&setup.config.instance, &setup.config.bpffs)?;
         let shared = Arc::new(Shared::new());
         let session = Session::begin(&setup, &store, &shared).await?;
+        let resolver = Resolver::start(leg, store.clone()).await?;
         let (stop, stopped) = watch::channel(false);
         let running = tokio::spawn(reconcile::run(setup, store, shared.clone(), session, stopped));
         Ok(Self {
@@ -145,6 +159,7 @@ impl Agent {
             shared,
             stop,
             running,
+            resolver,
         })
     }
 
@@ -337,6 +352,7 @@ impl Agent {
     pub async fn stop(self) {
         self.stop.send_replace(true);
         let _ = self.running.await;
+        self.resolver.stop().await;
         // The loop does not wait for a round that it has begun; who tidies up after us must.
         let at_work = self.shared.at_work.clone();
         let _ = blocking(move || drop(lock(&at_work))).await;

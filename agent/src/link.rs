@@ -5,6 +5,7 @@ pub mod gateway_device;
 pub mod host_leg;
 pub mod listing;
 pub mod parent;
+pub mod resolver_leg;
 pub mod sandbox;
 pub mod uplink;
 pub mod veth;

@@ -30,6 +30,8 @@ pub struct Names {
     pub host_leg: String,
     /// The datapath's end of it.
     pub datapath_leg: String,
+    /// The datapath's end of the resolver's leg.
+    pub resolver_leg: String,
     /// `<bpffs>/sluice/<instance>`.
     pub directory: PathBuf,
 }
@@ -47,6 +49,7 @@ impl Names {
         Ok(Self {
             instance: instance.to_owned(),
             datapath_leg: format!("{host_leg}-dp"),
+            resolver_leg: format!("{host_leg}-ns"),
             host_leg,
             directory: bpffs.join("sluice").join(instance),
         })
@@ -119,14 +122,25 @@ impl Names {
         alias.starts_with(&self.parent_aliases())
     }
 
+    /// The alias of the resolver's leg.
+    pub fn resolver_alias(&self) -> String {
+        format!("sluice/{}/resolver", self.instance)
+    }
+
     /// Does a device with this alias belong to this instance?
     pub fn is_ours(&self, alias: &str) -> bool {
-        alias == self.leg_alias() || self.read_alias(alias).is_some() || self.is_gateway(alias)
+        alias == self.leg_alias()
+            || alias == self.resolver_alias()
+            || self.read_alias(alias).is_some()
+            || self.is_gateway(alias)
     }
 
     /// May a device with this name be ours? Events about a device that is being made come before its alias.
     pub fn is_our_name(&self, name: &str) -> bool {
-        name == self.host_leg || name == self.datapath_leg || is_host_end(name)
+        [&self.host_leg, &self.datapath_leg, &self.resolver_leg]
+            .iter()
+            .any(|ours| *ours == name)
+            || is_host_end(name)
     }
 
     /// The MAC of the host's leg and of the host's end of every veth: one for all, so that a frame that goes from one to another keeps it.

@@ -19,6 +19,7 @@ use sluice_datapath_common::{
         NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_ROUTED, NETWORK_ROUTED6,
     },
     publish::{Publication, PublishKey, RangeKey},
+    resolver::Resolver,
     settings::Settings,
     uplink::{LocalAddress, Uplink},
 };
@@ -102,6 +103,8 @@ pub struct Steps {
     pub generations: Changes<u32, u32>,
     /// `ATTACHMENTS`.
     pub attachments: Changes<u32, Attachment>,
+    /// `RESOLVERS`.
+    pub resolvers: Changes<u64, Resolver>,
     /// `ENDPOINTS4`.
     pub endpoints4: Changes<EndpointKey<Ipv4>, endpoint::Endpoint>,
     /// `ENDPOINTS6`.
@@ -393,10 +396,19 @@ pub fn tables(
         };
         add_local(&mut tables, gateway.addr(), local);
     }
+    let mut asking: BTreeMap<u64, Vec<&Place<'_>>> = BTreeMap::new();
     for (id, place) in places {
         if let Some(ifindex) = veth_of(id) {
             add_endpoint(&mut tables, &mut troubles, place, ifindex);
+            if let Some(cookie) = actual.cookies.get(&place.wish.sandbox) {
+                asking.entry(*cookie).or_default().push(place);
+            }
         }
+    }
+    for (cookie, places) in asking {
+        tables
+            .resolvers
+            .extend(resolver(&places).map(|resolver| (ByBytes(cookie), resolver)));
     }
     (tables, troubles)
 }
@@ -418,6 +430,12 @@ fn add_network(tables: &mut Tables, troubles: &mut Troubles, network: &Network, 
         match subnet.gateway {
             IpAddr::V4(gateway) if bears_gateway => entry.gateway4 = gateway.into(),
             IpAddr::V6(gateway) if bears_gateway => entry.gateway6 = gateway.into(),
+            _ => {}
+        }
+        // nobody else has the gateway's address, also where the host does not bear it
+        match subnet.gateway {
+            IpAddr::V4(gateway) if network.has_names() => entry.resolver4 = gateway.into(),
+            IpAddr::V6(gateway) if network.has_names() => entry.resolver6 = gateway.into(),
             _ => {}
         }
         // what is in the subnet of a bridge are others' machines; of ours each is entered by itself
@@ -554,6 +572,29 @@ fn add_endpoint(tables: &mut Tables, troubles: &mut Troubles, place: &Place<'_>,
     publish::publish(tables, troubles, place);
 }
 
+/// How a sandbox with these endpoints asks for names: by its first device of each family in a network that has some. That stays the same while others
+/// come and go.
+fn resolver(places: &[&Place<'_>]) -> Option<Resolver> {
+    let mut resolver = Resolver::default();
+    let mut named: Vec<_> = places.iter().filter(|place| place.network.has_names()).collect();
+    named.sort_by_key(|place| std::cmp::Reverse(&place.endpoint.interface));
+    // the last to be entered is the first
+    for place in named {
+        for address in &place.endpoint.addresses {
+            match place
+                .network
+                .subnet(model::Family::of(address.addr()))
+                .map(|subnet| subnet.gateway)
+            {
+                Some(IpAddr::V4(gateway)) => resolver.address4 = gateway.into(),
+                Some(IpAddr::V6(gateway)) => resolver.address6 = gateway.into(),
+                None => {}
+            }
+        }
+    }
+    (resolver != Resolver::default()).then_some(resolver)
+}
+
 fn endpoint_key<F: Family>(network: &Network, address: F::Address) -> EndpointKey<F> {
     EndpointKey {
         network: network.number,
@@ -580,6 +621,7 @@ pub fn steps(actual: &Tables, desired: &Tables) -> Steps {
         subnets6: Changes::between(&actual.subnets6, &desired.subnets6),
         generations: Changes::between(&actual.generations, &desired.generations),
         attachments: Changes::between(&actual.attachments, &desired.attachments),
+        resolvers: Changes::between(&actual.resolvers, &desired.resolvers),
         endpoints4: Changes::between(&actual.endpoints4, &desired.endpoints4),
         endpoints6: Changes::between(&actual.endpoints6, &desired.endpoints6),
         published4: Changes::between(&actual.published4, &desired.published4),

@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::{FutureExt, StreamExt};
 use rtnetlink::{MulticastGroup, packet_core::NetlinkPayload, packet_route::RouteNetlinkMessage};
-use sluice_datapath_common::config;
+use sluice_datapath_common::{config, programs::FROM_RESOLVER, settings::Settings};
 use sluice_model::Network;
 use sluice_store::{Revision, SharedStore, Watch, key, watch::Change};
 use tokio::{
@@ -31,7 +31,7 @@ use crate::{
     desired::Desired,
     expire, follow,
     kernel::{mounts, netlink::Netlink, netns, sysctl},
-    link::{host_leg, listing, sandbox::Offers},
+    link::{host_leg, listing, resolver_leg::ResolverLeg, sandbox::Offers},
     map::{contents::Tables, pins::Maps},
     names::Names,
     program::{
@@ -94,6 +94,8 @@ pub struct Setup {
     pub config: Config,
     /// Do without tcx links even where the kernel has them.
     pub clsact: bool,
+    /// Where questions for names are answered.
+    pub resolver: Arc<ResolverLeg>,
 }
 
 /// What works on the kernel, kept from round to round.
@@ -108,6 +110,9 @@ struct Kernel {
     attacher: Arc<Attacher>,
     actual: Actual,
     offers: Arc<Offers>,
+    resolver: Arc<ResolverLeg>,
+    /// The datapath's end of its leg; 0: there is none yet.
+    resolver_ifindex: u32,
     /// No round was complete yet: what an earlier configuration left is still there.
     first: bool,
 }
@@ -212,7 +217,11 @@ impl Scope {
 impl Kernel {
     /// Mounts bpffs, makes or takes over the host's leg, tables and programs. Nothing is attached yet.
     fn open(setup: &Setup, offers: Arc<Offers>) -> Result<Self, AgentError> {
-        let Setup { config, clsact } = setup;
+        let Setup {
+            config,
+            clsact,
+            resolver,
+        } = setup;
         let names = Names::new(&config.instance, &config.bpffs)?;
         mounts::ensure_bpffs(&config.bpffs).tried(|| format!("mounting bpffs at {}", config.bpffs.display()))?;
         let mut netlink = Netlink::open().tried(|| "opening a netlink socket".to_owned())?;
@@ -245,6 +254,8 @@ impl Kernel {
             attacher,
             actual: Actual::default(),
             offers,
+            resolver: resolver.clone(),
+            resolver_ifindex: 0,
             first: true,
         })
     }
@@ -295,6 +306,10 @@ impl Kernel {
                 )));
             }
         }
+        let resolver_trouble = match scope.devices {
+            true => self.see_to_resolver().err(),
+            false => None,
+        };
         if scope.tables {
             self.actual.tables = Tables::read(&self.maps).tried(|| "reading the datapath's tables".to_owned())?;
         }
@@ -306,16 +321,32 @@ impl Kernel {
             programs: &self.programs,
             attacher: &self.attacher,
             names: &self.names,
-            settings: self.config.limits.settings(),
+            settings: Settings {
+                resolver_ifindex: self.resolver_ifindex,
+                ..self.config.limits.settings()
+            },
             offers: &self.offers,
             promises,
         };
-        let report = apply::apply(&mut hands, desired, &mut self.actual, attention, scope.routes)?;
+        let mut report = apply::apply(&mut hands, desired, &mut self.actual, attention, scope.routes)?;
+        if let Some(trouble) = resolver_trouble {
+            report.troubles.insert("resolver".to_owned(), trouble.to_string());
+        }
         if self.first && report.troubles.is_empty() {
             load::remove_outdated(&self.names, &self.facts)?;
             self.first = false;
         }
         Ok(report)
+    }
+
+    /// The way to the resolver, and the program on it. Without it nothing else is wrong.
+    fn see_to_resolver(&mut self) -> Result<(), AgentError> {
+        let present = self.actual.resolver_leg.as_ref();
+        self.resolver_ifindex = self
+            .resolver
+            .ensure(&mut self.netlink, present, &self.names, self.resolver_ifindex)?;
+        self.attacher
+            .to_new_device(&self.programs, FROM_RESOLVER, self.resolver_ifindex)
     }
 }
 

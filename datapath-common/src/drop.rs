@@ -65,6 +65,7 @@ drop_reasons! {
     29 SourceRouted         "source_routed"          "The packet says itself by which routers it is to go on, which could lead it past the rules.";
     30 FlowLimit            "flow_limit"             "The endpoint holds as many connections as one endpoint may (--flows-per-container).";
     31 TinyFragment         "tiny_fragment"          "The first fragment of a datagram is too short for the header above IP, or a later one lies over that header.";
+    32 TooManyQuestions     "too_many_questions"     "The endpoint asks for names faster than one endpoint may, so that the others are answered too.";
 }
 
 /// Which way the packet went when it died.
@@ -79,6 +80,8 @@ pub enum Direction {
     FromNic = 2,
     /// To the world (`to_nic`).
     ToNic = 3,
+    /// From the resolver to an endpoint (`from_resolver`).
+    FromResolver = 4,
 }
 
 /// Drops are counted per reason, direction and endpoint.
@@ -105,6 +108,7 @@ impl Direction {
             1 => Some(Self::FromHost),
             2 => Some(Self::FromNic),
             3 => Some(Self::ToNic),
+            4 => Some(Self::FromResolver),
             _ => None,
         }
     }
@@ -116,6 +120,7 @@ impl Direction {
             Self::FromHost => "from_host",
             Self::FromNic => "from_nic",
             Self::ToNic => "to_nic",
+            Self::FromResolver => "from_resolver",
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod maps;
 pub mod network;
 pub mod programs;
 pub mod publish;
+pub mod resolver;
 pub mod settings;
 pub mod socket;
 pub mod uplink;

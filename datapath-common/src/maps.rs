@@ -37,6 +37,8 @@ macro_rules! for_each_map {
             FRAGMENTS6: LruHashMap<FragmentKey<Ipv6>, FragmentPorts>, 4_096, "The ports of IPv6 datagrams whose later fragments are awaited.";
             PEERS4: LruHashMap<SocketPeerKey<Ipv4>, SocketPeer<Ipv4>>, 65_536, "AF_INET sockets of the host that were sent to an endpoint, and the peer they are shown.";
             PEERS6: LruHashMap<SocketPeerKey<Ipv6>, SocketPeer<Ipv6>>, 65_536, "AF_INET6 sockets of the host that were sent to an endpoint, and the peer they are shown.";
+            RESOLVERS: HashMap<u64, Resolver>, 65_536, "Where the sockets of a network namespace (by its cookie) find the resolver when they ask at 127.0.0.11.";
+            ASKING: Array<u32, Asking>, 65_536, "How much each endpoint number asks the resolver.";
             DROPS: LruPerCpuHashMap<DropKey, Counter>, 8_192, "Drops by reason, direction and endpoint.";
             LISTENERS: Array<u32, u32>, 1, "How many follow the drops as they happen: for nobody nothing is written.";
             EVENTS: RingBuf<(), DropEvent>, 262_144, "Drops as they happen, until they are read (bytes).";

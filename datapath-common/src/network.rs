@@ -37,12 +37,16 @@ pub struct Network {
     /// The gateway's IPv6 address; zero: none. The gateway is found at the link-local address of `gateway_mac` too
     /// ([`Ipv6Address::link_local`]).
     pub gateway6: Ipv6Address,
+    /// Where its endpoints' questions for names go by IPv4; zero: they may not ask.
+    pub resolver4: Ipv4Address,
+    /// The same by IPv6.
+    pub resolver6: Ipv6Address,
     /// The gateway's MAC: that of the host's end of every veth of the network.
     pub gateway_mac: [u8; 6],
     /// Always zero.
     pub padding: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Network>() == 36);
+const _: () = assert!(size_of::<Network>() == 56);
 
 plain_old_data!(Network);

@@ -8,6 +8,8 @@ pub const FROM_HOST: &str = "from_host";
 pub const FROM_NIC: &str = "from_nic";
 /// tcx/clsact egress of every NIC.
 pub const TO_NIC: &str = "to_nic";
+/// tcx/clsact ingress of the datapath's end of the resolver's leg.
+pub const FROM_RESOLVER: &str = "from_resolver";
 /// `cgroup/connect4`.
 pub const CONNECT4: &str = "connect4";
 /// `cgroup/sendmsg4`.
@@ -30,7 +32,7 @@ pub const GETPEERNAME6: &str = "getpeername6";
 pub const BIND6: &str = "bind6";
 
 /// The classifiers.
-pub const CLASSIFIERS: [&str; 4] = [FROM_CONTAINER, FROM_HOST, FROM_NIC, TO_NIC];
+pub const CLASSIFIERS: [&str; 5] = [FROM_CONTAINER, FROM_HOST, FROM_NIC, TO_NIC, FROM_RESOLVER];
 /// The cgroup socket hooks.
 pub const SOCKET_HOOKS: [&str; 10] = [
     CONNECT4,

@@ -13,6 +13,10 @@ pub struct Settings {
     pub half_open_per_endpoint: u32,
     /// Not 0: ranges of ports are published, so that they are asked for where no single port is.
     pub published_ranges: u32,
+    /// How many packets one endpoint may send to the resolver in a tick (see `resolver`); 0: any number.
+    pub questions_per_tick: u32,
+    /// The datapath's end of the resolver's leg: what is sent into its namespace the resolver hears. 0: there is none.
+    pub resolver_ifindex: u32,
 }
 
 /// What an endpoint holds in the tables of answered flows. Counted without a lock by the packet path, corrected by whoever walks the tables: a
@@ -26,6 +30,6 @@ pub struct Tally {
     pub half_open: i64,
 }
 
-const _: () = assert!(size_of::<Settings>() == 12 && size_of::<Tally>() == 16);
+const _: () = assert!(size_of::<Settings>() == 20 && size_of::<Tally>() == 16);
 
 plain_old_data!(Settings, Tally);

@@ -69,6 +69,8 @@ pub trait Tables: Family {
     fn desk() -> Option<&'static mut Desk<Self>>;
     /// The network's gateway address; `ANY`: none.
     fn gateway(network: &Network) -> Self::Address;
+    /// Where the network's endpoints find the resolver; `ANY`: nowhere.
+    fn resolver(network: &Network) -> Self::Address;
     /// The address the endpoint was given; `ANY`: none.
     fn given(attachment: &Attachment) -> Self::Address;
     /// What kind of address it is.
@@ -144,6 +146,11 @@ impl Tables for Ipv4 {
     #[inline(always)]
     fn gateway(network: &Network) -> Ipv4Address {
         network.gateway4
+    }
+
+    #[inline(always)]
+    fn resolver(network: &Network) -> Ipv4Address {
+        network.resolver4
     }
 
     #[inline(always)]

@@ -53,6 +53,13 @@ fn to_nic(ctx: TcContext) -> i32 {
     verdict::act(frame, Direction::ToNic, program::to_nic::path(frame))
 }
 
+/// tcx ingress of the datapath's end of the resolver's leg: what endpoints are answered.
+#[classifier]
+fn from_resolver(ctx: TcContext) -> i32 {
+    let frame = Frame::of(&ctx);
+    verdict::act(frame, Direction::FromResolver, program::from_resolver::path(frame))
+}
+
 /// A host process connects to a published port.
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {

@@ -20,6 +20,7 @@ use sluice_datapath_common::{
     lifetime::LONGEST_OPENING,
     network::{NETWORK_EXISTS, Network},
     publish::{Publication, PublishKey, RangeKey, reserved_at},
+    resolver::{Asking, Resolver},
     settings::{Settings, Tally},
     socket::{SocketPeer, SocketPeerKey},
     uplink::{LocalAddress, Uplink},

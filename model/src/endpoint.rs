@@ -14,6 +14,19 @@ pub struct Sandbox {
     pub id: Id,
     /// The file (`<exec-root>/netns/<id>`).
     pub path: PathBuf,
+    /// What its processes want of the resolver.
+    #[serde(default)]
+    pub resolver: ResolverWish,
+}
+
+/// What a container wants of the resolver that answers it (`--dns`, `--dns-option`).
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResolverWish {
+    /// Who is asked what the resolver does not know; empty: those whom the host asks.
+    pub servers: Vec<IpAddr>,
+    /// Names without a dot are never asked outside (the user has set `ndots`, so they come again with a domain).
+    pub keeps_single_labels: bool,
 }
 
 /// A container's place in a network, as desired.
@@ -47,4 +60,19 @@ pub struct Endpoint {
     /// Settings of its device, as `net.ipv4.conf.IFNAME.log_martians` with their values: `IFNAME` stands for the device's name.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
+    /// The container's names in the network besides its own (`--network-alias`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// Who is called by another name from here, and may be spoken to where the network's endpoints may not speak to each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<EndpointLink>,
+}
+
+/// A link from an endpoint to another of the same network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EndpointLink {
+    /// Who is meant: a container's id, or whoever bears this name in the network when it is asked for.
+    pub target: String,
+    /// What it is called from here.
+    pub alias: String,
 }

@@ -12,7 +12,7 @@ pub mod port;
 pub mod volume;
 
 pub use container::{Container, ContainerConfig, HostConfig};
-pub use endpoint::{Endpoint, Sandbox};
+pub use endpoint::{Endpoint, EndpointLink, ResolverWish, Sandbox};
 pub use id::Id;
 pub use mac::MacAddress;
 pub use network::Network;

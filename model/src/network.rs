@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Id;
 
+/// The name of the network that containers are on when nobody names one.
+pub const DEFAULT_NETWORK: &str = "bridge";
+
 /// What stands behind a network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -207,6 +210,11 @@ impl Network {
     /// Its subnet of a family.
     pub fn subnet(&self, family: Family) -> Option<&Subnet> {
         self.subnets.iter().find(|subnet| Family::of(subnet.gateway) == family)
+    }
+
+    /// Are its endpoints known by name to each other? Not in the default network, as with Docker.
+    pub fn has_names(&self) -> bool {
+        self.name != DEFAULT_NETWORK
     }
 
     /// How it meets the world by a family.

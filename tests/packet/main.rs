@@ -40,6 +40,7 @@ mod protocols;
 mod published;
 mod random;
 mod report;
+mod resolver;
 mod routed;
 mod speed;
 mod verifier;

@@ -163,7 +163,7 @@ impl Scene {
             gateway4: gateway.into(),
             gateway6: Ipv6Address::default(),
             gateway_mac: GATEWAY_MAC,
-            padding: [0; 2],
+            ..Network::default()
         };
         self.set("NETWORKS", number, network);
     }

@@ -253,6 +253,8 @@ fn network(network: Network) -> Network {
         flags,
         gateway4: Ipv4Address::default(),
         gateway6: address(network.gateway4),
+        resolver4: Ipv4Address::default(),
+        resolver6: address(network.resolver4),
         ..network
     }
 }

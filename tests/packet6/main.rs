@@ -62,6 +62,8 @@ mod policy;
 mod ports;
 #[path = "../packet/published.rs"]
 mod published;
+#[path = "../packet/resolver.rs"]
+mod resolver;
 #[path = "../packet/routed.rs"]
 mod routed;
 #[path = "../packet/world.rs"]

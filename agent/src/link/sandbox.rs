@@ -35,20 +35,29 @@ impl Offers {
     }
 }
 
-/// Makes a sandbox with its loopback up, of the namespace that is offered for it or a new one; fine when it is there.
+/// Makes a sandbox with its loopback up, of the namespace that is offered for it or a new one, and answers its cookie; fine when it is there.
 ///
 /// The mount is a plain bind in the mount namespace of the daemon, as dockerd's: a shim that the daemon starts sees it.
-pub fn make(path: &Path, offers: &Offers) -> io::Result<()> {
+pub fn make(path: &Path, offers: &Offers) -> io::Result<u64> {
     if netns::exists(path) {
-        return Ok(());
+        return cookie(path);
     }
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
+    let mut cookie = 0;
     netns::make(path, offers.take(path), || {
         let up = LinkUnspec::new_with_index(ifindex("lo")?).up().build();
-        Netlink::open()?.carry_out_one(RouteNetlinkMessage::SetLink(up), 0)
-    })
+        Netlink::open()?.carry_out_one(RouteNetlinkMessage::SetLink(up), 0)?;
+        cookie = netns::cookie()?;
+        Ok(())
+    })?;
+    Ok(cookie)
+}
+
+/// The cookie of a sandbox, by which the socket hooks know what is in it.
+pub fn cookie(path: &Path) -> io::Result<u64> {
+    netns::within(&netns::open(path)?, netns::cookie)
 }
 
 /// Removes a sandbox; fine when there is none. The namespace lives on for as long as a process is in it.

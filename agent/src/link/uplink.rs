@@ -42,7 +42,8 @@ impl World {
     /// Picks from what is there. Ours is a device by its alias or name (events about one may come before its alias).
     pub fn of(devices: &[Device], addresses: &[Address], names: &Names) -> Self {
         let ours = |device: &Device| {
-            names.is_ours(&device.alias) || device.name == names.host_leg || device.name == names.datapath_leg
+            names.is_ours(&device.alias)
+                || [&names.host_leg, &names.datapath_leg, &names.resolver_leg].contains(&&device.name)
         };
         let foreign = |ifindex: u32| {
             devices

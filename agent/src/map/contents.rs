@@ -8,6 +8,7 @@ use sluice_datapath_common::{
     endpoint::{Attachment, Endpoint, EndpointKey},
     network::{NETWORK_EXISTS, Network},
     publish::{Publication, PublishKey, RangeKey},
+    resolver::Resolver,
     settings::Settings,
     uplink::{LocalAddress, Uplink},
 };
@@ -37,6 +38,8 @@ pub struct Tables {
     pub generations: Entries<u32, u32>,
     /// `ATTACHMENTS`.
     pub attachments: Entries<u32, Attachment>,
+    /// `RESOLVERS`.
+    pub resolvers: Entries<u64, Resolver>,
     /// `ENDPOINTS4`.
     pub endpoints4: Entries<EndpointKey<Ipv4>, Endpoint>,
     /// `ENDPOINTS6`.
@@ -198,6 +201,7 @@ impl Tables {
             subnets6: read(&maps.SUBNETS6, |_, _| true)?,
             generations: read(&maps.GENERATIONS, |_, generation| *generation != 0)?,
             attachments: read(&maps.ATTACHMENTS, |_, _| true)?,
+            resolvers: read(&maps.RESOLVERS, |_, _| true)?,
             endpoints4: read(&maps.ENDPOINTS4, |_, _| true)?,
             endpoints6: read(&maps.ENDPOINTS6, |_, _| true)?,
             published4: read(&maps.PUBLISHED4, |_, _| true)?,

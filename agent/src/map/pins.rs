@@ -13,6 +13,7 @@ use sluice_datapath_common::{
     fragment::{FragmentKey, FragmentPorts},
     network::Network,
     publish::{Publication, PublishKey, RangeKey},
+    resolver::{Asking, Resolver},
     settings::{Settings, Tally},
     socket::{SocketPeer, SocketPeerKey},
     uplink::{LocalAddress, Uplink},

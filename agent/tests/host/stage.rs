@@ -158,6 +158,7 @@ impl Host {
         let sandbox = Sandbox {
             id: sandbox_id(number),
             path: self.sandbox(number),
+            resolver: Default::default(),
         };
         let endpoint = endpoint(number);
         vec![
@@ -270,5 +271,7 @@ pub fn endpoint(number: u32) -> Endpoint {
         }],
         gateways: vec!["172.31.0.1".parse().unwrap()],
         sysctls: Default::default(),
+        aliases: Vec::new(),
+        links: Vec::new(),
     }
 }

@@ -60,6 +60,11 @@ impl Tables for Ipv6 {
     }
 
     #[inline(always)]
+    fn resolver(network: &Network) -> Ipv6Address {
+        network.resolver6
+    }
+
+    #[inline(always)]
     fn given(attachment: &Attachment) -> Ipv6Address {
         attachment.address6
     }

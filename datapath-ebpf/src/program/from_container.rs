@@ -11,7 +11,7 @@ use crate::{
         antispoof, arp, deliver, error, flow,
         fragment::{self, Place},
         hold::Sender,
-        neighbour,
+        neighbour, resolver,
     },
     verdict::Verdict,
 };
@@ -43,6 +43,7 @@ fn carry<F: Layer3>(frame: Frame, sender: &Attachment) -> Result<Verdict, DropRe
     }
     let flow = match flow::follow(&packet)? {
         Some(known) => known,
+        None if resolver::is_asked(&packet, sender) => return resolver::ask(&packet, sender),
         None => {
             if check_switched(&packet, sender)? == Affair::Hosts {
                 return Ok(Verdict::Stack);

@@ -1,4 +1,5 @@
-//! What host processes do with their sockets: a connection to a published port is turned to the endpoint before its first packet exists.
+//! What processes do with their sockets: a connection to a published port is turned to the endpoint before its first packet exists, and an endpoint's
+//! question for a name to the resolver.
 
 use core::ptr::read_volatile;
 
@@ -9,12 +10,13 @@ use aya_ebpf::{
 use sluice_datapath_common::{
     Family, Ipv4, Ipv4Address,
     publish::Publication,
+    resolver::{ASKED_PORT, ASKED4, RESOLVER_PORT, Resolver},
     socket::{SocketPeer, SocketPeerKey},
 };
 
 use crate::{
     family::Tables,
-    maps::{self, CONFIG},
+    maps::{self, CONFIG, RESOLVERS, Table},
     packet::{TCP, UDP},
     stage::publish,
 };
@@ -28,8 +30,18 @@ const REFUSE: i32 = 0;
 /// process asked for is remembered.
 #[inline(always)]
 pub fn connect(call: *mut bpf_sock_addr) -> i32 {
-    if let Some((asked, protocol)) = asked_for(call)
-        && is_ours(call)
+    let Some((asked, protocol)) = asked_for(call) else {
+        return ALLOW;
+    };
+    if is_question(asked.port) && asked.address == ASKED4 {
+        if let Some(resolver) = resolver_of(call)
+            && resolver.address4 != Ipv4::ANY
+        {
+            set_address(call, resolver.address4, RESOLVER_PORT.to_be());
+            return ALLOW;
+        }
+    }
+    if is_ours(call)
         && let Some(publication) = publication_for(asked.address, asked.port, protocol)
     {
         let port = publication.inside(asked.port);
@@ -43,8 +55,16 @@ pub fn connect(call: *mut bpf_sock_addr) -> i32 {
 /// `recvmsg` and `getpeername`: the process is shown whom it asked for.
 #[inline(always)]
 pub fn show_peer(call: *mut bpf_sock_addr) -> i32 {
-    if let Some((shown, _)) = asked_for(call)
-        && is_ours(call)
+    let Some((shown, _)) = asked_for(call) else {
+        return ALLOW;
+    };
+    if may_be_answer(shown.port)
+        && let Some(resolver) = resolver_of(call)
+    {
+        if shown.address == resolver.address4 && shown.address != Ipv4::ANY {
+            set_address(call, ASKED4, ASKED_PORT.to_be());
+        }
+    } else if is_ours(call)
         && let Some(asked) = Ipv4::PEERS.get(&peer_key(call, shown.address, shown.port))
     {
         set_address(call, asked.address, asked.port);
@@ -106,6 +126,26 @@ pub fn port_and_protocol(call: *mut bpf_sock_addr) -> Option<(u16, u8)> {
     };
     let port = port as u16;
     (port != 0).then_some((port, protocol))
+}
+
+/// Is it a port that questions for names are put to?
+#[inline(always)]
+pub fn is_question(port: u16) -> bool {
+    port == ASKED_PORT.to_be()
+}
+
+/// Is it the port that answers come from?
+#[inline(always)]
+pub fn may_be_answer(port: u16) -> bool {
+    port == RESOLVER_PORT.to_be()
+}
+
+/// Where the socket's namespace finds the resolver. None: it is no endpoint's, or of an endpoint without names.
+#[inline(always)]
+pub fn resolver_of(call: *mut bpf_sock_addr) -> Option<Resolver> {
+    const TABLE: Table<u64, Resolver> = Table::of(&raw const RESOLVERS);
+    // SAFETY: `call` is the program's context.
+    TABLE.get(&unsafe { bpf_get_netns_cookie(call.cast()) })
 }
 
 /// Does the socket live in the namespace whose ports we publish?

@@ -9,6 +9,7 @@ use core::ptr::read_volatile;
 use aya_ebpf::bindings::{BPF_ANY, bpf_sock_addr};
 use sluice_datapath_common::{
     Family, Ipv4, Ipv6, Ipv6Address,
+    resolver::{ASKED_PORT, ASKED4, ASKED6, RESOLVER_PORT},
     socket::{SocketPeer, SocketPeerKey},
 };
 
@@ -24,7 +25,10 @@ struct Answerer {
 /// `connect`: see [`socket::connect`].
 #[inline(always)]
 pub fn connect(call: *mut bpf_sock_addr) -> i32 {
-    if let Some((asked, protocol)) = asked_for(call)
+    let Some((asked, protocol)) = asked_for(call) else {
+        return ALLOW;
+    };
+    if !ask_resolver(call, &asked)
         && socket::is_ours(call)
         && let Some(answerer) = answerer_for(asked.address, asked.port, protocol)
     {
@@ -36,7 +40,10 @@ pub fn connect(call: *mut bpf_sock_addr) -> i32 {
 /// `sendmsg`: the same, but the kernel cannot turn a datagram to IPv4 any more (it would say ENOTSUPP). It goes where it was sent, where nobody is.
 #[inline(always)]
 pub fn send(call: *mut bpf_sock_addr) -> i32 {
-    if let Some((asked, protocol)) = asked_for(call)
+    let Some((asked, protocol)) = asked_for(call) else {
+        return ALLOW;
+    };
+    if !ask_resolver(call, &asked)
         && socket::is_ours(call)
         && let Some(answerer) = answerer_for(asked.address, asked.port, protocol)
         && answerer.address.to_mapped().is_none()
@@ -49,9 +56,13 @@ pub fn send(call: *mut bpf_sock_addr) -> i32 {
 /// `recvmsg` and `getpeername`: see [`socket::show_peer`]. A datagram that went out by IPv4 was noted there.
 #[inline(always)]
 pub fn show_peer(call: *mut bpf_sock_addr) -> i32 {
-    if let Some((shown, _)) = asked_for(call)
-        && socket::is_ours(call)
-    {
+    let Some((shown, _)) = asked_for(call) else {
+        return ALLOW;
+    };
+    if socket::may_be_answer(shown.port) && show_resolver(call, shown.address) {
+        return ALLOW;
+    }
+    if socket::is_ours(call) {
         if let Some(asked) = Ipv6::PEERS.get(&peer_key(call, shown.address, shown.port)) {
             set_address(call, asked.address, asked.port);
         } else if let Some(address) = shown.address.to_mapped()
@@ -84,6 +95,46 @@ pub fn bind(call: *mut bpf_sock_addr) -> i32 {
         }
     }
     ALLOW
+}
+
+/// Turns a question for a name to the resolver. False: it is none, or nobody answers here.
+#[inline(always)]
+fn ask_resolver(call: *mut bpf_sock_addr, asked: &SocketPeer<Ipv6>) -> bool {
+    if !socket::is_question(asked.port) {
+        return false;
+    }
+    let by_ipv4 = asked.address == Ipv6Address::mapped(ASKED4);
+    if !by_ipv4 && asked.address != ASKED6 {
+        return false;
+    }
+    let Some(resolver) = socket::resolver_of(call) else {
+        return false;
+    };
+    let address = match by_ipv4 {
+        true if resolver.address4 == Ipv4::ANY => return false,
+        true => Ipv6Address::mapped(resolver.address4),
+        false if resolver.address6 == Ipv6::ANY => return false,
+        false => resolver.address6,
+    };
+    set_address(call, address, RESOLVER_PORT.to_be());
+    true
+}
+
+/// Shows where the process asked in place of the resolver. False: it is not the resolver that speaks.
+#[inline(always)]
+fn show_resolver(call: *mut bpf_sock_addr, shown: Ipv6Address) -> bool {
+    let Some(resolver) = socket::resolver_of(call) else {
+        return false;
+    };
+    let asked = if shown == resolver.address6 && shown != Ipv6::ANY {
+        ASKED6
+    } else if shown == Ipv6Address::mapped(resolver.address4) && resolver.address4 != Ipv4::ANY {
+        Ipv6Address::mapped(ASKED4)
+    } else {
+        return false;
+    };
+    set_address(call, asked, ASKED_PORT.to_be());
+    true
 }
 
 /// Address, port and protocol of the call, see [`socket::asked_for`].

@@ -77,7 +77,7 @@ fn hear_endpoint_inline(frame: Frame, asker: &Attachment) -> Result<Affair, Drop
         return Ok(Affair::Hosts);
     }
     let network = maps::network(asker.network).ok_or(DropReason::UnknownDevice)?;
-    let owner = match target == network.gateway4 {
+    let owner = match target == network.gateway4 || target == network.resolver4 {
         true => network.gateway_mac,
         false => endpoint_mac(asker.network, target)?,
     };

@@ -16,4 +16,5 @@ pub mod policy;
 pub mod publish;
 pub mod reclaim;
 pub mod report;
+pub mod resolver;
 pub mod route;

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The default network's name.
-pub(crate) const BRIDGE: &str = "bridge";
+pub(crate) const BRIDGE: &str = sluice_model::network::DEFAULT_NETWORK;
 /// Networks that are always there.
 const BUILT_IN: [&str; 3] = [BRIDGE, "host", "none"];
 

@@ -473,7 +473,7 @@ fn network_entry(network: &Network) -> NetworkEntry {
         gateway4: network.gateway4.and_then(Ipv4::address).unwrap_or_default(),
         gateway6: network.gateway6.and_then(Ipv6::address).unwrap_or_default(),
         gateway_mac: network.gateway_mac,
-        padding: [0; 2],
+        ..NetworkEntry::default()
     }
 }
 

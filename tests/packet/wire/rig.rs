@@ -168,7 +168,7 @@ impl Rig {
                 gateway4: GATEWAY.into(),
                 gateway6: GATEWAY6.into(),
                 gateway_mac: [0x02, 0x42, 0, 0, 0, 1],
-                padding: [0; 2],
+                ..Network::default()
             },
         );
         datapath.insert_subnet(Ipv4Address::new([10, 7, 0, 0]), 24, NETWORK);

@@ -1,0 +1,138 @@
+//! Answers endpoints' questions for names, at 127.0.0.11 of each of them, by one pair of sockets per family for all.
+//!
+//! The socket hooks turn a question to an address of the endpoint's network, the datapath hands it to the resolver's leg (see `link::resolver_leg`). Who
+//! asks is known by the address the question comes from, which nobody can forge. Names come from the store as they change, by a watch of the resolver's
+//! own: they are right before the tables are. It has a thread of its own, so that nothing else the daemon does keeps an answer waiting.
+
+mod answer;
+mod directory;
+mod forward;
+mod serve;
+mod servers;
+
+use std::{
+    io,
+    sync::{Arc, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use nix::sys::socket::AddressFamily;
+use sluice_datapath_common::resolver::RESOLVER_PORT;
+use sluice_store::{SharedStore, StoreError, Watch, key};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::watch,
+    time::sleep,
+};
+
+use crate::{AgentError, Tried, kernel::datagrams::Pair, link::resolver_leg::ResolverLeg, reconcile::blocking};
+use directory::Directory;
+use serve::Desk;
+use servers::HostServers;
+
+/// Packets of one endpoint to the resolver in a tick of the datapath (16.8 ms): 25,000 a second. A flood ends where it begins, and leaves the others room.
+pub const QUESTIONS_PER_TICK: u32 = 420;
+/// Whom the host asks.
+const HOST_SERVERS: &str = "/etc/resolv.conf";
+/// After trouble with the store.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The resolver at work.
+pub struct Resolver {
+    stop: watch::Sender<bool>,
+    worker: Option<thread::JoinHandle<()>>,
+}
+
+impl Resolver {
+    /// Opens the sockets in the leg's namespace and answers from now on.
+    pub async fn start(leg: Arc<ResolverLeg>, store: SharedStore) -> Result<Self, AgentError> {
+        let what = || "opening the resolver's sockets".to_owned();
+        let pairs = blocking(move || leg.within(open)).await?.tried(what)?;
+        let (directory, changes) = begin(&store).await?;
+        let desk = Arc::new(Desk::new(directory, HostServers::of(HOST_SERVERS)));
+        let (stop, stopped) = watch::channel(false);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .tried(what)?;
+        let worker = thread::Builder::new()
+            .name("sluice-names".into())
+            .spawn(move || {
+                let work = work(desk, pairs, store, changes, stopped);
+                if let Err(error) = tokio::task::LocalSet::new().block_on(&runtime, work) {
+                    tracing::error!(%error, "questions for names are not answered");
+                }
+            })
+            .tried(what)?;
+        Ok(Self {
+            stop,
+            worker: Some(worker),
+        })
+    }
+
+    /// Answers no more.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        if let Some(worker) = self.worker.take() {
+            let _ = blocking(move || worker.join()).await;
+        }
+    }
+}
+
+/// IPv6 may be off in this kernel.
+fn open() -> io::Result<Vec<Pair>> {
+    let mut pairs = vec![Pair::open(AddressFamily::Inet, RESOLVER_PORT)?];
+    match Pair::open(AddressFamily::Inet6, RESOLVER_PORT) {
+        Ok(pair) => pairs.push(pair),
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(pairs)
+}
+
+async fn begin(store: &SharedStore) -> Result<(Directory, Watch), StoreError> {
+    let (entries, revision) = store.list(key::ROOT).await?;
+    let changes = store.watch(key::ROOT, revision).await?;
+    Ok((Directory::of(&entries), changes))
+}
+
+async fn work(
+    desk: Arc<Desk>,
+    pairs: Vec<Pair>,
+    store: SharedStore,
+    changes: Watch,
+    mut stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
+    for pair in pairs {
+        tokio::task::spawn_local(serve::datagrams(desk.clone(), UdpSocket::from_std(pair.datagrams)?));
+        tokio::task::spawn_local(serve::streams(desk.clone(), TcpListener::from_std(pair.streams)?));
+    }
+    tokio::select! {
+        () = follow(&desk, &store, changes) => {}
+        _ = stopped.wait_for(|stopped| *stopped) => {}
+    }
+    Ok(())
+}
+
+/// Follows the store for ever; who falls behind begins again.
+async fn follow(desk: &Desk, store: &SharedStore, mut changes: Watch) {
+    loop {
+        while let Some(Ok((_, events))) = changes.next().await {
+            let mut directory = desk.directory.write().unwrap_or_else(PoisonError::into_inner);
+            events.iter().for_each(|event| directory.fold(event));
+        }
+        changes = loop {
+            match begin(store).await {
+                Ok((fresh, changes)) => {
+                    *desk.directory.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+                    break changes;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "names are not followed for a moment");
+                    sleep(PAUSE).await;
+                }
+            }
+        };
+    }
+}

@@ -1,0 +1,86 @@
+//! Questions for names, and their answers: between an endpoint and the resolver's leg, past everything else. No flow is made of them, and no rule of the
+//! endpoint's network keeps it from asking.
+
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use sluice_datapath_common::{
+    DropReason,
+    endpoint::{Attachment, EndpointKey},
+    resolver::{Asking, RESOLVER_PORT},
+};
+
+use super::deliver;
+use crate::{
+    family::Layer3,
+    maps::{self, ASKING, Prefix},
+    packet::{Layer4, Mac, Packet, TCP, UDP},
+    rewrite,
+    verdict::Verdict,
+};
+
+const PORT: u16 = RESOLVER_PORT.to_be();
+
+/// Is the packet for the resolver?
+#[inline(always)]
+pub fn is_asked<F: Layer3>(packet: &Packet<F>, sender: &Attachment) -> bool {
+    let (protocol, destination) = (packet.key.protocol, packet.key.destination);
+    packet.key.destination_port == PORT
+        && (protocol == UDP || protocol == TCP)
+        && destination != F::ANY
+        && maps::network(sender.network).is_some_and(|network| destination == F::resolver(network))
+}
+
+/// Hands it to the resolver, unless its sender asks too much.
+#[inline(always)]
+pub fn ask<F: Layer3>(packet: &Packet<F>, sender: &Attachment) -> Result<Verdict, DropReason> {
+    let settings = maps::settings().ok_or(DropReason::UnknownDevice)?;
+    if asks_too_much(sender.endpoint, settings.questions_per_tick) {
+        return Err(DropReason::TooManyQuestions);
+    }
+    // It is addressed to the gateway's MAC, which the resolver has too.
+    deliver::into_namespace(packet.frame, settings.resolver_ifindex)
+}
+
+/// Counts a packet of this tick. Some may be missed when two CPUs count at once.
+#[inline(always)]
+fn asks_too_much(endpoint: u32, most: u32) -> bool {
+    let Some(asking) = ASKING.get_ptr_mut(endpoint).filter(|_| most != 0) else {
+        return false;
+    };
+    // SAFETY: no arguments.
+    let tick = (unsafe { bpf_ktime_get_coarse_ns() } >> Asking::TICK_SHIFT) as u32;
+    // SAFETY: a slot of an array; integers, any of which is a value.
+    unsafe {
+        if (*asking).tick != tick {
+            asking.write(Asking { tick, questions: 1 });
+            return false;
+        }
+        (*asking).questions += 1;
+        (*asking).questions > most
+    }
+}
+
+/// Hands an answer to the endpoint it is for. What else the resolver's namespace says (an ICMP error while nobody listens there, what IPv6 says to its
+/// link) is heard by nobody: who asked in vain asks again.
+#[inline(always)]
+pub fn answer<F: Layer3>(packet: &Packet<F>) -> Result<Verdict, DropReason> {
+    let (protocol, destination) = (packet.key.protocol, packet.key.destination);
+    let speaks = packet.key.source_port == PORT || packet.layer4 == Layer4::Continuation;
+    if !speaks || (protocol != UDP && protocol != TCP) {
+        return Ok(Verdict::Heard);
+    }
+    let home = F::SUBNETS
+        .get(&Prefix::whole(destination))
+        .ok_or(DropReason::NoSuchEndpoint)?;
+    let network = maps::network(home).ok_or(DropReason::NoSuchEndpoint)?;
+    if packet.key.source != F::resolver(network) {
+        return Err(DropReason::IsolatedNetwork);
+    }
+    let endpoint = F::ENDPOINTS
+        .get(&EndpointKey {
+            network: home,
+            address: destination,
+        })
+        .ok_or(DropReason::NoSuchEndpoint)?;
+    rewrite::address_frame(packet.frame, Mac::new(endpoint.mac), Mac::new(network.gateway_mac))?;
+    deliver::into_namespace(packet.frame, endpoint.ifindex)
+}
