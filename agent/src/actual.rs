@@ -18,7 +18,7 @@ use crate::{
         gateway_device::GatewayDevice,
         host_leg::HostLeg,
         listing::{self, Address, Device},
-        sandbox,
+        resolver_leg, sandbox,
         uplink::{self, World},
     },
     map::contents::Tables,
@@ -105,6 +105,7 @@ impl Actual {
             self.egress_mtu = uplink::default_mtu(&uplink::routes(netlink)?, &devices);
         }
         self.sandboxes = sandbox::list(netns_directory)?.into_iter().collect();
+        self.sandboxes.remove(&netns_directory.join(resolver_leg::FILE));
         self.read_cookies();
         Ok(())
     }

@@ -117,6 +117,15 @@ impl Default for Limits {
     }
 }
 
+/// Where endpoints ask for names, by IPv4 and by IPv6.
+pub fn resolver_addresses() -> [IpAddr; 2] {
+    use sluice_datapath_common::resolver::{ASKED4, ASKED6};
+    [
+        std::net::Ipv4Addr::from(ASKED4).into(),
+        std::net::Ipv6Addr::from(ASKED6).into(),
+    ]
+}
+
 /// The loop and its tables.
 pub struct Agent {
     names: Names,
@@ -139,10 +148,11 @@ impl Agent {
     }
 
     async fn start_by(config: Config, clsact: bool, store: SharedStore) -> Result<Self, AgentError> {
-        let resolver = blocking(ResolverLeg::new)
+        let directory = config.netns_dir.clone();
+        let leg = blocking(move || ResolverLeg::open(&directory))
             .await?
             .tried(|| "making the resolver's namespace".to_owned())?;
-        let leg = Arc::new(resolver);
+        let leg = Arc::new(leg);
         let setup = Setup {
             config,
             clsact,

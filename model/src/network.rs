@@ -212,9 +212,10 @@ impl Network {
         self.subnets.iter().find(|subnet| Family::of(subnet.gateway) == family)
     }
 
-    /// Are its endpoints known by name to each other? Not in the default network, as with Docker.
+    /// Are its endpoints known by name to each other? Not in the default network, as with Docker, nor where packets do not pass the datapath on their way to
+    /// the resolver.
     pub fn has_names(&self) -> bool {
-        self.name != DEFAULT_NETWORK
+        self.name != DEFAULT_NETWORK && self.is_placed() && !self.is_on_bridge()
     }
 
     /// How it meets the world by a family.

@@ -50,15 +50,6 @@ pub fn make(path: &Path, made: Option<OwnedFd>, inside: impl FnOnce() -> io::Res
     })
 }
 
-/// Makes a namespace that no file keeps: it lives as long as what is returned, or a socket in it. `inside` runs in it.
-pub fn make_nameless(inside: impl FnOnce() -> io::Result<()> + Send) -> io::Result<File> {
-    in_thread(|| {
-        unshare(CloneFlags::CLONE_NEWNET)?;
-        inside()?;
-        File::open("/proc/thread-self/ns/net")
-    })
-}
-
 /// Is a namespace mounted on the file?
 pub fn exists(path: &Path) -> bool {
     statfs(path).is_ok_and(|status| status.filesystem_type() == NSFS)

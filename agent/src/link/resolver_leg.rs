@@ -2,13 +2,14 @@
 //!
 //! So a question meets no firewall of the host, asks for no address of it and takes no port, whatever rules the endpoint's network has. Every address is
 //! the namespace's own for what comes in (the gateways of all networks, which come and go, without a word to it), and one neighbour leads to all others.
-//! The namespace lives as long as the agent: no file keeps it, and nothing of it is left behind.
+//! A file beside those of the sandboxes keeps the namespace: an agent that starts again finds all as it was.
 
 use std::{
     fs::File,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsRawFd,
+    path::Path,
 };
 
 use rtnetlink::{
@@ -23,7 +24,7 @@ use rtnetlink::{
     },
 };
 
-use super::{listing::Device, veth};
+use super::{listing::Device, sandbox, veth};
 use crate::{
     AgentError, Tried,
     kernel::{
@@ -42,20 +43,27 @@ const INWARD: u32 = 100;
 const NEIGHBOUR4: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
 const NEIGHBOUR6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
+/// The file of the namespace. No sandbox is called so: their names are ids.
+pub const FILE: &str = "resolver";
+
 /// The resolver's namespace, and the way into it.
 #[derive(Debug)]
 pub struct ResolverLeg {
     namespace: File,
+    /// It was made just now: a way in that is there leads into an earlier one.
+    fresh: bool,
 }
 
 impl ResolverLeg {
-    /// Makes the namespace. It has no way in yet.
-    pub fn new() -> io::Result<Self> {
-        let namespace = netns::make_nameless(|| {
-            let up = LinkUnspec::new_with_index(ifindex("lo")?).up().build();
-            Netlink::open()?.carry_out_one(RouteNetlinkMessage::SetLink(up), 0)
-        })?;
-        Ok(Self { namespace })
+    /// Makes the namespace among the sandboxes', or opens the one that is there.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        let path = directory.join(FILE);
+        let fresh = !netns::exists(&path);
+        sandbox::make(&path)?;
+        Ok(Self {
+            namespace: netns::open(&path)?,
+            fresh,
+        })
     }
 
     /// Does something in the namespace: sockets stay in the one that they were made in.
@@ -71,11 +79,12 @@ impl ResolverLeg {
         names: &Names,
         known: u32,
     ) -> Result<u32, AgentError> {
+        let is_known = |device: &Device| device.ifindex == known || (known == 0 && !self.fresh);
         match present {
-            Some(device) if device.ifindex == known && device.alias == names.resolver_alias() && device.up => {
-                return Ok(known);
+            Some(device) if device.alias == names.resolver_alias() && device.up && is_known(device) => {
+                return Ok(device.ifindex);
             }
-            // half made, or of an earlier life whose namespace is about to go
+            // half made, or into an earlier namespace
             Some(device) if device.alias == names.resolver_alias() || device.alias.is_empty() => {
                 veth::remove(netlink, device.ifindex)
                     .tried(|| format!("removing what is left of {}", names.resolver_leg))?;
@@ -108,12 +117,13 @@ impl ResolverLeg {
         netlink.carry_out_one(RouteNetlinkMessage::NewLink(pair), flags)?;
         sysctl::without_ipv6(outer)?;
         sysctl::set("ipv4", outer, "forwarding", "0")?;
+        self.within(|| furnish(&mac))?;
+        // only one that is complete bears the alias
         let up = LinkUnspec::new_with_name(outer)
             .alias(names.resolver_alias())
             .up()
             .build();
         netlink.carry_out_one(RouteNetlinkMessage::SetLink(up), 0)?;
-        self.within(|| furnish(&mac))?;
         ifindex(outer)
     }
 }

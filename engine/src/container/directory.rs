@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::Path};
 
 use sluice_image::{Images, Writes};
-use sluice_model::{Container, Endpoint, container::NetworkMode};
+use sluice_model::{Container, Endpoint, Network, container::NetworkMode};
 
 use crate::{
     Config, EngineError,
@@ -33,27 +33,9 @@ pub(crate) fn write_etc(config: &Config, container: &Container, place: &Place) -
     if place.shared.is_some() {
         return Ok(());
     }
-    let host = &container.host_config;
-    let in_host = host.network_mode == NetworkMode::Host;
-
-    let own_wish = resolv::Wish {
-        servers: host.dns.clone(),
-        search: host.dns_search.clone(),
-        options: host.dns_options.clone(),
-    };
-    let of_daemon = resolv::Wish {
-        servers: config.dns.clone(),
-        search: config.dns_search.clone(),
-        options: config.dns_options.clone(),
-    };
-    let wish = own_wish.or(of_daemon);
-    // in the host's network its loopback is the container's too
-    let resolv = if in_host && wish == resolv::Wish::default() {
-        std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
-    } else {
-        resolv::text(&resolv::of_host(), &wish)
-    };
-
+    let endpoints: Vec<&Endpoint> = place.endpoints.iter().map(|(endpoint, _)| endpoint).collect();
+    let networks: Vec<&Network> = place.endpoints.iter().map(|(_, network)| network).collect();
+    let resolv = resolv_text(config, container, &endpoints, &networks);
     for (file, text) in [
         ("hostname", format!("{}\n", spec::host_name(container))),
         ("resolv.conf", resolv),
@@ -66,6 +48,51 @@ pub(crate) fn write_etc(config: &Config, container: &Container, place: &Place) -
     let leads = endpoints.iter().find_map(|endpoint| endpoint.gateways.first().copied());
     let first = || Some(place.endpoints.first()?.1.subnets.first()?.gateway);
     write_hosts(config, container, &endpoints, leads.or_else(first))
+}
+
+/// The text of `resolv.conf` for a container with these endpoints in these networks.
+fn resolv_text(config: &Config, container: &Container, endpoints: &[&Endpoint], networks: &[&Network]) -> String {
+    let wish = resolv::Wish::of(config, container);
+    let in_host = container.host_config.network_mode == NetworkMode::Host;
+    // in the host's network its loopback is the container's too
+    if in_host && wish == resolv::Wish::default() {
+        return std::fs::read_to_string(resolv::HOST).unwrap_or_default();
+    }
+    let mut named = endpoints
+        .iter()
+        .zip(networks)
+        .filter(|(_, network)| network.has_names())
+        .flat_map(|(endpoint, _)| &endpoint.addresses)
+        .peekable();
+    let host = || std::fs::read_to_string(resolv::HOST).unwrap_or_default();
+    if named.peek().is_none() {
+        resolv::text(&resolv::of_host(), &wish)
+    } else if named.any(|address| address.addr().is_ipv4()) {
+        resolv::named_text(&host(), &wish, resolv::RESOLVER.into())
+    } else {
+        resolv::named_text(&host(), &wish, resolv::RESOLVER6.into())
+    }
+}
+
+/// Writes `resolv.conf` anew when a running container came to its first network with names, or left the last one. The file stays the same one.
+pub(crate) fn rewrite_resolv(
+    config: &Config,
+    container: &Container,
+    endpoints: &[Endpoint],
+    networks: &[Network],
+) -> Result<(), EngineError> {
+    let path = config.container(&container.id).join("resolv.conf");
+    let present = std::fs::read_to_string(&path).unwrap_or_default();
+    let text = resolv_text(
+        config,
+        container,
+        &endpoints.iter().collect::<Vec<_>>(),
+        &networks.iter().collect::<Vec<_>>(),
+    );
+    if resolv::names_resolver(&present) == resolv::names_resolver(&text) {
+        return Ok(());
+    }
+    std::fs::write(&path, text).map_err(|why| error::io("write", &path, &why))
 }
 
 /// Writes `hosts`. The file stays the same one: a running container has it mounted.

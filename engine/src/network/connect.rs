@@ -177,6 +177,15 @@ impl Engine {
         if let Err(error) = directory::write_hosts(&self.config, &held.record(), &endpoints, gateway) {
             tracing::warn!("/etc/hosts of container {} names its old addresses: {error}", held.id);
         }
+        let networks: Vec<Network> = endpoints
+            .iter()
+            .filter_map(|endpoint| self.networks.find(endpoint.network.as_str()).ok())
+            .collect();
+        if networks.len() == endpoints.len()
+            && let Err(error) = directory::rewrite_resolv(&self.config, &held.record(), &endpoints, &networks)
+        {
+            tracing::warn!("/etc/resolv.conf of container {} is as it was: {error}", held.id);
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use sluice_store::{Condition, Transaction, Write, key, record};
 
 use crate::{
     DefaultBridge, Engine, EngineError, Kind,
-    network::{defaults::BRIDGE, endpoint_options, options, ports, register::Places, sharing::Shared},
+    container::spec,
+    network::{defaults::BRIDGE, endpoint_options, options, ports, register::Places, resolv, sharing::Shared},
 };
 
 /// What a container has of the network while it runs.
@@ -87,6 +88,7 @@ impl Engine {
             Some(Sandbox {
                 id: container.id.clone(),
                 path: self.config.sandbox(&container.id),
+                resolver: resolv::Wish::of(&self.config, container).of_resolver(&resolv::of_host()),
             })
         };
         let mode = &container.host_config.network_mode;
@@ -199,6 +201,8 @@ impl Engine {
             ports: vec![],
             gateways: vec![],
             sysctls,
+            aliases: aliases(container, wish),
+            links: vec![],
         };
         // among those of the container at once: the next one must find another name for its device
         places.endpoints.insert(endpoint.id.clone(), endpoint.clone());
@@ -263,6 +267,16 @@ impl Engine {
             places.release(endpoint);
         }
     }
+}
+
+/// The names a container has in a network besides its own: those the user gives it there, and its host name.
+fn aliases(container: &Container, wish: &NetworkWish) -> Vec<String> {
+    let mut aliases = wish.aliases.clone();
+    let host_name = spec::host_name(container);
+    if host_name != container.name && host_name != container.id.short() && !aliases.contains(&host_name) {
+        aliases.push(host_name);
+    }
+    aliases
 }
 
 /// An address of each family that the network has: those the user asks for, else the next ones.
