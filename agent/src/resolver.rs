@@ -9,6 +9,8 @@ mod directory;
 mod forward;
 mod serve;
 mod servers;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,
