@@ -20,6 +20,7 @@ mod limits;
 mod looking;
 mod many;
 mod modes;
+mod names;
 mod networks;
 mod remap;
 mod restarts;

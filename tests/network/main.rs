@@ -8,6 +8,7 @@ mod ipv6;
 mod isolation;
 mod lab_itself;
 mod mtu;
+mod names;
 mod netfilter;
 mod outward;
 mod pages;

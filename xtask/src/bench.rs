@@ -13,6 +13,7 @@ mod interrupt;
 mod launch;
 mod machine;
 mod memory;
+mod names;
 mod networks;
 mod path;
 mod place;
@@ -47,6 +48,7 @@ use figure::Figure;
 use image::Image;
 use machine::Machine;
 use memory::Memory;
+pub use names::Ask;
 use path::Path;
 use report::Report;
 use sample::Samples;
@@ -76,7 +78,7 @@ pub struct Bench {
     #[arg(long)]
     write: bool,
     /// Only these: engines (docker, docker-no-proxy, sluice), paths (container-to-container, lan-to-published, host-to-published,
-    /// container-to-lan), figures (stream, rtt, conn, udp), start, memory, scale; or programs, alone: what a packet costs. May be given several times; the bare veth pair is always
+    /// container-to-lan), figures (stream, rtt, conn, udp), start, memory, scale; or, each alone, programs: what a packet costs, and dns: how names are told. May be given several times; the bare veth pair is always
     /// there.
     #[arg(long, num_args = 1.., value_parser = Choice::read)]
     only: Vec<Choice>,
@@ -109,6 +111,7 @@ enum Choice {
     Memory,
     Scale,
     Programs,
+    Names,
 }
 
 impl Choice {
@@ -125,6 +128,7 @@ impl Choice {
                 ("memory", Self::Memory),
                 ("scale", Self::Scale),
                 ("programs", Self::Programs),
+                ("dns", Self::Names),
             ])
             .find_map(|(key, choice)| (key == word).then_some(choice))
             .ok_or_else(|| String::from("no engine, path or figure of this name"))
@@ -168,6 +172,11 @@ impl Bench {
         };
         let mut site = Site::open(&kinds, self.tools(), &workshop, &binaries, &[])?;
         let memory = self.memory(&site, &image)?;
+        if self.only.contains(&Choice::Names) {
+            let table = names::measure(&site.engines, self.rounds().min(4), self.seconds)?;
+            println!("{}", table.text());
+            return Ok(());
+        }
         site.populate(&image)?;
         if let Some(path) = self.profile {
             return self.show_profile(&site, path);

@@ -35,6 +35,8 @@ enum Command {
     Bench(bench::Bench),
     #[command(hide = true)]
     Exchange(bench::Exchange),
+    #[command(hide = true)]
+    Ask(bench::Ask),
     Vm(vm::Run),
 }
 
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Bench(bench) => bench.run(),
         Command::Exchange(exchange) => exchange.run(),
+        Command::Ask(ask) => ask.run(),
         Command::Test(test) => return test.run(),
         Command::Vm(vm) => vm.run(),
     };

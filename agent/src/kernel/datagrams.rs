@@ -18,7 +18,7 @@ use nix::{
 };
 
 /// How many datagrams one call brings.
-const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 /// The room for one: a question is much shorter.
 const ROOM: usize = 4096;
 /// What the kernel keeps for us meanwhile, bytes.

@@ -1,7 +1,7 @@
 //! Hears questions and says answers: datagrams many at a time in one place, streams each by themselves.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
@@ -34,8 +34,11 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Streams of one address, and of all, at a time.
 const STREAMS_OF_ONE: usize = 16;
 const STREAMS_OF_ALL: usize = 512;
-/// After so many batches others have their turn.
-const BATCHES: usize = 4;
+/// So many batches are taken from the socket at a time, and so many questions answered before it is looked again.
+const BATCHES: usize = 64;
+const ANSWERS: usize = 128;
+/// So many questions of one address wait at a time.
+const WAITING_OF_ONE: usize = 512;
 
 /// What every answer needs.
 #[derive(Debug)]
@@ -130,46 +133,93 @@ impl Desk {
     }
 }
 
-/// Answers datagrams for ever.
+/// Answers datagrams for ever. What has come is taken from the socket before any of it is answered, and who asks much waits for those who ask little.
 pub async fn datagrams(desk: Arc<Desk>, socket: UdpSocket) {
     let socket = Arc::new(socket);
-    let mut room = Room::new();
+    let (mut room, mut waiting) = (Room::new(), Waiting::default());
     loop {
-        for _ in 0..BATCHES {
-            match batch(&desk, &socket, &mut room).await {
-                Ok(()) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot hear questions for names");
-                    sleep(Duration::from_secs(1)).await;
-                }
+        if let Err(error) = take(&socket, &mut room, &mut waiting).await {
+            tracing::warn!(%error, "cannot hear questions for names");
+            sleep(Duration::from_secs(1)).await;
+        }
+        for _ in 0..ANSWERS {
+            match waiting.next() {
+                Some((ends, bytes)) => answer(&desk, &socket, ends, &bytes),
+                None => break,
             }
         }
         tokio::task::yield_now().await;
     }
 }
 
-async fn batch(desk: &Arc<Desk>, socket: &Arc<UdpSocket>, room: &mut Room) -> io::Result<()> {
-    socket.readable().await?;
-    let heard = socket.try_io(Interest::READABLE, || {
+/// Takes what waits at the socket; waits for it only when there is nothing else to do.
+async fn take(socket: &UdpSocket, room: &mut Room, waiting: &mut Waiting) -> io::Result<()> {
+    if waiting.is_empty() {
+        socket.readable().await?;
+    }
+    for _ in 0..BATCHES {
         let fd = socket.as_raw_fd();
-        room.receive(fd, |ends, bytes| {
-            match desk.fate(ends.from.ip(), bytes, Road::Datagram) {
-                Fate::Said(answer) => say(socket, ends, &answer),
-                Fate::Asked(errand) => {
-                    let (desk, socket) = (desk.clone(), socket.clone());
-                    tokio::spawn(async move {
-                        if let Some(answer) = desk.run(*errand).await {
-                            say(&socket, ends, &answer);
-                        }
-                    });
+        let taken = socket.try_io(Interest::READABLE, || {
+            room.receive(fd, |ends, bytes| waiting.put(ends, bytes))
+        });
+        match taken {
+            Ok(count) if count == datagrams::BATCH => {}
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+fn answer(desk: &Arc<Desk>, socket: &Arc<UdpSocket>, ends: Ends, bytes: &[u8]) {
+    match desk.fate(ends.from.ip(), bytes, Road::Datagram) {
+        Fate::Said(answer) => say(socket, ends, &answer),
+        Fate::Asked(errand) => {
+            let (desk, socket) = (desk.clone(), socket.clone());
+            tokio::spawn(async move {
+                if let Some(answer) = desk.run(*errand).await {
+                    say(&socket, ends, &answer);
                 }
-                Fate::Ignored => {}
-            }
-        })
-    });
-    match heard {
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-        _ => Ok(()),
+            });
+        }
+        Fate::Ignored => {}
+    }
+}
+
+/// Questions that have come and are not answered yet, by who asks. One of each is taken in turn.
+#[derive(Default)]
+struct Waiting {
+    turns: VecDeque<IpAddr>,
+    questions: HashMap<IpAddr, VecDeque<(Ends, Vec<u8>)>>,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+
+    /// Who has too many waiting loses the new one.
+    fn put(&mut self, ends: Ends, bytes: &[u8]) {
+        let asker = ends.from.ip();
+        let questions = self.questions.entry(asker).or_default();
+        if questions.is_empty() {
+            self.turns.push_back(asker);
+        }
+        if questions.len() < WAITING_OF_ONE {
+            questions.push_back((ends, bytes.to_vec()));
+        }
+    }
+
+    fn next(&mut self) -> Option<(Ends, Vec<u8>)> {
+        let asker = self.turns.pop_front()?;
+        let questions = self.questions.get_mut(&asker)?;
+        let question = questions.pop_front();
+        if questions.is_empty() {
+            self.questions.remove(&asker);
+        } else {
+            self.turns.push_back(asker);
+        }
+        question
     }
 }
 
@@ -231,5 +281,33 @@ impl Drop for Stream {
                 streams.remove(&self.from);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_much_waits_for_who_asks_little() {
+        let ends = |last: u8| Ends {
+            from: SocketAddr::new(IpAddr::from([172, 17, 0, last]), 4000),
+            to: IpAddr::from([172, 17, 0, 1]),
+        };
+        let mut waiting = Waiting::default();
+        for number in 0..WAITING_OF_ONE + 100 {
+            waiting.put(ends(2), &number.to_be_bytes());
+        }
+        waiting.put(ends(3), b"one");
+        waiting.put(ends(4), b"one");
+        let first: Vec<_> = (0..4).filter_map(|_| waiting.next()).map(|(ends, _)| ends).collect();
+        assert_eq!(first, [ends(2), ends(3), ends(4), ends(2)]);
+        let mut left = 0;
+        while let Some((_, bytes)) = waiting.next() {
+            left += 1;
+            assert_ne!(bytes, b"one");
+        }
+        assert_eq!(left, WAITING_OF_ONE - 2);
+        assert!(waiting.is_empty() && waiting.questions.is_empty());
     }
 }
