@@ -239,11 +239,11 @@ fn names_are_told_by_every_road_and_to_those_of_the_network_alone() {
     let at = address(&docker, "web", "front");
     for way in WAYS {
         let answer = ask(both, way, "web", A).unwrap_or_else(|error| panic!("{way:?}: {error}"));
-        assert_eq!(answer.records, [at.clone()], "{way:?}");
+        assert_eq!(answer.records.join(" "), at, "{way:?}");
     }
     let id = docker.inspect("web", "{{.Id}}");
     for name in ["WEB", "web.front", &id[..12]] {
-        assert_eq!(told(both, name, A), [at.clone()], "{name}");
+        assert_eq!(told(both, name, A).join(" "), at, "{name}");
     }
     let mut shared = told(web, "www", A);
     shared.sort();
@@ -278,9 +278,9 @@ fn names_are_told_by_every_road_and_to_those_of_the_network_alone() {
 
     // names change at once with what is done
     docker.ok("rename web shop");
-    assert_eq!(told(both, "shop", A), [at.clone()]);
+    assert_eq!(told(both, "shop", A).join(" "), at);
     docker.ok("network disconnect front both");
-    assert_eq!(told(web, "www", A), [at.clone()]);
+    assert_eq!(told(web, "www", A).join(" "), at);
     assert_eq!(told(both, "db", A), [address(&docker, "db", "back")]);
     docker.ok("rm -f db");
     assert_ne!(
@@ -387,10 +387,10 @@ fn a_flood_of_questions_from_one_container_keeps_no_other_from_an_answer() {
         let expected = address(&docker, "liar", "front");
         for _ in 0..50 {
             let records = told(calm, "liar", A);
-            if records != [expected.clone()] {
+            if records.join(" ") != expected {
                 ends.store(true, Ordering::Relaxed);
             }
-            assert_eq!(records, [expected.clone()]);
+            assert_eq!(records.join(" "), expected);
         }
         ends.store(true, Ordering::Relaxed);
         flood.join().unwrap();

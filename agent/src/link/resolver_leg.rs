@@ -59,7 +59,7 @@ impl ResolverLeg {
     pub fn open(directory: &Path) -> io::Result<Self> {
         let path = directory.join(FILE);
         let fresh = !netns::exists(&path);
-        sandbox::make(&path)?;
+        sandbox::make(&path, &sandbox::Offers::default())?;
         Ok(Self {
             namespace: netns::open(&path)?,
             fresh,
