@@ -288,6 +288,7 @@ impl Tables {
             flows_per_endpoint: world.limits.conversations,
             half_open_per_endpoint: world.limits.half_open,
             published_ranges: (self.v4.ranges.len() + self.v6.ranges.len()) as u32,
+            ..Settings::default()
         };
         if self.settings != Some(settings) {
             datapath.set("SETTINGS", 0, settings);
