@@ -32,7 +32,8 @@ class Streams(unittest.TestCase):
 
     def test_exec_gives_code_and_streams_apart(self):
         container = self.client.containers.run("busybox", "sleep 1000", detach=True)
-        code, output = container.exec_run(["sh", "-c", "echo out; echo err >&2; exit 4"], demux=True)
+        # docker-py loses what comes in one packet with the answer's head: it reads that by a buffer, the rest past it
+        code, output = container.exec_run(["sh", "-c", "sleep 0.5; echo out; echo err >&2; exit 4"], demux=True)
         self.assertEqual((code, output), (4, (b"out\n", b"err\n")))
         code, output = container.exec_run("id -u", user="1000")
         self.assertEqual((code, output), (0, b"1000\n"))
