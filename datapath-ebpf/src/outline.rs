@@ -14,7 +14,7 @@ use crate::{
     stage::{
         admit, error, flow, fragment,
         hold::{self, Sender},
-        life, masquerade, open, reclaim,
+        life, masquerade, open, reclaim, resolver,
     },
     verdict,
 };
@@ -84,6 +84,7 @@ outline! {
     search as search4, search6(frame: frame) = flow::search_current;
     track as track4, track6() = life::track_current;
     admit as admit4, admit6(frame: frame) = admit::admit;
+    ask_resolver as ask_resolver4, ask_resolver6(frame: frame, network: number, endpoint: number) = resolver::ask_by_facts;
     admit_from_world as admit_from_world4, admit_from_world6(frame: frame) = admit::admit_from_world;
     judge as judge4, judge6(frame: frame) = admit::judge_on_desk;
     choose_port as choose_port4, choose_port6(frame: frame) = masquerade::choose_port;

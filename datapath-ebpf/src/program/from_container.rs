@@ -43,8 +43,10 @@ fn carry<F: Layer3>(frame: Frame, sender: &Attachment) -> Result<Verdict, DropRe
     }
     let flow = match flow::follow(&packet)? {
         Some(known) => known,
-        None if resolver::is_asked(&packet, sender) => return resolver::ask(&packet, sender),
         None => {
+            if let Some(asked) = resolver::ask(&packet, sender) {
+                return asked;
+            }
             if check_switched(&packet, sender)? == Affair::Hosts {
                 return Ok(Verdict::Stack);
             }

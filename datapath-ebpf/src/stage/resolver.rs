@@ -12,32 +12,50 @@ use super::deliver;
 use crate::{
     family::Layer3,
     maps::{self, ASKING, Prefix},
-    packet::{Layer4, Mac, Packet, TCP, UDP},
+    packet::{Frame, Layer4, Mac, Packet, TCP, UDP},
     rewrite,
-    verdict::Verdict,
+    verdict::{self, Verdict},
 };
 
 const PORT: u16 = RESOLVER_PORT.to_be();
 
-/// Is the packet for the resolver?
+/// Not for the resolver: no reason has this number, nor has a verdict.
+const NOT_ASKED: verdict::Number = 0;
+
+/// Hands the packet to the resolver if it is for it, unless its sender asks too much.
 #[inline(always)]
-pub fn is_asked<F: Layer3>(packet: &Packet<F>, sender: &Attachment) -> bool {
-    let (protocol, destination) = (packet.key.protocol, packet.key.destination);
-    packet.key.destination_port == PORT
-        && (protocol == UDP || protocol == TCP)
-        && destination != F::ANY
-        && maps::network(sender.network).is_some_and(|network| destination == F::resolver(network))
+pub fn ask<F: Layer3>(packet: &Packet<F>, sender: &Attachment) -> Option<Result<Verdict, DropReason>> {
+    if packet.key.destination_port != PORT {
+        return None;
+    }
+    match F::ask_resolver(packet.frame, sender.network, sender.endpoint) {
+        NOT_ASKED => None,
+        number => Some(verdict::of_number(number)),
+    }
 }
 
-/// Hands it to the resolver, unless its sender asks too much.
+/// The same for the packet in hand, from an endpoint of a network by their numbers. Out of line for its stack.
 #[inline(always)]
-pub fn ask<F: Layer3>(packet: &Packet<F>, sender: &Attachment) -> Result<Verdict, DropReason> {
+pub fn ask_by_facts<F: Layer3>(frame: Frame, network: u32, endpoint: u32) -> verdict::Number {
+    let (Some(facts), Some(network)) = (F::facts(false), maps::network(network)) else {
+        return NOT_ASKED;
+    };
+    let (protocol, resolver) = (facts.key.protocol, F::resolver(network));
+    let has_sockets = protocol == UDP || protocol == TCP;
+    if !has_sockets || resolver == F::ANY || facts.key.destination != resolver {
+        return NOT_ASKED;
+    }
+    verdict::number(hand_over(frame, endpoint))
+}
+
+#[inline(always)]
+fn hand_over(frame: Frame, endpoint: u32) -> Result<Verdict, DropReason> {
     let settings = maps::settings().ok_or(DropReason::UnknownDevice)?;
-    if asks_too_much(sender.endpoint, settings.questions_per_tick) {
+    if asks_too_much(endpoint, settings.questions_per_tick) {
         return Err(DropReason::TooManyQuestions);
     }
     // It is addressed to the gateway's MAC, which the resolver has too.
-    deliver::into_namespace(packet.frame, settings.resolver_ifindex)
+    deliver::into_namespace(frame, settings.resolver_ifindex)
 }
 
 /// Counts a packet of this tick. Some may be missed when two CPUs count at once.
