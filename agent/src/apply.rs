@@ -194,6 +194,8 @@ pub fn apply(
 fn withdraw(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), AgentError> {
     let mut all = || -> io::Result<()> {
         steps.generations.blank(&maps.GENERATIONS, &mut mirror.generations, 0)?;
+        steps.links.withdraw(&maps.LINKS, &mut mirror.links)?;
+        steps.members.withdraw(&maps.MEMBERS, &mut mirror.members)?;
         steps.published4.withdraw(&maps.PUBLISHED4, &mut mirror.published4)?;
         steps.published6.withdraw(&maps.PUBLISHED6, &mut mirror.published6)?;
         steps.attachments.withdraw(&maps.ATTACHMENTS, &mut mirror.attachments)?;
@@ -202,6 +204,8 @@ fn withdraw(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), Agent
         steps.endpoints6.withdraw(&maps.ENDPOINTS6, &mut mirror.endpoints6)?;
         steps.ranges4.withdraw(&maps.RANGES4, &mut mirror.ranges4)?;
         steps.ranges6.withdraw(&maps.RANGES6, &mut mirror.ranges6)?;
+        steps.sources4.withdraw(&maps.SOURCES4, &mut mirror.sources4)?;
+        steps.sources6.withdraw(&maps.SOURCES6, &mut mirror.sources6)?;
         steps.reserved.blank(&maps.RESERVED, &mut mirror.reserved, 0)?;
         steps.networks.grant(&maps.NETWORKS, &mut mirror.networks)?;
         steps.subnets4.withdraw(&maps.SUBNETS4, &mut mirror.subnets4)?;
@@ -232,6 +236,10 @@ fn grant(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), AgentErr
         steps.endpoints6.grant(&maps.ENDPOINTS6, &mut mirror.endpoints6)?;
         steps.attachments.grant(&maps.ATTACHMENTS, &mut mirror.attachments)?;
         steps.resolvers.grant(&maps.RESOLVERS, &mut mirror.resolvers)?;
+        steps.members.grant(&maps.MEMBERS, &mut mirror.members)?;
+        steps.links.grant(&maps.LINKS, &mut mirror.links)?;
+        steps.sources4.grant(&maps.SOURCES4, &mut mirror.sources4)?;
+        steps.sources6.grant(&maps.SOURCES6, &mut mirror.sources6)?;
         steps.reserved.grant(&maps.RESERVED, &mut mirror.reserved)?;
         steps.settings.grant(&maps.SETTINGS, &mut mirror.settings)?;
         steps.ranges4.grant(&maps.RANGES4, &mut mirror.ranges4)?;
@@ -606,6 +614,10 @@ impl Steps {
             + of(&self.published6)
             + of(&self.ranges4)
             + of(&self.ranges6)
+            + of(&self.sources4)
+            + of(&self.sources6)
+            + of(&self.links)
+            + of(&self.members)
             + of(&self.settings)
             + of(&self.reserved)
             + of(&self.local4)
@@ -638,6 +650,9 @@ impl Steps {
             && self.published6.remove.is_empty()
             && self.ranges4.remove.is_empty()
             && self.ranges6.remove.is_empty()
+            && self.sources4.remove.is_empty()
+            && self.sources6.remove.is_empty()
+            && self.links.remove.is_empty()
             && self.local4.remove.is_empty()
             && self.local6.remove.is_empty()
             && self.uplinks6.remove.is_empty()

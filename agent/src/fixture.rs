@@ -30,6 +30,8 @@ pub fn network(number: u32) -> Network {
         mtu_follows: false,
         parent: None,
         gateway_device: None,
+        host_access: None,
+        multicast: false,
         attachable: false,
         labels: Default::default(),
         options: Default::default(),
@@ -54,8 +56,10 @@ pub fn endpoint(number: u32, generation: u32) -> Endpoint {
         ports: Vec::new(),
         gateways: vec!["172.17.0.1".parse().unwrap()],
         sysctls: Default::default(),
-        aliases: Vec::new(),
-        links: Vec::new(),
+        aliases: vec![],
+        links: vec![],
+        exposed: vec![],
+        publish_from: vec![],
     }
 }
 

@@ -16,16 +16,18 @@ use sluice_datapath_common::{
     endpoint::{self, Attachment, EndpointKey, MAX_ENDPOINTS},
     network::{
         self, FIRST_NETWORK, MAX_NETWORKS, NETWORK_BRIDGED, NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL,
-        NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_ROUTED, NETWORK_ROUTED6,
+        NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_MULTICAST, NETWORK_NO_HOST, NETWORK_ONLY_GATEWAY,
+        NETWORK_ROUTED, NETWORK_ROUTED6, NETWORK_UNPROTECTED, NETWORK_UNPROTECTED6,
     },
-    publish::{Publication, PublishKey, RangeKey},
+    policy::{LinkKey, MemberKey},
+    publish::{Publication, PublishKey, RangeKey, SourceKey},
     resolver::Resolver,
     settings::Settings,
     uplink::{LocalAddress, Uplink},
 };
 use sluice_model::{
     Endpoint, Network,
-    network::{self as model, Driver, GatewayMode, Hold},
+    network::{self as model, Driver, GatewayMode, Hold, HostAccess},
 };
 
 use crate::{
@@ -117,6 +119,14 @@ pub struct Steps {
     pub ranges4: Changes<Prefix<RangeKey<Ipv4>>, Publication<Ipv4>>,
     /// `RANGES6`.
     pub ranges6: Changes<Prefix<RangeKey<Ipv6>>, Publication<Ipv6>>,
+    /// `SOURCES4`.
+    pub sources4: Changes<Prefix<SourceKey<Ipv4>>, u32>,
+    /// `SOURCES6`.
+    pub sources6: Changes<Prefix<SourceKey<Ipv6>>, u32>,
+    /// `LINKS`.
+    pub links: Changes<LinkKey, u32>,
+    /// `MEMBERS`.
+    pub members: Changes<MemberKey, u32>,
     /// `RESERVED`.
     pub reserved: Changes<u32, u64>,
     /// `SETTINGS`.
@@ -410,6 +420,8 @@ pub fn tables(
             .resolvers
             .extend(resolver(&places).map(|resolver| (ByBytes(cookie), resolver)));
     }
+    policy::add_links(&mut tables, &mut troubles, places);
+    policy::add_members(&mut tables, places, veth_of);
     (tables, troubles)
 }
 
@@ -437,6 +449,9 @@ fn add_network(tables: &mut Tables, troubles: &mut Troubles, network: &Network, 
             IpAddr::V4(gateway) if network.has_names() => entry.resolver4 = gateway.into(),
             IpAddr::V6(gateway) if network.has_names() => entry.resolver6 = gateway.into(),
             _ => {}
+        }
+        if let IpNet::V4(net) = subnet.subnet {
+            entry.broadcast4 = net.broadcast().into();
         }
         // what is in the subnet of a bridge are others' machines; of ours each is entered by itself
         if network.is_on_bridge() {
@@ -486,6 +501,11 @@ fn flags(network: &Network) -> u32 {
         (mode4 == GatewayMode::Routed, NETWORK_ROUTED),
         (mode6 == GatewayMode::Routed, NETWORK_ROUTED6),
         (network.is_on_bridge(), NETWORK_BRIDGED),
+        (mode4 == GatewayMode::NatUnprotected, NETWORK_UNPROTECTED),
+        (mode6 == GatewayMode::NatUnprotected, NETWORK_UNPROTECTED6),
+        (network.host_access() == HostAccess::None, NETWORK_NO_HOST),
+        (network.host_access() == HostAccess::Gateway, NETWORK_ONLY_GATEWAY),
+        (network.multicast, NETWORK_MULTICAST),
     ]
     .into_iter()
     .filter_map(|(wanted, flag)| wanted.then_some(flag))
@@ -628,6 +648,10 @@ pub fn steps(actual: &Tables, desired: &Tables) -> Steps {
         published6: Changes::between(&actual.published6, &desired.published6),
         ranges4: Changes::between(&actual.ranges4, &desired.ranges4),
         ranges6: Changes::between(&actual.ranges6, &desired.ranges6),
+        sources4: Changes::between(&actual.sources4, &desired.sources4),
+        sources6: Changes::between(&actual.sources6, &desired.sources6),
+        links: Changes::between(&actual.links, &desired.links),
+        members: Changes::between(&actual.members, &desired.members),
         reserved: Changes::between(&actual.reserved, &desired.reserved),
         settings: Changes::between(&actual.settings, &desired.settings),
         local4: Changes::between(&actual.local4, &desired.local4),
@@ -644,6 +668,10 @@ pub fn steps(actual: &Tables, desired: &Tables) -> Steps {
         || !steps.published6.is_empty()
         || !steps.ranges4.is_empty()
         || !steps.ranges6.is_empty()
+        // What may be from now on has no flow yet, and what is said to many never has one.
+        || !steps.sources4.remove.is_empty()
+        || !steps.sources6.remove.is_empty()
+        || !steps.links.remove.is_empty()
         || !steps.local4.is_empty()
         || !steps.local6.is_empty()
         || !steps.uplinks4.is_empty()
@@ -663,6 +691,7 @@ impl Steps {
 }
 
 mod beside;
+mod policy;
 mod publish;
 #[cfg(test)]
 mod tests;

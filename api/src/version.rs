@@ -87,6 +87,14 @@ fn one_segment_names(method: &str, path: &str) -> String {
         .split('/')
         .filter(|segment| !segment.is_empty())
         .fold(String::new(), |path, segment| path + "/" + segment);
+    if let Some(rest) = path.strip_prefix("/containers/") {
+        // what a container is called by a link: `web/cache`
+        return match rest.split('/').collect::<Vec<_>>()[..] {
+            [container, alias] if method == "DELETE" => format!("/containers/{container}%2F{alias}"),
+            [container, alias, verb] if alias != "attach" => format!("/containers/{container}%2F{alias}/{verb}"),
+            _ => path,
+        };
+    }
     let Some((family, rest)) = ["/images/", "/distribution/"]
         .iter()
         .find_map(|family| Some((family, path.strip_prefix(family)?)))
@@ -174,6 +182,21 @@ mod tests {
         );
         assert_eq!(admitted("GET", "/images/json").unwrap().1, "/images/json");
         assert_eq!(admitted("POST", "/images/load").unwrap().1, "/images/load");
+    }
+
+    #[test]
+    fn what_links_call_containers_stays_inside_one_segment() {
+        assert_eq!(
+            admitted("DELETE", "/v1.41/containers//web/cache?link=1").unwrap().1,
+            "/containers/web%2Fcache?link=1"
+        );
+        assert_eq!(
+            admitted("GET", "/containers/web/cache/json").unwrap().1,
+            "/containers/web%2Fcache/json"
+        );
+        for path in ["/containers/web/json", "/containers/web/attach/ws", "/containers/json"] {
+            assert_eq!(admitted("GET", path).unwrap().1, path);
+        }
     }
 
     #[test]

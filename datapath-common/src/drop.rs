@@ -66,6 +66,8 @@ drop_reasons! {
     30 FlowLimit            "flow_limit"             "The endpoint holds as many connections as one endpoint may (--flows-per-container).";
     31 TinyFragment         "tiny_fragment"          "The first fragment of a datagram is too short for the header above IP, or a later one lies over that header.";
     32 TooManyQuestions     "too_many_questions"     "The endpoint asks for names faster than one endpoint may, so that the others are answered too.";
+    33 HostAccess           "host_access"            "The container spoke to the host itself, and its network does not let containers do so (sluice.host-access).";
+    34 PublishFrom          "publish_from"           "The port is published for some addresses only, and the client's is not among them (sluice.publish-from).";
 }
 
 /// Which way the packet went when it died.

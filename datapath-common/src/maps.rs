@@ -27,6 +27,10 @@ macro_rules! for_each_map {
             PUBLISHED6: HashMap<PublishKey<Ipv6>, Publication<Ipv6>>, 65_536, "Published IPv6 ports: who answers at an address and port of the host, or of an endpoint of a routed network.";
             RANGES4: LpmTrie<RangeKey<Ipv4>, Publication<Ipv4>>, 65_536, "Published ranges of IPv4 ports, by the prefixes that they consist of.";
             RANGES6: LpmTrie<RangeKey<Ipv6>, Publication<Ipv6>>, 65_536, "Published ranges of IPv6 ports, by the prefixes that they consist of.";
+            SOURCES4: LpmTrie<SourceKey<Ipv4>, u32>, 65_536, "Who may use an endpoint's published IPv4 ports, where not everybody may.";
+            SOURCES6: LpmTrie<SourceKey<Ipv6>, u32>, 65_536, "Who may use an endpoint's published IPv6 ports, where not everybody may.";
+            LINKS: HashMap<LinkKey, u32>, 16_384, "Ports that a link opens where the endpoints of a network may not speak to each other.";
+            MEMBERS: HashMap<MemberKey, u32>, 16_384, "Who hears what is said to many in a network, by place: the host end of its veth.";
             RESERVED: Array<u32, u64>, 8_192, "Published ports without their address, a bit each: what bind() of host processes is refused.";
             FLOWS4: HashMap<FlowKey<Ipv4>, Flow<Ipv4>>, 131_072, "Answered IPv4 flows, an entry per direction. Never evicts.";
             FLOWS6: HashMap<FlowKey<Ipv6>, Flow<Ipv6>>, 131_072, "Answered IPv6 flows, an entry per direction. Never evicts.";

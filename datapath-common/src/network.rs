@@ -24,6 +24,17 @@ pub const NETWORK_ROUTED6: u32 = 1 << 6;
 /// The network is on a Linux bridge of the host: endpoints of ours go the datapath's ways, everybody else on the wire is the bridge's affair.
 pub const NETWORK_BRIDGED: u32 = 1 << 12;
 
+/// As [`NETWORK_MASQUERADES`], and who has a route reaches every IPv4 port of an endpoint at its own address.
+pub const NETWORK_UNPROTECTED: u32 = 1 << 7;
+/// The same for IPv6.
+pub const NETWORK_UNPROTECTED6: u32 = 1 << 8;
+/// Endpoints do not reach the host itself, at none of its addresses.
+pub const NETWORK_NO_HOST: u32 = 1 << 9;
+/// Endpoints reach the host itself at the gateway's address alone.
+pub const NETWORK_ONLY_GATEWAY: u32 = 1 << 10;
+/// What an endpoint says to many reaches all endpoints of the network.
+pub const NETWORK_MULTICAST: u32 = 1 << 11;
+
 /// One network.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -32,6 +43,8 @@ pub struct Network {
     pub flags: u32,
     /// The MTU of its devices, bytes.
     pub mtu: u32,
+    /// The address of all of its IPv4 endpoints at once (directed broadcast); zero: none.
+    pub broadcast4: Ipv4Address,
     /// The gateway's IPv4 address; zero: none.
     pub gateway4: Ipv4Address,
     /// The gateway's IPv6 address; zero: none. The gateway is found at the link-local address of `gateway_mac` too
@@ -47,6 +60,6 @@ pub struct Network {
     pub padding: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Network>() == 56);
+const _: () = assert!(size_of::<Network>() == 60);
 
 plain_old_data!(Network);

@@ -1,6 +1,6 @@
 //! Published ports: an address, port and protocol of the host that belong to an endpoint.
 
-use crate::{Family, Ipv4, Ipv6, plain_old_data};
+use crate::{Family, Ipv4, Ipv6, network::MAX_NETWORKS, plain_old_data};
 
 /// What a client asks for.
 #[repr(C)]
@@ -33,7 +33,9 @@ pub struct RangeKey<F: Family> {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Publication<F: Family> {
     /// The number of the endpoint's network.
-    pub network: u32,
+    pub network: u16,
+    /// 0: who asks for it from anywhere is answered. Else only who is among the endpoint's sources.
+    pub limited: u16,
     /// The endpoint's number.
     pub endpoint: u32,
     /// The endpoint's address. In IPv6 an IPv4-mapped one (`::ffff:a.b.c.d`) names an endpoint that has IPv4 only: sockets of host processes are
@@ -43,6 +45,16 @@ pub struct Publication<F: Family> {
     pub port: u16,
     /// The first port of the range at the host, network byte order; 0 for a single port.
     pub first: u16,
+}
+
+/// Who may use an endpoint's published ports: a prefix of it is the key of a trie, whose last bits are the client's address.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SourceKey<F: Family> {
+    /// The endpoint's number.
+    pub endpoint: u32,
+    /// The client's address.
+    pub address: F::Address,
 }
 
 impl<F: Family> Publication<F> {
@@ -94,8 +106,11 @@ pub fn blocks(first: u16, last: u16) -> impl Iterator<Item = (u16, u32)> {
     })
 }
 
+// The numbers of networks fit.
+const _: () = assert!(MAX_NETWORKS <= 1 << 16);
 const _: () = assert!(size_of::<PublishKey<Ipv4>>() == 8 && size_of::<PublishKey<Ipv6>>() == 20);
 const _: () = assert!(size_of::<Publication<Ipv4>>() == 16 && size_of::<Publication<Ipv6>>() == 28);
+const _: () = assert!(size_of::<SourceKey<Ipv4>>() == 8 && size_of::<SourceKey<Ipv6>>() == 20);
 const _: () = assert!(size_of::<RangeKey<Ipv4>>() == 8 && size_of::<RangeKey<Ipv6>>() == 20);
 
 plain_old_data!(
@@ -104,7 +119,9 @@ plain_old_data!(
     RangeKey<Ipv4>,
     RangeKey<Ipv6>,
     Publication<Ipv4>,
-    Publication<Ipv6>
+    Publication<Ipv6>,
+    SourceKey<Ipv4>,
+    SourceKey<Ipv6>
 );
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ use sluice_datapath_common::{
     endpoint::{Attachment, Endpoint, EndpointKey},
     flow::{Flow, FlowKey},
     fragment::{FragmentKey, FragmentPorts},
-    network::{NETWORK_MASQUERADES, NETWORK_ROUTED, Network},
-    publish::{Publication, PublishKey, RangeKey},
+    network::{NETWORK_MASQUERADES, NETWORK_ROUTED, NETWORK_UNPROTECTED, Network},
+    publish::{Publication, PublishKey, RangeKey, SourceKey},
     socket::{SocketPeer, SocketPeerKey},
     uplink::{LocalAddress, Uplink},
 };
@@ -53,6 +53,8 @@ pub trait Tables: Family {
     const PUBLISHED: Table<PublishKey<Self>, Publication<Self>>;
     /// Published ranges of ports.
     const RANGES: Table<Prefix<RangeKey<Self>>, Publication<Self>>;
+    /// Who may use an endpoint's published ports, where not everybody may.
+    const SOURCES: Table<Prefix<SourceKey<Self>>, u32>;
     /// The ports of datagrams whose later fragments are awaited.
     const FRAGMENTS: Table<FragmentKey<Self>, FragmentPorts>;
     /// Translated sockets of host processes.
@@ -62,6 +64,8 @@ pub trait Tables: Family {
     const MASQUERADES: u32;
     /// The flag of networks that are routed.
     const ROUTED: u32;
+    /// The flag of networks whose endpoints are reached at all ports by who has a route.
+    const UNPROTECTED: u32;
 
     /// Where this CPU notes what it has read of a packet, or of the one that it quotes.
     fn facts(quoted: bool) -> Option<&'static mut Facts<Self>>;
@@ -73,6 +77,10 @@ pub trait Tables: Family {
     fn resolver(network: &Network) -> Self::Address;
     /// The address the endpoint was given; `ANY`: none.
     fn given(attachment: &Attachment) -> Self::Address;
+    /// The address that the endpoint may bear besides when it speaks to many: before it has one, and on its link.
+    fn says_to_many(attachment: &Attachment) -> Self::Address;
+    /// Is it the address of all endpoints of the network?
+    fn is_broadcast(network: &Network, address: Self::Address) -> bool;
     /// What kind of address it is.
     fn reach(address: Self::Address) -> Reach;
     /// What replacing `old` by `new` adds to a checksum.
@@ -124,10 +132,12 @@ impl Tables for Ipv4 {
     const UPLINKS: Table<u32, Uplink<Self>> = Table::of(&raw const maps::UPLINKS4);
     const PUBLISHED: Table<PublishKey<Self>, Publication<Self>> = Table::of(&raw const maps::PUBLISHED4);
     const RANGES: Table<Prefix<RangeKey<Self>>, Publication<Self>> = Table::of(&raw const maps::RANGES4);
+    const SOURCES: Table<Prefix<SourceKey<Self>>, u32> = Table::of(&raw const maps::SOURCES4);
     const FRAGMENTS: Table<FragmentKey<Self>, FragmentPorts> = Table::of(&raw const maps::FRAGMENTS4);
     const PEERS: Table<SocketPeerKey<Self>, SocketPeer<Self>> = Table::of(&raw const maps::PEERS4);
     const MASQUERADES: u32 = NETWORK_MASQUERADES;
     const ROUTED: u32 = NETWORK_ROUTED;
+    const UNPROTECTED: u32 = NETWORK_UNPROTECTED;
 
     #[inline(always)]
     fn facts(quoted: bool) -> Option<&'static mut Facts<Self>> {
@@ -156,6 +166,16 @@ impl Tables for Ipv4 {
     #[inline(always)]
     fn given(attachment: &Attachment) -> Ipv4Address {
         attachment.address4
+    }
+
+    #[inline(always)]
+    fn says_to_many(_attachment: &Attachment) -> Ipv4Address {
+        Ipv4::ANY
+    }
+
+    #[inline(always)]
+    fn is_broadcast(network: &Network, address: Ipv4Address) -> bool {
+        address == network.broadcast4 && address != Ipv4::ANY
     }
 
     #[inline(always)]

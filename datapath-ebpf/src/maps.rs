@@ -19,7 +19,8 @@ use sluice_datapath_common::{
     fragment::{FragmentKey, FragmentPorts, RING, RINGS},
     lifetime::LONGEST_OPENING,
     network::{NETWORK_EXISTS, Network},
-    publish::{Publication, PublishKey, RangeKey, reserved_at},
+    policy::{LinkKey, MemberKey},
+    publish::{Publication, PublishKey, RangeKey, SourceKey, reserved_at},
     resolver::{Asking, Resolver},
     settings::{Settings, Tally},
     socket::{SocketPeer, SocketPeerKey},
@@ -132,6 +133,8 @@ pub struct Desk<F: Family> {
     pub back: FlowKey<F>,
     /// How a conversation is to be carried.
     pub plan: Plan<F>,
+    /// Who has published the port that is spoken to.
+    pub publication: Publication<F>,
     /// The key of the other direction of an entry that is looked at.
     pub reverse: FlowKey<F>,
     /// Not 0: the conversation is to begin in the table that never evicts.
@@ -349,5 +352,11 @@ impl<A> Prefix<A> {
             bits: 8 * size_of::<A>() as u32,
             address,
         }
+    }
+
+    /// What is looked for.
+    #[inline(always)]
+    pub const fn of_mut(&mut self) -> &mut A {
+        &mut self.address
     }
 }

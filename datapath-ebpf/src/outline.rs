@@ -14,7 +14,7 @@ use crate::{
     stage::{
         admit, error, flow, fragment,
         hold::{self, Sender},
-        life, masquerade, open, reclaim, resolver,
+        life, many, masquerade, open, reclaim, resolver,
     },
     verdict,
 };
@@ -129,6 +129,18 @@ pub fn end_packet(frame: Frame, direction: u32, reason: u32) -> u32 {
 #[inline(never)]
 extern "C" fn end_of_packet(frame: *mut __sk_buff, direction: u32, reason: u32) -> u32 {
     verdict::end_by_number(Frame::of_skb(frame), direction, reason)
+}
+
+/// See [`many::tell_all`].
+#[inline(always)]
+pub fn tell_members(frame: Frame, network: u32) -> u32 {
+    tell_each_member(frame.skb(), network)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_each_member(frame: *mut __sk_buff, network: u32) -> u32 {
+    many::tell_all(Frame::of_skb(frame), network)
 }
 
 /// See [`change_of_first_word`].

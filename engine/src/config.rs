@@ -29,6 +29,10 @@ pub struct Config {
     pub icc: bool,
     /// Where published ports are bound by default (`--ip`).
     pub default_binding: IpAddr,
+    /// `--publish-from`: who may use published ports of containers that do not say; empty: everybody.
+    pub publish_from: Vec<ipnet::IpNet>,
+    /// `--host-access`: where containers of the default network reach the host itself; none: everywhere.
+    pub host_access: Option<sluice_model::network::HostAccess>,
     /// `--mtu`; none: that of the default route's device.
     pub mtu: Option<u32>,
     /// `--ip-masq`.

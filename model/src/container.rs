@@ -77,6 +77,15 @@ pub enum NetworkMode {
     Container(String),
 }
 
+/// `--link`: another container, and what it is to be called here.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Link {
+    /// The other container, by name or id.
+    pub target: String,
+    /// What it is called from here.
+    pub alias: String,
+}
+
 /// What a user wants of a container's place in one network.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -89,6 +98,8 @@ pub struct NetworkWish {
     pub mac: Option<MacAddress>,
     /// Further names in the network.
     pub aliases: Vec<String>,
+    /// Others of the network, by names that are known to this container alone.
+    pub links: Vec<Link>,
     /// Of several networks the one with the greatest leads everywhere else.
     pub gateway_priority: i64,
     /// Options of the driver, kept for those who look.
@@ -205,6 +216,8 @@ pub struct HostConfig {
     pub volumes_from: Vec<String>,
     /// The network.
     pub network_mode: NetworkMode,
+    /// `--link` on the default network.
+    pub links: Vec<Link>,
     /// Ports to publish.
     pub port_bindings: Vec<PortBinding>,
     /// Publish every exposed port (`-P`).

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, MacAddress, PublishedPort};
+use crate::{Id, MacAddress, PortSpec, PublishedPort};
 
 /// A network namespace of a container, kept by a file that it is mounted on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -66,6 +66,12 @@ pub struct Endpoint {
     /// Who is called by another name from here, and may be spoken to where the network's endpoints may not speak to each other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<EndpointLink>,
+    /// The container's exposed ports: what a link to it opens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<PortSpec>,
+    /// Who may use its published ports; empty: everybody. A family that is not among them may not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish_from: Vec<IpNet>,
 }
 
 /// A link from an endpoint to another of the same network.
@@ -75,4 +81,17 @@ pub struct EndpointLink {
     pub target: String,
     /// What it is called from here.
     pub alias: String,
+}
+
+// === impl EndpointLink ===
+
+impl EndpointLink {
+    /// Does it lead to this endpoint of the same network?
+    pub fn leads_to(&self, endpoint: &Endpoint) -> bool {
+        let id = endpoint.container.as_str();
+        self.target == id
+            || self.target == endpoint.name
+            || endpoint.aliases.contains(&self.target)
+            || self.target == endpoint.container.short()
+    }
 }

@@ -155,6 +155,23 @@ pub enum GatewayMode {
 #[error("unknown gateway mode {0:?}: one of nat, nat-unprotected, routed, isolated is wanted")]
 pub struct UnknownGatewayMode(pub String);
 
+/// Where a network's endpoints reach the host itself: what listens there and is no published port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostAccess {
+    /// At none of its addresses.
+    None,
+    /// At the network's gateway.
+    Gateway,
+    /// At all of its addresses.
+    All,
+}
+
+/// Text that names no host access.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown host access {0:?}: one of none, gateway, all is wanted")]
+pub struct UnknownHostAccess(pub String);
+
 /// A network, as desired.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Network {
@@ -193,6 +210,12 @@ pub struct Network {
     /// How its IPv6 meets the world.
     #[serde(default)]
     pub gateway_mode6: GatewayMode,
+    /// Where its containers reach the host itself; none: nowhere in an internal network, everywhere in others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_access: Option<HostAccess>,
+    /// Does what a container says to many (multicast, broadcast) reach the others?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub multicast: bool,
     /// May containers be put on it one by one (of a meaning in swarms only; kept for those who look)?
     #[serde(default)]
     pub attachable: bool,
@@ -216,6 +239,15 @@ impl Network {
     /// the resolver.
     pub fn has_names(&self) -> bool {
         self.name != DEFAULT_NETWORK && self.is_placed() && !self.is_on_bridge()
+    }
+
+    /// Where its endpoints reach the host itself.
+    pub fn host_access(&self) -> HostAccess {
+        let usual = match self.internal {
+            true => HostAccess::None,
+            false => HostAccess::All,
+        };
+        self.host_access.unwrap_or(usual)
     }
 
     /// How it meets the world by a family.
@@ -267,6 +299,29 @@ macro_rules! words {
 words!(MacvlanMode: "bridge" => Bridge, "private" => Private, "vepa" => Vepa, "passthru" => Passthru);
 words!(IpvlanMode: "l2" => L2, "l3" => L3, "l3s" => L3s);
 words!(IpvlanFlag: "bridge" => Bridge, "private" => Private, "vepa" => Vepa);
+// === impl HostAccess ===
+
+impl HostAccess {
+    /// As the user writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gateway => "gateway",
+            Self::All => "all",
+        }
+    }
+}
+
+impl FromStr for HostAccess {
+    type Err = UnknownHostAccess;
+
+    fn from_str(text: &str) -> Result<Self, UnknownHostAccess> {
+        [Self::None, Self::Gateway, Self::All]
+            .into_iter()
+            .find(|access| access.as_str() == text)
+            .ok_or_else(|| UnknownHostAccess(text.to_owned()))
+    }
+}
 
 // === impl GatewayMode ===
 

@@ -16,7 +16,8 @@ use sluice_datapath_common::endpoint::{Endpoint, EndpointKey};
 use sluice_datapath_common::event::{DropEvent, EventPace, REASONS};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::{FragmentKey, FragmentPorts, RING, RINGS};
-use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey, reserved_at};
+use sluice_datapath_common::policy::{LinkKey, MemberKey};
+use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey, SourceKey, reserved_at};
 use sluice_datapath_common::socket::{SocketPeer, SocketPeerKey};
 use sluice_datapath_common::uplink::{LocalAddress, Uplink};
 use sluice_datapath_common::{Family, Ipv4, Ipv4Address, Ipv6, Ipv6Address, programs};
@@ -60,12 +61,13 @@ const SIZES: [(&str, u32); 7] = [
     ("PUBLISHED6", 64),
 ];
 
-/// The context of a packet on the device.
-fn context(ifindex: u32) -> [u8; 192] {
-    /// Where `ifindex` lies in `__sk_buff`.
-    const IFINDEX: usize = 40;
+/// The context of a packet on the device, which has come into this host by the first; 0: the host has made it.
+fn context(first: u32, ifindex: u32) -> [u8; 192] {
+    /// Where `ingress_ifindex` lies in `__sk_buff`; `ifindex` stands behind it.
+    const INGRESS_IFINDEX: usize = 36;
     let mut context = [0; 192];
-    context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+    context[INGRESS_IFINDEX..][..4].copy_from_slice(&first.to_ne_bytes());
+    context[INGRESS_IFINDEX + 4..][..4].copy_from_slice(&ifindex.to_ne_bytes());
     context
 }
 
@@ -135,19 +137,35 @@ impl Datapath {
 
     /// Gives the frame to a program as if it were on the device.
     pub fn run(&self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
-        self.try_run(program, ifindex, frame, Sum::Unknown)
+        self.run_after(program, ifindex, 0, frame)
+    }
+
+    /// The same, when it came into this host by another device.
+    pub fn run_after(&self, program: &str, ifindex: u32, first: u32, frame: &Frame) -> Outcome {
+        self.try_run_after(program, (first, ifindex), frame, Sum::Unknown)
             .unwrap_or_else(|what| panic!("{what}"))
     }
 
     /// The same with this known of its checksums; what is wrong with the outcome is told.
     pub fn try_run(&self, program: &str, ifindex: u32, frame: &Frame, sum: Sum) -> Result<Outcome, String> {
+        self.try_run_after(program, (0, ifindex), frame, sum)
+    }
+
+    fn try_run_after(
+        &self,
+        program: &str,
+        (first, ifindex): (u32, u32),
+        frame: &Frame,
+        sum: Sum,
+    ) -> Result<Outcome, String> {
         let mut out = vec![0; frame.0.len() + 64];
         let classifier: &SchedClassifier = self.ebpf.program(program).unwrap().try_into().unwrap();
         let fd = classifier.fd().unwrap().as_fd();
-        let ran = test_run::once(fd, &frame.0, &context(ifindex), &mut out, sum).map_err(|error| match error {
-            libc::EBADMSG => format!("{program} has changed the frame, and not the sum of its bytes"),
-            error => format!("run {program}: {}", std::io::Error::from_raw_os_error(error)),
-        })?;
+        let ran =
+            test_run::once(fd, &frame.0, &context(first, ifindex), &mut out, sum).map_err(|error| match error {
+                libc::EBADMSG => format!("{program} has changed the frame, and not the sum of its bytes"),
+                error => format!("run {program}: {}", std::io::Error::from_raw_os_error(error)),
+            })?;
         out.truncate(ran.length);
         let verdict = match ran.code {
             -1 => Verdict::Stack,
@@ -165,7 +183,7 @@ impl Datapath {
         let options = TestRunOptions {
             data_in: Some(&frame.0),
             data_out: Some(&mut out),
-            ctx_in: Some(&context(ifindex)),
+            ctx_in: Some(&context(0, ifindex)),
             repeat: rounds,
             ..Default::default()
         };
@@ -231,8 +249,24 @@ impl Datapath {
         self.insert_prefix("RANGES4", bits, key, publication);
     }
 
+    pub fn insert_source(&mut self, endpoint: u32, prefix: Ipv4Address, bits: u32) {
+        let key = SourceKey::<Ipv4> {
+            endpoint,
+            address: prefix,
+        };
+        self.insert_prefix("SOURCES4", 32 + bits, key, 1u32);
+    }
+
     fn trie<K: Pod, V: Pod>(&mut self, map: &str) -> LpmTrie<&mut MapData, K, V> {
         self.map(map).try_into().unwrap()
+    }
+
+    fn clear_prefixes<K: Pod>(&mut self, map: &str) {
+        let mut trie: LpmTrie<_, K, u32> = self.trie(map);
+        let keys: Vec<_> = trie.keys().collect::<Result<_, _>>().unwrap();
+        for key in keys {
+            let _ = trie.remove(&key);
+        }
     }
 
     fn clear_ranges<F: Family>(&mut self, map: &str)
@@ -361,6 +395,10 @@ impl Datapath {
         }
         self.clear_ranges::<Ipv4>("RANGES4");
         self.clear_ranges::<Ipv6>("RANGES6");
+        self.clear_prefixes::<SourceKey<Ipv4>>("SOURCES4");
+        self.clear_prefixes::<SourceKey<Ipv6>>("SOURCES6");
+        self.clear_hash::<LinkKey, u32>("LINKS");
+        self.clear_hash::<MemberKey, u32>("MEMBERS");
         // An agent looks after the tables, now and as long as a test may last.
         self.set("SWEPT", 0, u64::MAX / 2);
         self.set("NEXT_WALK", 0, 0u64);
@@ -368,6 +406,11 @@ impl Datapath {
         self.set("SETTINGS", 0, sluice_datapath_common::settings::Settings::default());
         self.clear_held();
         self.clear_events();
+        self.forget_drops();
+    }
+
+    /// Nothing has been dropped yet.
+    pub fn forget_drops(&mut self) {
         let mut drops: PerCpuHashMap<_, DropKey, Counter> = self.map("DROPS").try_into().unwrap();
         let keys: Vec<_> = drops.keys().collect::<Result<_, _>>().unwrap();
         for key in keys {

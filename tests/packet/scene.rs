@@ -19,6 +19,7 @@ use sluice_datapath_common::drop::{Direction, DropReason};
 use sluice_datapath_common::endpoint::{Attachment, Endpoint, EndpointKey};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::network::{NETWORK_EXISTS, NETWORK_ICC, NETWORK_MASQUERADES, Network};
+use sluice_datapath_common::policy::LinkKey;
 use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey, blocks};
 use sluice_datapath_common::settings::Settings;
 use sluice_datapath_common::uplink::{LocalAddress, Uplink};
@@ -160,6 +161,7 @@ impl Scene {
         let network = Network {
             flags,
             mtu,
+            broadcast4: Ipv4Addr::from(gateway.to_bits() | 0xff).into(),
             gateway4: gateway.into(),
             gateway6: Ipv6Address::default(),
             gateway_mac: GATEWAY_MAC,
@@ -244,14 +246,55 @@ impl Scene {
             padding: 0,
         };
         let publication = Publication::<Ipv4> {
-            network: container.network,
+            network: container.network as u16,
             endpoint: container.number,
             address: container.address.into(),
             port: inside.to_be(),
             first: 0,
+            limited: 0,
         };
         self.insert("PUBLISHED4", key, publication);
         self.reserve(port, protocol);
+    }
+
+    /// The same for clients of this prefix only.
+    pub fn publish_for(
+        &mut self,
+        address: Ipv4Addr,
+        port: u16,
+        protocol: u8,
+        to: (Container, u16),
+        clients: &[(Ipv4Addr, u32)],
+    ) {
+        let (container, inside) = to;
+        let key = PublishKey::<Ipv4> {
+            address: address.into(),
+            port: port.to_be(),
+            protocol,
+            padding: 0,
+        };
+        let publication = Publication::<Ipv4> {
+            network: container.network as u16,
+            endpoint: container.number,
+            address: container.address.into(),
+            port: inside.to_be(),
+            first: 0,
+            limited: 1,
+        };
+        self.insert("PUBLISHED4", key, publication);
+        self.reserve(port, protocol);
+        for (prefix, bits) in clients {
+            self.insert_source(container.number, (*prefix).into(), *bits);
+        }
+    }
+
+    /// A link opens a port.
+    pub fn link(&mut self, from: Container, to: Container, port: u16, protocol: u8) {
+        self.insert("LINKS", link_key(from, to, port, protocol), 1u32);
+    }
+
+    pub fn unlink(&mut self, from: Container, to: Container, port: u16, protocol: u8) {
+        self.remove::<_, u32>("LINKS", link_key(from, to, port, protocol));
     }
 
     /// Publishes a range of ports.
@@ -265,11 +308,12 @@ impl Scene {
                 port: start.to_be(),
             };
             let publication = Publication::<Ipv4> {
-                network: container.network,
+                network: container.network as u16,
                 endpoint: container.number,
                 address: container.address.into(),
                 port: inside.to_be(),
                 first: first.to_be(),
+                limited: 0,
             };
             self.insert_range(key, 48 + bits, publication);
         }
@@ -332,6 +376,12 @@ impl Scene {
         self.run(programs::FROM_CONTAINER, container.ifindex, &packet.build())
     }
 
+    /// What the datapath has sent out of the first NIC for an endpoint passes there.
+    pub fn leaves_from(&mut self, container: Container, packet: &Packet) -> Outcome {
+        let packet = packet.clone().macs(NIC_MAC, ROUTER_MAC);
+        self.run_after(programs::TO_NIC, NIC, container.ifindex, &packet.build())
+    }
+
     /// The host's stack says this to an endpoint.
     pub fn host_says(&mut self, packet: &Packet) -> Outcome {
         let to = CONTAINERS
@@ -367,6 +417,22 @@ impl Scene {
         (self.flows("FLOWS4").len(), self.flows("OPENING4").len())
     }
 
+    /// Nobody has spoken yet.
+    pub fn forget_flows(&mut self) {
+        for map in ["FLOWS4", "OPENING4"] {
+            for (key, _) in self.flows(map) {
+                self.remove::<_, Flow<Ipv4>>(map, key);
+            }
+        }
+    }
+
+    /// What has been dropped since this was asked last.
+    pub fn take_drops(&mut self) -> Vec<(DropReason, Direction, u32, u64)> {
+        let drops = self.drops();
+        self.forget_drops();
+        drops
+    }
+
     /// Exactly this one packet has been dropped, and nothing else.
     #[track_caller]
     pub fn assert_dropped(&mut self, outcome: &Outcome, reason: DropReason, direction: Direction, endpoint: u32) {
@@ -378,6 +444,16 @@ impl Scene {
     #[track_caller]
     pub fn assert_no_drops(&mut self) {
         assert_eq!(self.drops(), []);
+    }
+}
+
+fn link_key(from: Container, to: Container, port: u16, protocol: u8) -> LinkKey {
+    LinkKey {
+        from: from.number,
+        to: to.number,
+        port: port.to_be(),
+        protocol,
+        padding: 0,
     }
 }
 

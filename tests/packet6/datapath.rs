@@ -10,9 +10,10 @@ use sluice_datapath_common::event::DropEvent;
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::FragmentKey;
 use sluice_datapath_common::network::{
-    NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_ROUTED, NETWORK_ROUTED6, Network,
+    NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_ROUTED, NETWORK_ROUTED6, NETWORK_UNPROTECTED,
+    NETWORK_UNPROTECTED6, Network,
 };
-use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey};
+use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey, SourceKey};
 use sluice_datapath_common::uplink::Uplink;
 use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6, Ipv6Address};
 
@@ -45,8 +46,12 @@ impl Datapath {
     }
 
     pub fn run(&self, program: &str, ifindex: u32, frame: &Frame) -> Outcome {
+        self.run_after(program, ifindex, 0, frame)
+    }
+
+    pub fn run_after(&self, program: &str, ifindex: u32, first: u32, frame: &Frame) -> Outcome {
         let sent = Frame(translate::to_six(&frame.0));
-        let outcome = self.0.run(program, ifindex, &sent);
+        let outcome = self.0.run_after(program, ifindex, first, &sent);
         let frame = match outcome.frame == sent {
             true => frame.clone(),
             false => Frame(translate::to_four(&outcome.frame.0, &frame.0)),
@@ -105,6 +110,14 @@ impl Datapath {
 
     pub fn insert_subnet(&mut self, prefix: Ipv4Address, bits: u32, network: u32) {
         self.0.insert_subnet6(address(prefix), PREFIX_BITS + bits, network);
+    }
+
+    pub fn insert_source(&mut self, endpoint: u32, prefix: Ipv4Address, bits: u32) {
+        let key = SourceKey::<Ipv6> {
+            endpoint,
+            address: address(prefix),
+        };
+        self.0.insert_prefix("SOURCES6", 32 + PREFIX_BITS + bits, key, 1u32);
     }
 
     pub fn entries<K: Pod, V: Pod>(&mut self, map: &str) -> Vec<(K, V)> {
@@ -207,6 +220,7 @@ fn publication(publication: Publication<Ipv4>) -> Publication<Ipv6> {
         address: address(publication.address),
         port: publication.port,
         first: publication.first,
+        limited: publication.limited,
     }
 }
 
@@ -242,15 +256,17 @@ fn event(event: DropEvent) -> DropEvent {
 }
 
 fn network(network: Network) -> Network {
-    let mut flags = network.flags & !(NETWORK_MASQUERADES | NETWORK_ROUTED);
+    let mut flags = network.flags & !(NETWORK_MASQUERADES | NETWORK_ROUTED | NETWORK_UNPROTECTED);
     for (flag, twin) in [
         (NETWORK_MASQUERADES, NETWORK_MASQUERADES6),
         (NETWORK_ROUTED, NETWORK_ROUTED6),
+        (NETWORK_UNPROTECTED, NETWORK_UNPROTECTED6),
     ] {
         flags |= if network.flags & flag != 0 { twin } else { 0 };
     }
     Network {
         flags,
+        broadcast4: Ipv4Address::default(),
         gateway4: Ipv4Address::default(),
         gateway6: address(network.gateway4),
         resolver4: Ipv4Address::default(),

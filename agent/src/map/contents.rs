@@ -7,7 +7,8 @@ use sluice_datapath_common::{
     Ipv4, Ipv4Address, Ipv6, Ipv6Address,
     endpoint::{Attachment, Endpoint, EndpointKey},
     network::{NETWORK_EXISTS, Network},
-    publish::{Publication, PublishKey, RangeKey},
+    policy::{LinkKey, MemberKey},
+    publish::{Publication, PublishKey, RangeKey, SourceKey},
     resolver::Resolver,
     settings::Settings,
     uplink::{LocalAddress, Uplink},
@@ -52,6 +53,14 @@ pub struct Tables {
     pub ranges4: Entries<Prefix<RangeKey<Ipv4>>, Publication<Ipv4>>,
     /// `RANGES6`.
     pub ranges6: Entries<Prefix<RangeKey<Ipv6>>, Publication<Ipv6>>,
+    /// `SOURCES4`.
+    pub sources4: Entries<Prefix<SourceKey<Ipv4>>, u32>,
+    /// `SOURCES6`.
+    pub sources6: Entries<Prefix<SourceKey<Ipv6>>, u32>,
+    /// `LINKS`.
+    pub links: Entries<LinkKey, u32>,
+    /// `MEMBERS`.
+    pub members: Entries<MemberKey, u32>,
     /// `RESERVED`.
     pub reserved: Entries<u32, u64>,
     /// `SETTINGS`.
@@ -208,6 +217,10 @@ impl Tables {
             published6: read(&maps.PUBLISHED6, |_, _| true)?,
             ranges4: read(&maps.RANGES4, |_, _| true)?,
             ranges6: read(&maps.RANGES6, |_, _| true)?,
+            sources4: read(&maps.SOURCES4, |_, _| true)?,
+            sources6: read(&maps.SOURCES6, |_, _| true)?,
+            links: read(&maps.LINKS, |_, _| true)?,
+            members: read(&maps.MEMBERS, |_, _| true)?,
             reserved: read(&maps.RESERVED, |_, ports| *ports != 0)?,
             settings: read(&maps.SETTINGS, |_, settings| *settings != Settings::default())?,
             local4: read(&maps.LOCAL4, |_, _| true)?,

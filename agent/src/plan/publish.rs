@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use aya::Pod;
+use ipnet::IpNet;
 use sluice_datapath_common::{
     Family, Ipv4, Ipv6, Ipv6Address,
-    publish::{Publication, PublishKey, RangeKey, blocks, reserved_at},
+    publish::{Publication, PublishKey, RangeKey, SourceKey, blocks, reserved_at},
 };
 use sluice_model::{
-    PublishedPort,
+    Network, PublishedPort,
     network::{self as model, GatewayMode},
 };
 
@@ -35,6 +36,8 @@ struct Sign<F: Family> {
     address: F::Address,
     port: u16,
     count: u16,
+    /// Is it for some clients only?
+    limited: bool,
     /// Is it a port of the host, to be kept from its programs and from masquerading?
     reserves: bool,
 }
@@ -51,6 +54,9 @@ pub fn publish(tables: &mut Tables, troubles: &mut Troubles, place: &Place<'_>) 
     }
     // Who has IPv4 only is still found at IPv6 addresses of the host, by its own processes.
     let address6_or_mapped = address6.or(address4.map(Ipv6Address::mapped));
+    if !endpoint.ports.is_empty() {
+        add_sources(tables, place);
+    }
     for port in &endpoint.ports {
         let taken = match port.host_address {
             IpAddr::V4(host_address) => {
@@ -70,11 +76,44 @@ pub fn publish(tables: &mut Tables, troubles: &mut Troubles, place: &Place<'_>) 
             troubles.insert(endpoint.id.to_string(), trouble);
         }
         // The world reaches it at its own address, too. That two ports of the host lead to one of its own is nothing to be told of.
-        if let Some(address) = address4.filter(|_| network.gateway_mode(model::Family::V4) == GatewayMode::Routed) {
+        if let Some(address) = address4.filter(|_| is_reached_at_its_own(network, model::Family::V4)) {
             shelf4(tables).put(&of_its_own(place, port, address));
         }
-        if let Some(address) = address6.filter(|_| network.gateway_mode(model::Family::V6) == GatewayMode::Routed) {
+        if let Some(address) = address6.filter(|_| is_reached_at_its_own(network, model::Family::V6)) {
             shelf6(tables).put(&of_its_own(place, port, address));
+        }
+    }
+}
+
+/// Do those who have a route reach the endpoints of the network at their own addresses?
+fn is_reached_at_its_own(network: &Network, family: model::Family) -> bool {
+    matches!(
+        network.gateway_mode(family),
+        GatewayMode::Routed | GatewayMode::NatUnprotected
+    )
+}
+
+/// Enters who may use the endpoint's ports, where not everybody may.
+fn add_sources(tables: &mut Tables, place: &Place<'_>) {
+    fn key<F: Family>(endpoint: u32, bits: u8, address: F::Address) -> ByBytes<Prefix<SourceKey<F>>> {
+        ByBytes(Prefix {
+            length: u32::BITS + u32::from(bits),
+            address: SourceKey { endpoint, address },
+        })
+    }
+    let number = place.endpoint.number;
+    for source in &place.endpoint.publish_from {
+        match source {
+            IpNet::V4(net) => drop(
+                tables
+                    .sources4
+                    .insert(key::<Ipv4>(number, net.prefix_len(), net.network().into()), 1),
+            ),
+            IpNet::V6(net) => drop(
+                tables
+                    .sources6
+                    .insert(key::<Ipv6>(number, net.prefix_len(), net.network().into()), 1),
+            ),
         }
     }
 }
@@ -105,6 +144,7 @@ fn sign<F: Family>(place: &Place<'_>, port: &PublishedPort, host_address: F::Add
         address,
         port: port.container.port,
         count: port.count,
+        limited: !place.endpoint.publish_from.is_empty(),
         reserves: true,
     }
 }
@@ -132,7 +172,8 @@ where
         let last = sign.host_port.saturating_add(sign.count.saturating_sub(1));
         for (first, bits) in blocks(sign.host_port, last) {
             let mut publication = Publication {
-                network: sign.network,
+                network: sign.network as u16,
+                limited: u16::from(sign.limited),
                 endpoint: sign.endpoint,
                 address: sign.address,
                 port: sign.port.saturating_add(first - sign.host_port).to_be(),

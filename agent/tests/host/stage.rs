@@ -224,6 +224,8 @@ pub fn network() -> Network {
         mtu_follows: false,
         parent: None,
         gateway_device: None,
+        host_access: None,
+        multicast: false,
         attachable: false,
         labels: Default::default(),
         options: Default::default(),
@@ -271,7 +273,9 @@ pub fn endpoint(number: u32) -> Endpoint {
         }],
         gateways: vec!["172.31.0.1".parse().unwrap()],
         sysctls: Default::default(),
-        aliases: Vec::new(),
-        links: Vec::new(),
+        aliases: vec![],
+        links: vec![],
+        exposed: vec![],
+        publish_from: vec![],
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     error::{Answer, ApiError},
     filter::{Filters, label_agrees},
     time,
+    wire::container::host_config::link,
 };
 
 /// Networks that are always there.
@@ -215,13 +216,8 @@ fn address<T: std::str::FromStr>(what: &str, text: &str) -> Answer<Option<T>> {
 impl EndpointConfig {
     /// As the engine takes it.
     pub(crate) fn into_wish(mut self, network: &str) -> Answer<NetworkWish> {
-        for (asked, member) in [
-            (!self.links.is_empty(), "Links"),
-            (!self.ipam_config.link_local_ips.is_empty(), "LinkLocalIPs"),
-        ] {
-            if asked {
-                return Err(ApiError::not_offered(format!("{member} in network {network}")));
-            }
+        if !self.ipam_config.link_local_ips.is_empty() {
+            return Err(ApiError::not_offered(format!("LinkLocalIPs in network {network}")));
         }
         let mac = match self.mac_address.as_str() {
             "" => None,
@@ -245,6 +241,7 @@ impl EndpointConfig {
             ipv6: address("IPv6 address", &self.ipam_config.ipv6_address)?,
             mac,
             aliases: self.aliases,
+            links: self.links.iter().map(|text| link(text)).collect::<Answer<_>>()?,
             gateway_priority: self.gw_priority,
             driver_options: self.driver_opts,
             interface,
@@ -462,13 +459,17 @@ mod tests {
             Ok(NetworkWish::default())
         );
         let wish = read(json!({
-            "IPAMConfig": {"IPv4Address": "10.1.0.9", "IPv6Address": "fd00:1::9"}, "Aliases": ["db"],
+            "IPAMConfig": {"IPv4Address": "10.1.0.9", "IPv6Address": "fd00:1::9"}, "Aliases": ["db"], "Links": ["redis:cache"],
             "MacAddress": "02:42:0a:01:00:09", "GwPriority": 5, "DriverOpts": {(INTERFACE): "lan0"}
         }))
         .unwrap();
         assert_eq!(
             (wish.ipv4, wish.ipv6),
             ("10.1.0.9".parse().ok(), "fd00:1::9".parse().ok())
+        );
+        assert_eq!(
+            (wish.links[0].target.as_str(), wish.links[0].alias.as_str()),
+            ("redis", "cache")
         );
         assert_eq!((wish.gateway_priority, wish.interface.as_deref()), (5, Some("lan0")));
         assert!(
@@ -477,9 +478,9 @@ mod tests {
                 .contains("invalid IPv4 address")
         );
         assert!(
-            read(json!({"Links": ["a:b"]}))
+            read(json!({"Links": ["a:b:c"]}))
                 .unwrap_err()
-                .contains("Links in network mine")
+                .contains("bad format for links: a:b:c")
         );
     }
 }

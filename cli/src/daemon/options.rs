@@ -6,10 +6,11 @@ use std::{
 };
 
 use clap::{ArgAction, Args, Parser};
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
+use sluice_model::network::HostAccess;
 
-use crate::value::{Bip, Host, Instance, LogLevel, Pool, boolean, server};
+use crate::value::{Bip, Host, Instance, LogLevel, Pool, boolean, host_access, server, source, sources};
 
 /// Runs containers on an eBPF network; speaks Docker's API.
 #[derive(Debug, Parser)]
@@ -96,6 +97,15 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) ip: Option<IpAddr>,
 
+    /// Where containers of the default network reach this host's own services: all of its addresses, the gateway's, none [default: all]
+    #[arg(long, value_name = "WHERE", value_parser = host_access)]
+    pub(crate) host_access: Option<HostAccess>,
+
+    /// Who may use published ports of containers that do not say (--publish-from); may be said more than once [default: everybody]
+    #[arg(long, value_name = "CIDR", value_parser = source)]
+    #[serde(deserialize_with = "sources")]
+    pub(crate) publish_from: Vec<IpNet>,
+
     /// May containers reach the world? [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
     pub(crate) ip_forward: Option<bool>,
@@ -181,6 +191,12 @@ impl Options {
             },
             icc: self.icc.or(below.icc),
             ip: self.ip.or(below.ip),
+            host_access: self.host_access.or(below.host_access),
+            publish_from: if self.publish_from.is_empty() {
+                below.publish_from
+            } else {
+                self.publish_from
+            },
             ip_forward: self.ip_forward.or(below.ip_forward),
             flows: self.flows.or(below.flows),
             flows_per_container: self.flows_per_container.or(below.flows_per_container),
@@ -253,6 +269,20 @@ mod tests {
             (Some(false), Some(9000), 1)
         );
         assert_eq!(options.bip, Some("10.1.0.1/24".parse().unwrap()));
+    }
+
+    #[test]
+    fn who_may_use_published_ports_is_said_by_prefix_or_address() {
+        let options = flags("sluiced --publish-from 10.0.0.0/8 --publish-from ::1 --host-access=gateway")
+            .unwrap()
+            .options;
+        let sources: Vec<String> = options.publish_from.iter().map(ToString::to_string).collect();
+        assert_eq!(sources, ["10.0.0.0/8", "::1/128"]);
+        assert_eq!(options.host_access, Some(HostAccess::Gateway));
+        let file: Options = toml::from_str("publish-from = ['192.0.2.1']\nhost-access = 'none'").unwrap();
+        assert_eq!(file.publish_from[0].to_string(), "192.0.2.1/32");
+        assert_eq!(file.host_access, Some(HostAccess::None));
+        assert!(flags("sluiced --publish-from lan").is_err() && flags("sluiced --host-access some").is_err());
     }
 
     #[test]

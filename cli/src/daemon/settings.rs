@@ -122,6 +122,8 @@ impl Settings {
                 address_pools: options.default_address_pool.into_iter().map(|pool| pool.0).collect(),
                 icc: options.icc.unwrap_or(true),
                 default_binding: options.ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                publish_from: options.publish_from,
+                host_access: options.host_access,
                 mtu: options.mtu,
                 masquerade: options.ip_masq.unwrap_or(true),
                 dns: options.dns,

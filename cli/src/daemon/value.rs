@@ -7,8 +7,9 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use sluice_engine::AddressPool;
+use sluice_model::network::{HostAccess, UnknownHostAccess};
 use tracing::level_filters::LevelFilter;
 
 /// `--bip`: the default network's gateway and the length of its prefix.
@@ -48,6 +49,28 @@ pub(crate) fn boolean(text: &str) -> Result<bool, String> {
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err("true or false is wanted".to_owned()),
     }
+}
+
+/// `--host-access`.
+pub(crate) fn host_access(text: &str) -> Result<HostAccess, String> {
+    text.parse().map_err(|error: UnknownHostAccess| error.to_string())
+}
+
+/// `--publish-from`: a prefix, or an address alone.
+pub(crate) fn source(text: &str) -> Result<IpNet, String> {
+    let net = text
+        .parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    net.map(|net| net.trunc())
+        .map_err(|_| "a prefix is wanted, as in 192.0.2.0/24, or an address".to_owned())
+}
+
+/// The same in the file.
+pub(crate) fn sources<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    let read =
+        |text: &String| source(text).map_err(|why| D::Error::custom(format!("invalid publish-from {text:?}: {why}")));
+    texts.iter().map(read).collect()
 }
 
 // === impl Bip ===

@@ -14,8 +14,8 @@ use sluice_datapath_common::{
     endpoint::{Attachment, Endpoint, EndpointKey},
     flow::{Flow, FlowKey},
     fragment::{FragmentKey, FragmentPorts},
-    network::{NETWORK_MASQUERADES6, NETWORK_ROUTED6, Network},
-    publish::{Publication, PublishKey, RangeKey},
+    network::{NETWORK_MASQUERADES6, NETWORK_ROUTED6, NETWORK_UNPROTECTED6, Network},
+    publish::{Publication, PublishKey, RangeKey, SourceKey},
     socket::{SocketPeer, SocketPeerKey},
     uplink::{LocalAddress, Uplink},
 };
@@ -35,10 +35,12 @@ impl Tables for Ipv6 {
     const UPLINKS: Table<u32, Uplink<Self>> = Table::of(&raw const maps::UPLINKS6);
     const PUBLISHED: Table<PublishKey<Self>, Publication<Self>> = Table::of(&raw const maps::PUBLISHED6);
     const RANGES: Table<Prefix<RangeKey<Self>>, Publication<Self>> = Table::of(&raw const maps::RANGES6);
+    const SOURCES: Table<Prefix<SourceKey<Self>>, u32> = Table::of(&raw const maps::SOURCES6);
     const FRAGMENTS: Table<FragmentKey<Self>, FragmentPorts> = Table::of(&raw const maps::FRAGMENTS6);
     const PEERS: Table<SocketPeerKey<Self>, SocketPeer<Self>> = Table::of(&raw const maps::PEERS6);
     const MASQUERADES: u32 = NETWORK_MASQUERADES6;
     const ROUTED: u32 = NETWORK_ROUTED6;
+    const UNPROTECTED: u32 = NETWORK_UNPROTECTED6;
 
     #[inline(always)]
     fn facts(quoted: bool) -> Option<&'static mut Facts<Self>> {
@@ -67,6 +69,16 @@ impl Tables for Ipv6 {
     #[inline(always)]
     fn given(attachment: &Attachment) -> Ipv6Address {
         attachment.address6
+    }
+
+    #[inline(always)]
+    fn says_to_many(attachment: &Attachment) -> Ipv6Address {
+        Ipv6Address::link_local(attachment.mac)
+    }
+
+    #[inline(always)]
+    fn is_broadcast(_network: &Network, _address: Ipv6Address) -> bool {
+        false
     }
 
     #[inline(always)]

@@ -103,6 +103,13 @@ impl Frame {
         unsafe { read_volatile(&raw const (*self.skb).ifindex) }
     }
 
+    /// The device it came into this host's stack by; 0: the host has made it.
+    #[inline(always)]
+    pub fn first_ifindex(self) -> u32 {
+        // SAFETY: see `len`.
+        unsafe { read_volatile(&raw const (*self.skb).ingress_ifindex) }
+    }
+
     /// Its Ethernet type, host byte order.
     #[inline(always)]
     pub fn ether_type(self) -> u16 {

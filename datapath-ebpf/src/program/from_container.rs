@@ -7,11 +7,11 @@ use crate::{
     maps::{self, Prefix},
     packet::{ETHER_ARP, Frame, Layer4, Mac, Packet},
     stage::{
-        admit::{self, Affair},
+        admit::{self, Affair, Number},
         antispoof, arp, deliver, error, flow,
         fragment::{self, Place},
         hold::Sender,
-        neighbour, resolver,
+        many, neighbour, resolver,
     },
     verdict::Verdict,
 };
@@ -47,8 +47,10 @@ fn carry<F: Layer3>(frame: Frame, sender: &Attachment) -> Result<Verdict, DropRe
             if let Some(asked) = resolver::ask(&packet, sender) {
                 return asked;
             }
-            if check_switched(&packet, sender)? == Affair::Hosts {
-                return Ok(Verdict::Stack);
+            match find_audience::<F>(frame, sender) {
+                FOR_MANY => return Ok(many::tell(frame, sender)),
+                judged if admit::judgement(judged)? == Affair::Hosts => return Ok(Verdict::Stack),
+                _ => {}
             }
             match admit::judgement(F::admit(frame))? {
                 Affair::Ours => flow::opened(&packet)?,
@@ -59,34 +61,66 @@ fn carry<F: Layer3>(frame: Frame, sender: &Attachment) -> Result<Verdict, DropRe
     deliver::along(&packet, flow)
 }
 
+/// The frame is for all endpoints of its network. No judgement has this number.
+const FOR_MANY: Number = 0x100;
+
 /// A frame that is not for the gateway is switched: it stays inside the network. It goes by its address all the same, since there is one MAC to an
 /// address; a sender that still has the MAC of an endpoint's earlier life is not made to wait for its neighbour table.
 ///
 /// On a bridge of the host it may be for others on the wire, who are the bridge's affair. Ours is what goes to endpoints, to the host (where a
 /// published port may be), and by the gateway to elsewhere.
-#[inline(always)]
-fn check_switched<F: Layer3>(packet: &Packet<F>, sender: &Attachment) -> Result<Affair, DropReason> {
-    let network = maps::network(sender.network).ok_or(DropReason::UnknownDevice)?;
-    let receiver = packet.frame.ethernet()?.receiver();
+///
+/// `Ours` and `Hosts` stand for those affairs. Out of line for its stack.
+#[inline(never)]
+fn find_audience<F: Layer3>(frame: Frame, sender: &Attachment) -> Number {
+    // One after the other: of two at once the compiler would make a number of a pointer.
+    let Some(network) = maps::network(sender.network) else {
+        return admit::number(Err(DropReason::UnknownDevice));
+    };
+    let destination = match F::facts(false) {
+        Some(facts) => facts.key.destination,
+        None => return admit::number(Err(DropReason::Truncated)),
+    };
+    let Ok(ethernet) = frame.ethernet() else {
+        return admit::number(Err(DropReason::Truncated));
+    };
+    let receiver = ethernet.receiver();
     let to_gateway = receiver == Mac::new(network.gateway_mac);
-    let on_bridge = network.flags & NETWORK_BRIDGED != 0;
-    if to_gateway && !on_bridge {
-        return Ok(Affair::Ours);
+    if network.flags & NETWORK_BRIDGED != 0 {
+        return find_on_bridge::<F>(&destination, receiver.is_group(), to_gateway);
+    }
+    let ours = admit::number(Ok(Affair::Ours));
+    if to_gateway {
+        return ours;
     }
     if receiver.is_group() {
-        return match on_bridge {
-            true => Ok(Affair::Hosts),
-            false => Err(DropReason::Multicast),
+        return match many::judge::<F>(destination, network) {
+            Ok(()) => FOR_MANY,
+            Err(reason) => admit::number(Err(reason)),
         };
     }
-    if on_bridge && F::LOCAL.find(&packet.key.destination).is_some() {
-        return Ok(Affair::Ours);
+    match F::SUBNETS.get(&Prefix::whole(destination)) {
+        Some(home) if home == sender.network => ours,
+        _ => admit::number(Err(DropReason::NoSuchEndpoint)),
     }
-    match F::SUBNETS.get(&Prefix::whole(packet.key.destination)) {
-        Some(home) if on_bridge || home == sender.network => Ok(Affair::Ours),
-        _ if on_bridge && to_gateway => Ok(Affair::Ours),
-        _ if on_bridge => Ok(Affair::Hosts),
-        _ => Err(DropReason::NoSuchEndpoint),
+}
+
+/// The same on a bridge.
+#[inline(always)]
+fn find_on_bridge<F: Layer3>(destination: &F::Address, for_many: bool, to_gateway: bool) -> Number {
+    let (ours, others) = (admit::number(Ok(Affair::Ours)), admit::number(Ok(Affair::Hosts)));
+    if for_many {
+        return others;
+    }
+    if to_gateway {
+        return ours;
+    }
+    if F::LOCAL.find(destination).is_some() {
+        return ours;
+    }
+    match F::SUBNETS.get(&Prefix::whole(*destination)) {
+        Some(_) => ours,
+        None => others,
     }
 }
 

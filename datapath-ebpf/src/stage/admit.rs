@@ -119,13 +119,20 @@ pub fn admit_from_world<F: Layer3>(frame: Frame) -> Number {
 #[inline(always)]
 pub fn judge_on_desk<F: Layer3>(frame: Frame) -> Number {
     match F::desk() {
-        Some(Desk { key, plan, .. }) => judge_by_scope(frame, key, plan),
+        Some(Desk {
+            key, plan, publication, ..
+        }) => judge_by_scope(frame, key, plan, publication),
         None => HOSTS,
     }
 }
 
 #[inline(always)]
-fn judge_by_scope<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Number {
+fn judge_by_scope<F: Layer3>(
+    frame: Frame,
+    key: &FlowKey<F>,
+    plan: &mut Plan<F>,
+    publication: &mut Publication<F>,
+) -> Number {
     // The epoch before anything else, and a plan that translates nothing; the judges change what is to be different.
     plan.epoch = maps::epoch();
     plan.source = key.source;
@@ -133,15 +140,20 @@ fn judge_by_scope<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>)
     plan.destination_port = key.destination_port;
     plan.flags = 0;
     number(match key.scope {
-        SCOPE_WORLD => of_world(frame, key, plan),
-        SCOPE_HOST => of_host(frame, key, plan),
-        _ => of_endpoint(frame, key, plan),
+        SCOPE_WORLD => of_world(frame, key, plan, publication),
+        SCOPE_HOST => of_host(frame, key, plan, publication),
+        _ => of_endpoint(frame, key, plan, publication),
     })
 }
 
 /// What an endpoint says.
 #[inline(always)]
-fn of_endpoint<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Result<Affair, DropReason> {
+fn of_endpoint<F: Layer3>(
+    frame: Frame,
+    key: &FlowKey<F>,
+    plan: &mut Plan<F>,
+    publication: &mut Publication<F>,
+) -> Result<Affair, DropReason> {
     let network = maps::network(key.scope).ok_or(DropReason::UnknownDevice)?;
     plan.back
         .lead_to_endpoint(key.scope, key.source)
@@ -152,18 +164,17 @@ fn of_endpoint<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) ->
         return Err(DropReason::NotRoutable);
     }
     if let Some(local) = F::LOCAL.get(&key.destination) {
-        let own_gateway = local.gateway_of == key.scope;
-        if network.flags & NETWORK_INTERNAL != 0 && !own_gateway {
+        if network.flags & NETWORK_INTERNAL != 0 && local.gateway_of != key.scope {
             return Err(DropReason::InternalNetwork);
         }
-        return to_local(key, network, plan);
+        return to_local(key, network, plan, publication);
     }
     if let Some(home) = F::SUBNETS.get(&Prefix::whole(key.destination)) {
         if home != key.scope {
             return Err(DropReason::IsolatedNetwork);
         }
         plan.there.lead_to_endpoint(home, key.destination)?;
-        policy::judge_neighbours(network)?;
+        policy::judge_neighbours(network, key, &plan.back, &plan.there)?;
         return Ok(Affair::Ours);
     }
     to_world(frame, key, network, plan)
@@ -182,23 +193,30 @@ pub fn check_reach<F: Layer3>(destination: F::Address) -> Result<(), DropReason>
 
 /// An endpoint speaks to an address of the host: to a published port, which may be its own, or to the host itself.
 #[inline(always)]
-fn to_local<F: Layer3>(key: &FlowKey<F>, network: &Network, plan: &mut Plan<F>) -> Result<Affair, DropReason> {
-    let Some(publication) = publish::find_for_packet::<F>(key.destination, key.destination_port, key.protocol) else {
+fn to_local<F: Layer3>(
+    key: &FlowKey<F>,
+    network: &Network,
+    plan: &mut Plan<F>,
+    publication: &mut Publication<F>,
+) -> Result<Affair, DropReason> {
+    if publish::find_for_packet(key, publication) == 0 {
+        policy::judge_host_access(network, key)?;
         // On a bridge the host answers by it, past us.
         if network.flags & NETWORK_BRIDGED != 0 {
             return Ok(Affair::Hosts);
         }
         plan.there.lead_to_host(plan.back.destination_mac);
         return Ok(Affair::Ours);
-    };
+    }
     // Published or not, nothing gets out of an internal network or into one.
-    if publication.network != key.scope {
-        let theirs = maps::network(publication.network).map_or(0, |network| network.flags);
+    if u32::from(publication.network) != key.scope {
+        let theirs = maps::network(u32::from(publication.network)).map_or(0, |network| network.flags);
         if (network.flags | theirs) & NETWORK_INTERNAL != 0 {
             return Err(DropReason::InternalNetwork);
         }
     }
-    translate_to(key, &publication, plan)?;
+    policy::judge_client(publication, &key.source)?;
+    translate_to(key, publication, plan)?;
     if plan.there.endpoint == plan.back.endpoint {
         // It would see a packet from itself, and answer it without us: the gateway speaks for it.
         plan.source = F::gateway(network);
@@ -240,7 +258,12 @@ fn to_world<F: Layer3>(
 
 /// What the world says: it reaches published ports, and nothing else that is ours.
 #[inline(always)]
-fn of_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Result<Affair, DropReason> {
+fn of_world<F: Layer3>(
+    frame: Frame,
+    key: &FlowKey<F>,
+    plan: &mut Plan<F>,
+    publication: &mut Publication<F>,
+) -> Result<Affair, DropReason> {
     let home = match F::LOCAL.find(&key.destination) {
         Some(_) => None,
         None => match F::SUBNETS.get(&Prefix::whole(key.destination)) {
@@ -248,13 +271,11 @@ fn of_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Re
             home => home,
         },
     };
-    let publication = match home {
-        Some(home) => Some(routed(key, home)?),
-        None => publish::find_for_packet::<F>(key.destination, key.destination_port, key.protocol),
-    };
-    let Some(publication) = publication else {
-        return Ok(Affair::Hosts);
-    };
+    match home {
+        Some(home) => must_be_reached(key, home, publication)?,
+        None if publish::find_for_packet(key, publication) == 0 => return Ok(Affair::Hosts),
+        None => {}
+    }
     if F::reach(key.source) != Reach::Unicast {
         return Ok(Affair::Hosts);
     }
@@ -262,10 +283,11 @@ fn of_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Re
     if F::LOCAL.find(&key.source).is_some() || F::SUBNETS.find(&Prefix::whole(key.source)).is_some() {
         return Err(DropReason::ForgedSource);
     }
-    let network = maps::network(publication.network)
+    let network = maps::network(u32::from(publication.network))
         .filter(|network| network.flags & NETWORK_INTERNAL == 0)
         .ok_or(DropReason::InternalNetwork)?;
-    translate_to(key, &publication, plan)?;
+    policy::judge_client(publication, &key.source)?;
+    translate_to(key, publication, plan)?;
     if home.is_some() {
         plan.flags = 0;
     }
@@ -289,11 +311,17 @@ fn of_world<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Re
 
 /// What the host's stack says: to an endpoint by its leg, or out of a NIC with an endpoint's address, which it forwards.
 #[inline(always)]
-fn of_host<F: Layer3>(frame: Frame, key: &FlowKey<F>, plan: &mut Plan<F>) -> Result<Affair, DropReason> {
+fn of_host<F: Layer3>(
+    frame: Frame,
+    key: &FlowKey<F>,
+    plan: &mut Plan<F>,
+    publication: &mut Publication<F>,
+) -> Result<Affair, DropReason> {
     if let Some(home) = F::SUBNETS.get(&Prefix::whole(key.destination)) {
         // Forwarded from elsewhere: only published ports are for others than the host.
         if F::LOCAL.find(&key.source).is_none() {
-            routed(key, home)?;
+            must_be_reached(key, home, publication)?;
+            policy::judge_client(publication, &key.source)?;
         }
         plan.there.lead_to_endpoint(home, key.destination)?;
         plan.back.lead_to_host(plan.there.source_mac);
@@ -326,30 +354,53 @@ pub fn is_routed<F: Layer3>(network: &Network) -> bool {
     network.flags & F::ROUTED != 0
 }
 
-/// Who answers at an endpoint's own address, for those outside of its network: in a routed one its published ports, and pings.
+/// Do those who have a route reach every port of the network's endpoints?
 #[inline(always)]
-fn routed<F: Layer3>(key: &FlowKey<F>, home: u32) -> Result<Publication<F>, DropReason> {
-    let network = maps::network(home).ok_or(DropReason::Unpublished)?;
-    if !is_routed::<F>(network) {
-        return Err(DropReason::Unpublished);
+pub fn is_unprotected<F: Layer3>(network: &Network) -> bool {
+    network.flags & F::UNPROTECTED != 0
+}
+
+/// Writes down who answers at an endpoint's own address, for those outside of its network: in a routed one its published ports, and pings; in an
+/// unprotected one everything.
+#[inline(always)]
+fn must_be_reached<F: Layer3>(key: &FlowKey<F>, home: u32, publication: &mut Publication<F>) -> Result<(), DropReason> {
+    judgement(find_reached(key, home, publication)).map(|_| ())
+}
+
+/// Out of line for its stack. `Ours` stands for somebody.
+#[inline(never)]
+fn find_reached<F: Layer3>(key: &FlowKey<F>, home: u32, publication: &mut Publication<F>) -> Number {
+    let unpublished = number(Err(DropReason::Unpublished));
+    let Some(network) = maps::network(home) else {
+        return unpublished;
+    };
+    let is_unprotected = is_unprotected::<F>(network);
+    if !is_routed::<F>(network) && !is_unprotected {
+        return unpublished;
     }
     if key.protocol != F::ICMP {
-        return publish::find_exact::<F>(key.destination, key.destination_port, key.protocol)
-            .ok_or(DropReason::Unpublished);
+        if publish::find_exact(key, publication) != 0 {
+            return OURS;
+        }
+        if !is_unprotected {
+            return unpublished;
+        }
     }
-    let endpoint = F::ENDPOINTS
-        .get(&EndpointKey {
-            network: home,
-            address: key.destination,
-        })
-        .ok_or(DropReason::NoSuchEndpoint)?;
-    Ok(Publication {
+    let endpoint = F::ENDPOINTS.find(&EndpointKey {
         network: home,
-        endpoint: endpoint.endpoint,
         address: key.destination,
-        port: key.destination_port,
-        first: 0,
-    })
+    });
+    let Some(endpoint) = endpoint else {
+        return number(Err(DropReason::NoSuchEndpoint));
+    };
+    publication.network = home as u16;
+    publication.limited = 0;
+    // SAFETY: the kernel keeps the entry's slot readable until the program ends.
+    publication.endpoint = unsafe { endpoint.as_ref() }.endpoint;
+    publication.address = key.destination;
+    publication.port = key.destination_port;
+    publication.first = 0;
+    OURS
 }
 
 /// Who published the port is spoken to.

@@ -1,10 +1,10 @@
 //! Is the sender who it says it is?
 
-use sluice_datapath_common::{DropReason, endpoint::Attachment};
+use sluice_datapath_common::{DropReason, endpoint::Attachment, network::NETWORK_MULTICAST};
 
 use crate::{
     family::{Reach, Tables},
-    maps::{ATTACHMENTS, Table},
+    maps::{self, ATTACHMENTS, Table},
     packet::{Frame, Mac, Packet},
 };
 
@@ -29,6 +29,9 @@ pub fn check<F: Tables>(packet: &Packet<F>, sender: &Attachment) -> Result<(), D
     if packet.key.source == given && given != F::ANY {
         return Ok(());
     }
+    if given != F::ANY && may_say_to_many::<F>(sender) != 0 {
+        return Ok(());
+    }
     Err(if given == F::ANY {
         DropReason::FamilyDisabled
     } else if F::reach(packet.key.source) == Reach::Link {
@@ -37,4 +40,17 @@ pub fn check<F: Tables>(packet: &Packet<F>, sender: &Attachment) -> Result<(), D
     } else {
         DropReason::ForgedSource
     })
+}
+
+/// Not 0: the packet in hand is for many, which may be said where it is carried also by who has no address yet (DHCP), and with the link-local address
+/// of IPv6. Out of line for its stack.
+#[inline(never)]
+fn may_say_to_many<F: Tables>(sender: &Attachment) -> u32 {
+    let Some(network) = maps::network(sender.network) else {
+        return 0;
+    };
+    let Some(facts) = F::facts(false) else { return 0 };
+    let is_carried = network.flags & NETWORK_MULTICAST != 0;
+    let is_for_many = F::reach(facts.key.destination) == Reach::Multicast;
+    (is_carried && is_for_many && facts.key.source == F::says_to_many(sender)) as u32
 }

@@ -9,6 +9,7 @@ pub mod flow;
 pub mod fragment;
 pub mod hold;
 pub mod life;
+pub mod many;
 pub mod masquerade;
 pub mod neighbour;
 pub mod open;

@@ -15,7 +15,7 @@ use crate::{
     blocking::blocking,
     container::{directory, held::Held, limits, merge, owners, sharing, validate},
     names,
-    network::{connect, defaults::BRIDGE, sharing as network_sharing},
+    network::{connect, defaults::BRIDGE, sharing as network_sharing, sources},
     undo::Undo,
 };
 
@@ -77,6 +77,8 @@ impl Engine {
             owners::check(&host_config)?;
         }
         warnings.extend(network_sharing::check(&request.config, &host_config)?);
+        self.resolve_links(&mut host_config)?;
+        sources::of(&request.config.labels, &[])?;
         self.check_networks(&request.networks)?;
         self.settle_mode(&mut host_config);
         let image = self.find_image(&request.config.image).await?;
@@ -104,7 +106,7 @@ impl Engine {
             name,
             created: Timestamp::now(),
             config,
-            networks: self.networks_of(request.networks, &host_config.network_mode),
+            networks: self.networks_of(request.networks, &host_config),
             host_config,
             image_id: image.id,
             mounts,
@@ -175,8 +177,8 @@ impl Engine {
     }
 
     /// Wishes by the names of networks; that of the mode is always among them.
-    fn networks_of(&self, wishes: BTreeMap<String, NetworkWish>, mode: &NetworkMode) -> BTreeMap<String, NetworkWish> {
-        let Some(of_mode) = Self::network_name_of_mode(mode) else {
+    fn networks_of(&self, wishes: BTreeMap<String, NetworkWish>, host: &HostConfig) -> BTreeMap<String, NetworkWish> {
+        let Some(of_mode) = Self::network_name_of_mode(&host.network_mode) else {
             return BTreeMap::new();
         };
         let name_of = |name: &str| match self.networks.find(if name == "default" { BRIDGE } else { name }) {
@@ -185,7 +187,13 @@ impl Engine {
         };
         let mut networks: BTreeMap<String, NetworkWish> =
             wishes.into_iter().map(|(name, wish)| (name_of(&name), wish)).collect();
-        networks.entry(name_of(of_mode)).or_default();
+        let name = name_of(of_mode);
+        let is_default = name == BRIDGE;
+        let first = networks.entry(name).or_default();
+        // older clients say it here alone
+        if first.links.is_empty() && !is_default {
+            first.links.clone_from(&host.links);
+        }
         networks
     }
 

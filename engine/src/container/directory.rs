@@ -3,13 +3,13 @@
 use std::{net::IpAddr, path::Path};
 
 use sluice_image::{Images, Writes};
-use sluice_model::{Container, Endpoint, Network, container::NetworkMode};
+use sluice_model::{Container, Endpoint, Id, Network, container::NetworkMode};
 
 use crate::{
     Config, EngineError,
     container::{owners, sharing, spec},
     error,
-    network::{hosts, place::Place, resolv},
+    network::{hosts, links::Linked, place::Place, resolv},
 };
 
 /// What goes at its end, and does not outlive the host either, need not reach the disk.
@@ -47,7 +47,7 @@ pub(crate) fn write_etc(config: &Config, container: &Container, place: &Place) -
     let endpoints: Vec<Endpoint> = place.endpoints.iter().map(|(endpoint, _)| endpoint.clone()).collect();
     let leads = endpoints.iter().find_map(|endpoint| endpoint.gateways.first().copied());
     let first = || Some(place.endpoints.first()?.1.subnets.first()?.gateway);
-    write_hosts(config, container, &endpoints, leads.or_else(first))
+    write_hosts(config, container, &endpoints, leads.or_else(first), &place.linked)
 }
 
 /// The text of `resolv.conf` for a container with these endpoints in these networks.
@@ -101,8 +101,10 @@ pub(crate) fn write_hosts(
     container: &Container,
     endpoints: &[Endpoint],
     gateway: Option<IpAddr>,
+    linked: &[Linked],
 ) -> Result<(), EngineError> {
     let host = &container.host_config;
+    let linked: Vec<hosts::Line> = linked.iter().flat_map(Linked::lines).collect();
     let own: Vec<IpAddr> = endpoints
         .iter()
         .flat_map(|endpoint| endpoint.addresses.iter().map(ipnet::IpNet::addr))
@@ -115,6 +117,7 @@ pub(crate) fn write_hosts(
         hosts_of_host.as_deref(),
         &host.extra_hosts,
         gateway,
+        &linked,
         &own,
         &spec::host_name(container),
         container.config.domainname.as_deref(),
@@ -122,6 +125,17 @@ pub(crate) fn write_hosts(
     let path = config.container(&container.id).join("hosts");
     std::fs::write(&path, text).map_err(|why| error::io("write", &path, &why))?;
     owners::give(container.id_map.as_ref(), &path)
+}
+
+/// Rewrites the lines about a container that another is linked to. As above the file stays the same one.
+pub(crate) fn follow_link(config: &Config, id: &Id, linked: &Linked) -> Result<(), EngineError> {
+    let path = config.container(id).join("hosts");
+    let text = std::fs::read_to_string(&path).map_err(|why| error::io("read", &path, &why))?;
+    let after = hosts::follow(&text, &linked.lines());
+    if after == text {
+        return Ok(());
+    }
+    std::fs::write(&path, after).map_err(|why| error::io("write", &path, &why))
 }
 
 /// Sources of binds that do not exist are made, as directories, as Docker does for `-v`.

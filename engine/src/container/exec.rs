@@ -200,7 +200,12 @@ impl Engine {
             .unwrap_or(container.config.user.clone());
         let groups = container.host_config.group_add.clone();
         let identity = blocking(move || resolve_user(&rootfs, &user, &groups)).await?;
-        let process = process_of(&container, &view.request, &identity)?;
+        let linked: Vec<String> = self
+            .linked_and_running(&container)
+            .iter()
+            .flat_map(|linked| linked.environment(&container.name))
+            .collect();
+        let process = process_of(&container, &view.request, &identity, &linked)?;
         let request = Exec {
             id: held.id.to_string(),
             exec_id: view.id.clone(),
@@ -322,16 +327,18 @@ fn process_of(
     container: &Container,
     request: &CreateExec,
     identity: &spec::Identity,
+    linked: &[String],
 ) -> Result<oci_spec::runtime::Process, EngineError> {
     let host = &container.host_config;
     let names = capabilities::resolve(&host.cap_add, &host.cap_drop, host.privileged || request.privileged)?;
     let options = Options::parse(&host.security_opt)?;
-    let mut env = spec::environment(
-        &container.config.env,
-        &spec::host_name(container),
-        &identity.home,
-        request.tty,
-    );
+    let mut env = spec::environment(&spec::Origins {
+        set: &container.config.env,
+        linked,
+        host_name: &spec::host_name(container),
+        home: &identity.home,
+        tty: request.tty,
+    });
     spec::override_with(&mut env, &request.env);
     let cwd = request.working_dir.as_deref().filter(|directory| !directory.is_empty());
     let mut process = spec::process(&Wanted {
@@ -370,7 +377,7 @@ mod tests {
             env: vec!["B=3".into()],
             ..Default::default()
         };
-        let process = process_of(&container, &request, &spec::Identity::default()).unwrap();
+        let process = process_of(&container, &request, &spec::Identity::default(), &[]).unwrap();
         assert_eq!(process.cwd().to_str(), Some("/srv"));
         let env = process.env().clone().unwrap();
         assert!(env.contains(&"A=1".into()) && env.contains(&"B=3".into()) && !env.contains(&"B=2".into()));
@@ -378,7 +385,7 @@ mod tests {
             working_dir: Some("/tmp".into()),
             ..request
         };
-        let process = process_of(&container, &elsewhere, &spec::Identity::default()).unwrap();
+        let process = process_of(&container, &elsewhere, &spec::Identity::default(), &[]).unwrap();
         assert_eq!(process.cwd().to_str(), Some("/tmp"));
     }
 }

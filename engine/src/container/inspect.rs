@@ -1,10 +1,13 @@
 //! A container and what belongs to it, for those who look.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use sluice_model::{
-    Container, PublishedPort,
-    container::{EndpointView, NetworkMode},
+    Container, Id, PublishedPort,
+    container::{EndpointView, Link, NetworkMode},
     health::Health,
 };
 
@@ -19,6 +22,8 @@ use crate::{
 pub struct ContainerView {
     /// The record, its state up to date.
     pub container: Container,
+    /// What others call it by links on the default network: `other/alias`.
+    pub link_names: Vec<String>,
     /// The name of its image as the user gave it, or the image's id when that name is another's now.
     pub image_name: String,
     /// Its place in each network.
@@ -78,7 +83,21 @@ impl Engine {
 
     /// A container as it is now; `image_name` is the name the user gave.
     pub(crate) fn view(&self, held: &Held) -> ContainerView {
-        let container = held.record();
+        let mut container = held.record();
+        // as Docker shows them: by the names of both
+        if container
+            .host_config
+            .links
+            .iter()
+            .any(|link| Id::parse(&link.target).is_some())
+        {
+            let targets = self.targets(&container);
+            let show = |(alias, target): (String, Arc<Held>)| Link {
+                target: format!("/{}", target.look(|target| target.name.clone())),
+                alias: format!("/{}/{alias}", container.name),
+            };
+            container.host_config.links = targets.into_iter().map(show).collect();
+        }
         let directory = self.config.container(&held.id);
         let etc = self.config.container(&self.owner_of_network(container.clone()).id);
         let endpoints = self.networks.of_container(&held.id);
@@ -88,6 +107,11 @@ impl Engine {
                 NetworkMode::Host | NetworkMode::Container(_)
             );
         ContainerView {
+            link_names: self
+                .linked_from(held)
+                .into_iter()
+                .map(|(other, alias)| format!("{}/{alias}", other.look(|container| container.name.clone())))
+                .collect(),
             image_name: container.config.image.clone(),
             endpoints: endpoints.iter().map(|endpoint| self.networks.view(endpoint)).collect(),
             host_name: spec::host_name(&container),

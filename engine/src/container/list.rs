@@ -275,6 +275,7 @@ mod tests {
         container.config.exposed_ports = vec!["80/tcp".parse().unwrap()];
         ContainerView {
             container,
+            link_names: vec![],
             image_name: "nginx".into(),
             endpoints: vec![],
             host_name: "web".into(),

@@ -75,8 +75,20 @@ impl Register {
         if let Some(held) = Id::parse(name).and_then(|id| index.by_id.get(&id)) {
             return Ok(held.clone());
         }
-        if let Some(id) = index.names.get(name.strip_prefix('/').unwrap_or(name)) {
+        let bare = name.strip_prefix('/').unwrap_or(name);
+        if let Some(id) = index.names.get(bare) {
             return index.by_id.get(id).cloned().ok_or_else(unknown);
+        }
+        // what another calls it by a link
+        if let Some((parent, alias)) = bare.split_once('/') {
+            let parent = index.names.get(parent).and_then(|id| index.by_id.get(id));
+            let target = parent.and_then(|parent| {
+                parent.look(|container| {
+                    let link = container.host_config.links.iter().find(|link| link.alias == alias)?;
+                    Id::parse(&link.target)
+                })
+            });
+            return target.and_then(|id| index.by_id.get(&id)).cloned().ok_or_else(unknown);
         }
         if name.is_empty() {
             return Err(EngineError::invalid("No container name or ID supplied"));

@@ -61,6 +61,8 @@ pub(crate) struct Surroundings<'a> {
     pub seccomp: Option<LinuxSeccomp>,
     /// With whom it shares namespaces.
     pub sharing: &'a Sharing,
+    /// What it is told of the containers it is linked to.
+    pub linked: &'a [String],
 }
 
 /// The spec of a container.
@@ -156,7 +158,13 @@ fn first_process(container: &Container, around: &Surroundings<'_>, options: &Opt
     args.extend(config.cmd.iter().cloned());
     let mut process = process(&Wanted {
         args,
-        env: environment(&config.env, around.host_name, &around.identity.home, config.tty),
+        env: environment(&Origins {
+            set: &config.env,
+            linked: around.linked,
+            host_name: around.host_name,
+            home: &around.identity.home,
+            tty: config.tty,
+        }),
         cwd: &config.working_dir,
         tty: config.tty,
         identity: around.identity,
@@ -228,16 +236,29 @@ fn user(identity: &Identity) -> Result<User, OciSpecError> {
         .build()
 }
 
-/// PATH, HOSTNAME, TERM and HOME, overridden by what the user and the image set.
-pub(crate) fn environment(set: &[String], host_name: &str, home: &str, tty: bool) -> Vec<String> {
-    let mut all = vec![PATH.to_owned(), format!("HOSTNAME={host_name}")];
-    if tty {
+/// Where the variables of a container's process come from.
+pub(crate) struct Origins<'a> {
+    /// What the user and the image set.
+    pub set: &'a [String],
+    /// What it is told of the containers it is linked to.
+    pub linked: &'a [String],
+    pub host_name: &'a str,
+    pub home: &'a str,
+    /// Has it a terminal?
+    pub tty: bool,
+}
+
+/// PATH, HOSTNAME, TERM, HOME and those of links, overridden by what the user and the image set.
+pub(crate) fn environment(origins: &Origins<'_>) -> Vec<String> {
+    let mut all = vec![PATH.to_owned(), format!("HOSTNAME={}", origins.host_name)];
+    if origins.tty {
         all.push("TERM=xterm".to_owned());
     }
-    if !home.is_empty() {
-        all.push(format!("HOME={home}"));
+    if !origins.home.is_empty() {
+        all.push(format!("HOME={}", origins.home));
     }
-    override_with(&mut all, set);
+    all.extend_from_slice(origins.linked);
+    override_with(&mut all, origins.set);
     all
 }
 
@@ -388,6 +409,7 @@ mod tests {
                 domain: container.config.domainname.as_deref(),
                 seccomp: Some(LinuxSeccomp::default()).filter(|_| !container.host_config.privileged),
                 sharing: &Sharing::default(),
+                linked: &[],
             },
         );
         serde_json::to_value(spec.unwrap()).unwrap()
@@ -480,8 +502,14 @@ mod tests {
     fn the_users_environment_wins_and_a_bare_name_takes_away() {
         let set = owned(&["PATH=/mine", "HOME", "A=1"]);
         assert_eq!(
-            environment(&set, "h", "/root", true),
-            ["PATH=/mine", "HOSTNAME=h", "TERM=xterm", "A=1"]
+            environment(&Origins {
+                set: &set,
+                linked: &owned(&["CACHE_NAME=/web/cache", "A=0"]),
+                host_name: "h",
+                home: "/root",
+                tty: true,
+            }),
+            ["PATH=/mine", "HOSTNAME=h", "TERM=xterm", "CACHE_NAME=/web/cache", "A=1"]
         );
     }
 

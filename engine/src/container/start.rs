@@ -136,6 +136,7 @@ impl Engine {
             container.state = running(container, pid, since);
         });
         held.began();
+        self.tell_linked(held);
         self.tell_networks("connect", &held.id, &self.networks.of_container(&held.id));
         self.tell(held, "start", &[]);
         self.watch(held);
@@ -263,6 +264,11 @@ impl Engine {
                 sluice_runtime::mount_shared_memory(&sharing::place_of_memory(&directory), size, owner)?;
             }
             let shared = place.shared.as_ref();
+            let linked: Vec<String> = place
+                .linked
+                .iter()
+                .flat_map(|linked| linked.environment(&container.name))
+                .collect();
             let spec = spec::build(
                 &container,
                 &Surroundings {
@@ -279,6 +285,7 @@ impl Engine {
                     }),
                     seccomp: Options::parse(&host.security_opt)?.filter(&set, host.privileged)?,
                     sharing: &sharing,
+                    linked: &linked,
                 },
             )?;
             let path = directory.join("config.json");

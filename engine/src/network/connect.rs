@@ -174,7 +174,9 @@ impl Engine {
     pub(crate) fn rewrite_hosts(&self, held: &Held) {
         let endpoints = self.networks.of_container(&held.id);
         let gateway = endpoints.iter().find_map(|endpoint| endpoint.gateways.first().copied());
-        if let Err(error) = directory::write_hosts(&self.config, &held.record(), &endpoints, gateway) {
+        let record = held.record();
+        let linked = self.linked_and_running(&record);
+        if let Err(error) = directory::write_hosts(&self.config, &record, &endpoints, gateway, &linked) {
             tracing::warn!("/etc/hosts of container {} names its old addresses: {error}", held.id);
         }
         let networks: Vec<Network> = endpoints
@@ -234,6 +236,11 @@ pub(crate) fn check_wish(network: &Network, wish: &NetworkWish) -> Result<(), En
     if network.name == BRIDGE && !wish.aliases.is_empty() {
         return Err(EngineError::invalid(
             "network-scoped alias is supported only for containers in user defined networks",
+        ));
+    }
+    if network.name == BRIDGE && !wish.links.is_empty() {
+        return Err(EngineError::invalid(
+            "links in the configuration of a network are supported only for containers in user defined networks",
         ));
     }
     let addresses = [wish.ipv4.map(Into::into), wish.ipv6.map(Into::into)];

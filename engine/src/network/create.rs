@@ -90,6 +90,7 @@ impl Engine {
             Some(mtu) => mtu,
             None => self.agent.default_mtu().await,
         };
+        options::apply_labels(&mut network)?;
         options::apply(&mut network, request.options)?;
         if network.is_placed() {
             self.check_device_name(&network).await?;

@@ -102,6 +102,7 @@ impl Engine {
             network.parent = parent;
         }
         network.icc = self.config.icc;
+        network.host_access = self.config.host_access;
         network.masquerade = self.config.masquerade;
         network.default_binding = self.config.default_binding;
         network.mtu_follows = self.config.mtu.is_none();
@@ -261,6 +262,8 @@ pub(crate) fn bare(name: &str, driver: Driver) -> Network {
         mtu_follows: false,
         parent: None,
         gateway_device: None,
+        host_access: None,
+        multicast: false,
         attachable: false,
         labels: BTreeMap::new(),
         options: BTreeMap::new(),

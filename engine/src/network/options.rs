@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use sluice_model::Network;
+use sluice_model::{
+    Network,
+    network::{HostAccess, UnknownHostAccess},
+};
 
 use crate::{EngineError, network::create};
 
@@ -11,17 +14,45 @@ const OURS: &str = "com.docker.network.";
 /// The MTU of a network's devices.
 pub(crate) const MTU: &str = "com.docker.network.driver.mtu";
 
+/// What ours begin with.
+const SLUICE: &str = "sluice.";
+
+/// Takes in what labels say of the network: clients that have no options of ours have labels. What they do not know is the user's own.
+pub(crate) fn apply_labels(network: &mut Network) -> Result<(), EngineError> {
+    for name in ["host-access", "multicast"] {
+        if let Some(value) = network.labels.get(&format!("{SLUICE}{name}")).cloned() {
+            set(network, name, &value)
+                .map_err(|why| EngineError::invalid(format!("invalid label {SLUICE}{name}={value}: {why}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets one of ours.
+fn set(network: &mut Network, name: &str, value: &str) -> Result<(), String> {
+    match name {
+        "host-access" => {
+            let access: HostAccess = value.parse().map_err(|error: UnknownHostAccess| error.to_string())?;
+            network.host_access = Some(access);
+        }
+        "multicast" => network.multicast = boolean(value)?,
+        _ => return Err("this version of Sluice does not know it".to_owned()),
+    }
+    Ok(())
+}
+
 /// Takes the user's options in. They stay in the record as they were given. One of Docker's that we do not know is refused: it would be
 /// without effect; those of others (labels in disguise) are kept.
 pub(crate) fn apply(network: &mut Network, options: BTreeMap<String, String>) -> Result<(), EngineError> {
     for (name, value) in &options {
+        let invalid = |why: String| EngineError::invalid(format!("invalid option {name}={value}: {why}"));
+        if let Some(ours) = name.strip_prefix(SLUICE) {
+            set(network, ours, value).map_err(invalid)?;
+        }
         let Some(ours) = name.strip_prefix(OURS) else { continue };
         if !network.is_placed() && (ours.starts_with("bridge.") || ours == "container_iface_prefix") {
-            return Err(EngineError::invalid(format!(
-                "invalid option {name}={value}: it is one of the driver bridge"
-            )));
+            return Err(invalid("it is one of the driver bridge".to_owned()));
         }
-        let invalid = |why: String| EngineError::invalid(format!("invalid option {name}={value}: {why}"));
         match ours {
             "bridge.enable_icc" => network.icc = boolean(value).map_err(invalid)?,
             "bridge.enable_ip_masquerade" => network.masquerade = boolean(value).map_err(invalid)?,
@@ -30,11 +61,6 @@ pub(crate) fn apply(network: &mut Network, options: BTreeMap<String, String>) ->
                     .parse()
                     .map_err(|_| invalid("an IPv4 address is wanted".to_owned()))?;
                 network.default_binding = address.into();
-            }
-            "bridge.gateway_mode_ipv4" | "bridge.gateway_mode_ipv6" if value == "nat-unprotected" => {
-                return Err(EngineError::not_offered(format!(
-                    "gateway mode {value} is not supported by this version of Sluice"
-                )));
             }
             "bridge.gateway_mode_ipv4" => network.gateway_mode4 = mode(value).map_err(invalid)?,
             "bridge.gateway_mode_ipv6" => network.gateway_mode6 = mode(value).map_err(invalid)?,
@@ -115,6 +141,8 @@ mod tests {
             ("com.docker.network.bridge.name", "br-mine"),
             ("com.docker.network.container_iface_prefix", "lan"),
             ("com.docker.network.driver.mtu", "1400"),
+            ("sluice.host-access", "gateway"),
+            ("sluice.multicast", "true"),
             ("mine", "yes"),
         ])
         .unwrap();
@@ -124,7 +152,8 @@ mod tests {
             ("127.0.0.1".into(), 1400)
         );
         assert_eq!(network.gateway_mode6, GatewayMode::Routed);
-        assert_eq!((interface_prefix(&network), network.options.len()), ("lan", 8));
+        assert_eq!((network.host_access(), network.multicast), (HostAccess::Gateway, true));
+        assert_eq!((interface_prefix(&network), network.options.len()), ("lan", 10));
     }
 
     #[test]
@@ -135,11 +164,46 @@ mod tests {
             ("com.docker.network.bridge.gateway_mode_ipv4", "bridged"),
             ("com.docker.network.bridge.gateway_mode_ipv4", "isolated"),
             ("com.docker.network.driver.mtu", "12"),
+            ("sluice.host-access", "some"),
+            ("sluice.multicast", "maybe"),
+            ("sluice.colour", "red"),
             ("com.docker.network.driver.colour", "red"),
             ("com.docker.network.container_iface_prefix", "a/b"),
         ] {
             let error = with(&[(name, value)]).unwrap_err();
             assert_eq!(error.kind, crate::Kind::Invalid, "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn a_label_says_what_an_option_says_and_the_option_goes_first() {
+        let mut network = bare("net", Driver::Bridge);
+        network.internal = true;
+        assert_eq!(
+            network.host_access(),
+            HostAccess::None,
+            "nothing is said of an internal network"
+        );
+        let label = |value: &str| ("sluice.host-access".to_owned(), value.to_owned());
+        network.labels = [label("gateway"), ("sluice.mine".into(), "x".into())].into();
+        apply_labels(&mut network).unwrap();
+        assert_eq!(network.host_access(), HostAccess::Gateway);
+        apply(&mut network, [label("all")].into()).unwrap();
+        assert_eq!(network.host_access(), HostAccess::All);
+        network.labels = [label("some")].into();
+        assert!(
+            apply_labels(&mut network)
+                .unwrap_err()
+                .message
+                .contains("label sluice.host-access=some")
+        );
+    }
+
+    #[test]
+    fn every_gateway_mode_is_one_of_ours() {
+        for mode in ["nat", "nat-unprotected", "routed"] {
+            let network = with(&[("com.docker.network.bridge.gateway_mode_ipv4", mode)]).unwrap();
+            assert_eq!(network.gateway_mode4.as_str(), mode);
         }
     }
 }

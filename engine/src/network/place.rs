@@ -15,7 +15,10 @@ use sluice_store::{Condition, Transaction, Write, key, record};
 use crate::{
     DefaultBridge, Engine, EngineError, Kind,
     container::spec,
-    network::{defaults::BRIDGE, endpoint_options, options, ports, register::Places, resolv, sharing::Shared},
+    network::{
+        defaults::BRIDGE, endpoint_options, links::Linked, options, ports, register::Places, resolv, sharing::Shared,
+        sources,
+    },
 };
 
 /// What a container has of the network while it runs.
@@ -27,6 +30,8 @@ pub(crate) struct Place {
     pub shared: Option<Shared>,
     /// Its endpoints and the networks they are in, in the order of their devices.
     pub endpoints: Vec<(Endpoint, Network)>,
+    /// Those it is linked to on the default network.
+    pub linked: Vec<Linked>,
 }
 
 /// One network that a container is to be on.
@@ -111,11 +116,13 @@ impl Engine {
                 ..Place::default()
             }),
             NetworkMode::Default | NetworkMode::Network(_) => {
+                let linked = self.linked(container)?;
                 let joinings = self.joinings(container)?;
                 let endpoints = self.take_endpoints(container, &joinings)?;
                 Ok(Place {
                     sandbox: sandbox(),
                     shared: None,
+                    linked,
                     endpoints: endpoints
                         .into_iter()
                         .zip(joinings)
@@ -168,6 +175,7 @@ impl Engine {
         joining: &Joining,
     ) -> Result<Endpoint, EngineError> {
         let Joining { network, wish } = joining;
+        let publish_from = sources::of(&container.config.labels, &self.config.publish_from)?;
         let offers_places = !matches!(network.driver, Driver::Host | Driver::Null);
         if !offers_places || !self.networks.has(&network.id) {
             return Err(EngineError::not_found(format!("network {} not found", network.name)));
@@ -202,7 +210,9 @@ impl Engine {
             gateways: vec![],
             sysctls,
             aliases: aliases(container, wish),
-            links: vec![],
+            links: self.endpoint_links(container, network, wish),
+            exposed: container.config.exposed_ports.clone(),
+            publish_from,
         };
         // among those of the container at once: the next one must find another name for its device
         places.endpoints.insert(endpoint.id.clone(), endpoint.clone());

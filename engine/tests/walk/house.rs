@@ -347,6 +347,8 @@ fn engine_config(data_root: PathBuf, exec_root: PathBuf, parent: &str) -> Config
         address_pools: vec![],
         icc: true,
         default_binding: "0.0.0.0".parse().unwrap(),
+        publish_from: vec![],
+        host_access: None,
         mtu: None,
         masquerade: true,
         dns: vec![],

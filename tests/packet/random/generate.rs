@@ -13,7 +13,7 @@ use crate::reference::Hook;
 use crate::reference::conversation::{Key, Side};
 use crate::reference::path::{HOST, WORLD};
 use crate::reference::wire::{ACK, FIN, ICMP, RST, SCTP, SYN, TCP, UDP, UDP_LITE};
-use crate::reference::world::Family;
+use crate::reference::world::{Family, HostAccess};
 use crate::scene::{HOST_LEG, NIC, SECOND_NIC};
 
 /// Few, so that packets meet: kept when masqueraded, or ephemeral, privileged, published, with a socket of the host.
@@ -80,7 +80,32 @@ fn limits(chance: &mut Chance) -> Step {
 fn change(chance: &mut Chance, trial: &Trial<'_>) -> Step {
     let protocol = chance.one_of(&[TCP, UDP]);
     let port = chance.one_of(&PORTS);
-    match chance.below(22) {
+    match chance.below(27) {
+        22 | 23 => Step::Opens {
+            network: chance.one_of(&NETWORKS).0,
+            host_access: chance.one_of(&[HostAccess::All, HostAccess::All, HostAccess::Gateway, HostAccess::None]),
+            unprotected: chance.percent(30),
+        },
+        24 | 25 => {
+            let (from, to) = (chance.one_of(&TENANTS).number, chance.one_of(&TENANTS).number);
+            Step::Links {
+                from,
+                to,
+                port,
+                protocol,
+                holds: chance.percent(75),
+            }
+        }
+        26 => Step::Serves {
+            endpoint: chance.one_of(&TENANTS).number,
+            only: chance.one_of(&[
+                None,
+                Some(Place::Client),
+                Some(Place::Server),
+                Some(Place::Web),
+                Some(Place::Vm),
+            ]),
+        },
         0..5 => Step::Epoch,
         5..8 => Step::Rules {
             network: chance.one_of(&NETWORKS).0,

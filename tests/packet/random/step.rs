@@ -5,7 +5,7 @@ use std::fmt;
 use super::place::Place;
 use crate::reference::Hook;
 use crate::reference::conversation::Side;
-use crate::reference::world::Family;
+use crate::reference::world::{Family, HostAccess};
 
 /// What happens, one after the other. Each step has a label, by which later ones may speak of it.
 #[derive(Clone, Default)]
@@ -36,6 +36,25 @@ pub enum Step {
     Routed {
         network: u32,
         routed6: bool,
+    },
+    /// Where a network's endpoints reach the host itself, and whether who has a route reaches all of them.
+    Opens {
+        network: u32,
+        host_access: HostAccess,
+        unprotected: bool,
+    },
+    /// A link from one endpoint to another is made, or goes.
+    Links {
+        from: u32,
+        to: u32,
+        port: u16,
+        protocol: u8,
+        holds: bool,
+    },
+    /// The published ports of the endpoint are for the 24 bits around this place only (in IPv6 its twin's), or for all.
+    Serves {
+        endpoint: u32,
+        only: Option<Place>,
     },
     /// The endpoint with this number begins a life, or ends it.
     Starts(u32),

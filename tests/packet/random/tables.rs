@@ -8,10 +8,11 @@ use sluice_datapath_common::endpoint::{self, Attachment, EndpointKey};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::{FRAGMENT_OF_HOST, FragmentKey, FragmentPorts};
 use sluice_datapath_common::network::{
-    NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL, NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_ROUTED6,
-    Network as NetworkEntry,
+    NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL, NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_NO_HOST,
+    NETWORK_ONLY_GATEWAY, NETWORK_ROUTED6, NETWORK_UNPROTECTED, NETWORK_UNPROTECTED6, Network as NetworkEntry,
 };
-use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey, blocks, reserved_at};
+use sluice_datapath_common::policy::LinkKey;
+use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey, SourceKey, blocks, reserved_at};
 use sluice_datapath_common::settings::Settings;
 use sluice_datapath_common::uplink::{LocalAddress, Uplink};
 use sluice_datapath_common::{Family, Ipv4, Ipv4Address, Ipv6, Ipv6Address};
@@ -19,7 +20,7 @@ use sluice_datapath_common::{Family, Ipv4, Ipv4Address, Ipv6, Ipv6Address};
 use crate::datapath::Datapath;
 use crate::reference::Datagram;
 use crate::reference::conversation::Key;
-use crate::reference::world::{self, Endpoint, Network, World};
+use crate::reference::world::{self, Endpoint, HostAccess, Network, World};
 use crate::scene::HOST_IFINDEX;
 
 /// What lies in the tables that a world is written to.
@@ -28,6 +29,7 @@ pub struct Tables {
     epoch: Option<u32>,
     generations: Vec<(u32, u32)>,
     networks: Vec<(u32, NetworkEntry)>,
+    links: Vec<(LinkKey, u32)>,
     attachments: Vec<(u32, Attachment)>,
     reserved: BTreeMap<u32, u64>,
     settings: Option<Settings>,
@@ -44,6 +46,7 @@ struct OfFamily<F: Family> {
     published: Vec<(PublishKey<F>, Publication<F>)>,
     /// Length in bits, and the key that it is a part of.
     ranges: Vec<(Block<F>, Publication<F>)>,
+    sources: Vec<(u32, SourceKey<F>)>,
 }
 
 type Block<F> = (u32, RangeKey<F>);
@@ -81,6 +84,7 @@ pub trait Carried: Family {
     const UPLINKS: &'static str;
     const PUBLISHED: &'static str;
     const RANGES: &'static str;
+    const SOURCES: &'static str;
     /// Bits of an address.
     const BITS: u32;
 
@@ -105,6 +109,7 @@ macro_rules! carried {
             const UPLINKS: &'static str = concat!("UPLINKS", $digit);
             const PUBLISHED: &'static str = concat!("PUBLISHED", $digit);
             const RANGES: &'static str = concat!("RANGES", $digit);
+            const SOURCES: &'static str = concat!("SOURCES", $digit);
             const BITS: u32 = $bits;
 
             fn address(ip: IpAddr) -> Option<$address> {
@@ -281,6 +286,17 @@ impl Tables {
             (*device, attachment(endpoint, generation))
         });
         write(datapath, "ATTACHMENTS", &mut self.attachments, attachments.collect());
+        let links = world.links.iter().map(|(from, to, port, protocol)| {
+            let key = LinkKey {
+                from: *from,
+                to: *to,
+                port: port.to_be(),
+                protocol: *protocol,
+                padding: 0,
+            };
+            (key, 1)
+        });
+        write(datapath, "LINKS", &mut self.links, links.collect());
         self.write_reserved(datapath, world);
         self.v4.write(datapath, world);
         self.v6.write(datapath, world);
@@ -328,6 +344,7 @@ impl<F: Family> Default for OfFamily<F> {
             uplinks: Vec::new(),
             published: Vec::new(),
             ranges: Vec::new(),
+            sources: Vec::new(),
         }
     }
 }
@@ -340,6 +357,7 @@ where
     PublishKey<F>: Pod,
     RangeKey<F>: Pod,
     Publication<F>: Pod,
+    SourceKey<F>: Pod,
 {
     fn write(&mut self, datapath: &mut Datapath, world: &World) {
         // Subnets never go.
@@ -378,6 +396,27 @@ where
         });
         write(datapath, F::UPLINKS, &mut self.uplinks, uplinks.collect());
         self.write_published(datapath, world);
+        self.write_sources(datapath, world);
+    }
+
+    /// Who may use published ports.
+    fn write_sources(&mut self, datapath: &mut Datapath, world: &World) {
+        let each = world.sources.iter().flat_map(|(endpoint, prefixes)| {
+            let key = |(prefix, bits): &(IpAddr, u8)| {
+                let address = F::address(*prefix)?;
+                let endpoint = *endpoint;
+                Some((32 + u32::from(*bits), SourceKey { endpoint, address }))
+            };
+            prefixes.iter().filter_map(key)
+        });
+        let sources: Vec<(u32, SourceKey<F>)> = each.collect();
+        for (bits, key) in self.sources.iter().filter(|source| !sources.contains(source)) {
+            datapath.remove_prefix::<SourceKey<F>, u32>(F::SOURCES, *bits, *key);
+        }
+        for (bits, key) in sources.iter().filter(|source| !self.sources.contains(source)) {
+            datapath.insert_prefix(F::SOURCES, *bits, *key, 1u32);
+        }
+        self.sources = sources;
     }
 
     /// Single ports, and ranges.
@@ -388,11 +427,12 @@ where
                 continue;
             };
             let mut entry = Publication {
-                network: publication.network,
+                network: publication.network as u16,
                 endpoint: publication.endpoint,
                 address: inside,
                 port: publication.port.to_be(),
                 first: 0,
+                limited: u16::from(world.sources.contains_key(&publication.endpoint)),
             };
             if publication.count == 1 {
                 let key = PublishKey {
@@ -469,8 +509,12 @@ fn network_entry(network: &Network) -> NetworkEntry {
             | bit(network.icc, NETWORK_ICC)
             | bit(network.masquerades, NETWORK_MASQUERADES | NETWORK_MASQUERADES6)
             | bit(network.routed6, NETWORK_ROUTED6)
-            | bit(network.internal, NETWORK_INTERNAL),
+            | bit(network.internal, NETWORK_INTERNAL)
+            | bit(network.unprotected, NETWORK_UNPROTECTED | NETWORK_UNPROTECTED6)
+            | bit(network.host_access == HostAccess::None, NETWORK_NO_HOST)
+            | bit(network.host_access == HostAccess::Gateway, NETWORK_ONLY_GATEWAY),
         mtu: network.mtu,
+        broadcast4: Default::default(),
         gateway4: network.gateway4.and_then(Ipv4::address).unwrap_or_default(),
         gateway6: network.gateway6.and_then(Ipv6::address).unwrap_or_default(),
         gateway_mac: network.gateway_mac,

@@ -207,6 +207,39 @@ impl<'a> Trial<'a> {
                     half_open,
                 }
             }
+            Step::Opens {
+                network,
+                host_access,
+                unprotected,
+            } => {
+                if let Some(rules) = world.networks.get_mut(&network) {
+                    (rules.host_access, rules.unprotected) = (host_access, unprotected);
+                }
+            }
+            Step::Links {
+                from,
+                to,
+                port,
+                protocol,
+                holds,
+            } => {
+                let link = (from, to, port, protocol);
+                if holds {
+                    world.links.insert(link);
+                } else {
+                    world.links.remove(&link);
+                }
+            }
+            Step::Serves { endpoint, only } => match only {
+                Some(place) => {
+                    let prefixes = FAMILIES.map(|family| match family {
+                        Family::V4 => (place.address(family), 24),
+                        Family::V6 => (place.address(family), 120),
+                    });
+                    world.sources.insert(endpoint, prefixes.into());
+                }
+                None => drop(world.sources.remove(&endpoint)),
+            },
             Step::Starts(number) => world::move_in(world, &TENANTS[number as usize - 1]),
             Step::Stops(number) => world::move_out(world, &TENANTS[number as usize - 1]),
             Step::Epoch => world.epoch += 1,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::place::{FAMILIES, NETWORKS, Place, TENANTS, Tenant};
 use super::stage::SOCKETS;
 use crate::reference::wire::{TCP, UDP};
-use crate::reference::world::{Destination, Device, Endpoint, Family, Host, Network, Route, Uplink, World};
+use crate::reference::world::{Destination, Device, Endpoint, Family, Host, HostAccess, Network, Route, Uplink, World};
 use crate::scene::{
     GATEWAY_MAC, HOST_IFINDEX, HOST_LEG, HOST_MAC, LEG_MAC, NIC, NIC_MAC, SECOND_NIC, SECOND_NIC_MAC, VM_BRIDGE,
     VM_BRIDGE_MAC,
@@ -25,6 +25,8 @@ pub fn world() -> World {
         local: BTreeMap::new(),
         uplinks: BTreeMap::new(),
         published: BTreeMap::new(),
+        links: Default::default(),
+        sources: BTreeMap::new(),
         host: Host {
             leg: HOST_LEG,
             mac: HOST_MAC,
@@ -42,7 +44,9 @@ pub fn world() -> World {
                 icc: true,
                 masquerades: true,
                 routed6: false,
+                unprotected: false,
                 internal: false,
+                host_access: HostAccess::All,
                 mtu: 1500,
                 gateway4: Some(gateway.address(Family::V4)),
                 gateway6: Some(gateway.address(Family::V6)),

@@ -110,6 +110,14 @@ impl Conversation {
     }
 
     /// Where it goes.
+    /// Does what this side says go on with the address it came with?
+    pub fn keeps_address(&self, side: Side) -> bool {
+        match side {
+            Side::Opener => self.answers.destination == self.opening.source,
+            Side::Answerer => self.opening.destination == self.answers.source,
+        }
+    }
+
     pub fn leg(&self, side: Side) -> &Leg {
         match side {
             Side::Opener => &self.there,

@@ -7,7 +7,7 @@ use sluice_datapath_common::flow::Action;
 
 use super::conversation::Key;
 use super::path::{HOST, WORLD};
-use super::world::{Mac, Network, Publication, Reach, World, family, reach};
+use super::world::{HostAccess, Mac, Network, Publication, Reach, World, family, reach};
 
 pub enum Judgement {
     /// Ours, and this is how it is carried.
@@ -79,7 +79,13 @@ impl World {
                 let there = self
                     .to_endpoint(home, opening.destination)
                     .ok_or(DropReason::NoSuchEndpoint)?;
-                match network.icc {
+                let link = (
+                    back.endpoint,
+                    there.endpoint,
+                    opening.destination_port,
+                    opening.protocol,
+                );
+                match network.icc || self.links.contains(&link) {
                     true => Ok(Plan::untranslated(opening, there, back)),
                     false => Err(DropReason::IccDisabled),
                 }
@@ -92,6 +98,18 @@ impl World {
     fn judge_to_host(&self, number: u32, network: &Network, opening: &Key, back: Leg) -> Result<Plan, DropReason> {
         let published = self.publication(opening.destination, opening.destination_port, opening.protocol);
         let Some((publication, port)) = published else {
+            let at_gateway = self.local.get(&opening.destination) == Some(&number);
+            let reaches = match network.host_access {
+                HostAccess::All => true,
+                HostAccess::Gateway => at_gateway,
+                HostAccess::None => false,
+            };
+            if !reaches {
+                return Err(match network.internal {
+                    true => DropReason::InternalNetwork,
+                    false => DropReason::HostAccess,
+                });
+            }
             return Ok(Plan::untranslated(
                 opening,
                 self.to_host(back.to_mac, opening.source),
@@ -103,6 +121,7 @@ impl World {
         if publication.network != number && (network.internal || is_internal(publication.network)) {
             return Err(DropReason::InternalNetwork);
         }
+        self.must_serve(publication.endpoint, opening)?;
         let mut plan = self.to_publication(&publication, port, opening, back)?;
         if plan.there.endpoint == plan.back.endpoint {
             // It would answer itself; so the gateway speaks for it.
@@ -151,10 +170,13 @@ impl World {
             },
         };
         let published = match home {
-            Some(home) => Some(self.routed(opening, home)?),
-            None => self.publication(opening.destination, opening.destination_port, opening.protocol),
+            Some(home) => Some(self.reached(opening, home)?),
+            None => self
+                .publication(opening.destination, opening.destination_port, opening.protocol)
+                .map(|(publication, port)| (publication, port, true)),
         };
-        let Some((publication, port)) = published.filter(|_| reach(opening.source) == Reach::Unicast) else {
+        let Some((publication, port, is_published)) = published.filter(|_| reach(opening.source) == Reach::Unicast)
+        else {
             return Ok(Judgement::Hosts);
         };
         if self.local.contains_key(&opening.source) || self.home(opening.source).is_some() {
@@ -164,6 +186,9 @@ impl World {
         let network = network
             .filter(|network| !network.internal)
             .ok_or(DropReason::InternalNetwork)?;
+        if is_published {
+            self.must_serve(publication.endpoint, opening)?;
+        }
         // Answers go by the host's routes; without one, back by the NIC the question came from, which is not known here.
         let family = family(opening.source);
         let way = self
@@ -181,7 +206,10 @@ impl World {
     fn judge_host(&self, device: u32, opening: &Key) -> Result<Plan, DropReason> {
         if let Some(home) = self.home(opening.destination) {
             if !self.local.contains_key(&opening.source) {
-                self.routed(opening, home)?;
+                let (publication, _, is_published) = self.reached(opening, home)?;
+                if is_published {
+                    self.must_serve(publication.endpoint, opening)?;
+                }
             }
             let there = self
                 .to_endpoint(home, opening.destination)
@@ -213,17 +241,22 @@ impl World {
         })
     }
 
-    /// Who answers at an endpoint's own address, for those outside of its network: in a routed one its published ports, and pings.
-    fn routed(&self, opening: &Key, home: u32) -> Result<(Publication, u16), DropReason> {
+    /// Who answers at an endpoint's own address, for those outside of its network: in a routed one its published ports, and pings; in an unprotected one
+    /// everything. And whether that is by a published port.
+    fn reached(&self, opening: &Key, home: u32) -> Result<(Publication, u16, bool), DropReason> {
         let family = family(opening.source);
         let network = self.networks.get(&home);
-        if !network.is_some_and(|network| network.is_routed(family)) {
+        let unprotected = network.is_some_and(|network| network.unprotected);
+        if !unprotected && !network.is_some_and(|network| network.is_routed(family)) {
             return Err(DropReason::Unpublished);
         }
         if opening.protocol != super::wire::icmp(family) {
             let exact = (opening.destination, opening.destination_port, opening.protocol);
-            let publication = self.published.get(&exact).ok_or(DropReason::Unpublished)?;
-            return Ok((*publication, publication.port));
+            match self.published.get(&exact) {
+                Some(publication) => return Ok((*publication, publication.port, true)),
+                None if unprotected => {}
+                None => return Err(DropReason::Unpublished),
+            }
         }
         let endpoint = self.endpoints.get(&(home, opening.destination));
         let publication = Publication {
@@ -233,7 +266,15 @@ impl World {
             port: opening.destination_port,
             count: 1,
         };
-        Ok((publication, opening.destination_port))
+        Ok((publication, opening.destination_port, false))
+    }
+
+    /// A published port may be for some clients only.
+    fn must_serve(&self, endpoint: u32, opening: &Key) -> Result<(), DropReason> {
+        match self.serves(endpoint, opening.source) {
+            true => Ok(()),
+            false => Err(DropReason::PublishFrom),
+        }
     }
 
     fn to_publication(

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use sluice_datapath_common::DropReason;
+use sluice_datapath_common::flow::Action;
 
 use super::conversation::{Key, Known, Side, may_open};
 use super::judge::{Judgement, must_be_unicast};
@@ -200,9 +201,17 @@ impl Reference {
         }
         // What we gave the host to report on or to cut up, or what came here without us.
         let key = Key::of(&reading, HOST);
-        let own = self
-            .known(&Key { scope: home, ..key })
-            .filter(|(index, _)| self.conversations[*index].masquerades);
+        let own = self.known(&Key { scope: home, ..key });
+        // An answer to who spoke to the endpoint's own address.
+        if let Some((index, side)) = own
+            && let conversation = &self.conversations[index]
+            && !conversation.masquerades
+            && conversation.leg(side).action == Action::World
+            && conversation.keeps_address(side)
+        {
+            return Ok(stays());
+        }
+        let own = own.filter(|(index, _)| self.conversations[*index].masquerades);
         let (index, side) = match own {
             Some(own) => own,
             None => match self.follow(device, &key, reading.tcp_flags, frame.len())? {

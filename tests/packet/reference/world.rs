@@ -32,6 +32,10 @@ pub struct World {
     pub uplinks: BTreeMap<(u32, Family), Uplink>,
     /// Address (or "any"), first port and protocol, to who answers.
     pub published: BTreeMap<(IpAddr, u16, u8), Publication>,
+    /// Endpoint that may speak, endpoint that is spoken to, port and protocol, where neighbours may not speak to each other.
+    pub links: BTreeSet<(u32, u32, u16, u8)>,
+    /// By endpoint: the prefixes that its published ports are for. Nothing: for all.
+    pub sources: BTreeMap<u32, BTreeSet<(IpAddr, u8)>>,
     pub host: Host,
     /// Every device a packet can be on.
     pub devices: BTreeMap<u32, Device>,
@@ -58,11 +62,22 @@ pub struct Network {
     pub masquerades: bool,
     /// Its IPv6 addresses are the world's business: they leave as they are, and published ports are reached at them. Goes before masquerading.
     pub routed6: bool,
+    /// As `masquerades`, and who has a route reaches every port of an endpoint at its own address, in either family.
+    pub unprotected: bool,
     pub internal: bool,
+    /// Where its endpoints reach the host itself.
+    pub host_access: HostAccess,
     pub mtu: u32,
     pub gateway4: Option<IpAddr>,
     pub gateway6: Option<IpAddr>,
     pub gateway_mac: Mac,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostAccess {
+    None,
+    Gateway,
+    All,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -201,6 +216,12 @@ impl World {
             Destination::Router(device, router) => Some((device, router)),
             Destination::None => None,
         }
+    }
+
+    /// May this client use the endpoint's published ports?
+    pub fn serves(&self, endpoint: u32, client: IpAddr) -> bool {
+        let sources = self.sources.get(&endpoint);
+        sources.is_none_or(|all| all.iter().any(|(prefix, bits)| within(client, *prefix, *bits)))
     }
 
     /// A way out by one of our NICs.

@@ -165,6 +165,7 @@ impl Rig {
             Network {
                 flags: NETWORK_EXISTS | NETWORK_ICC | NETWORK_MASQUERADES | NETWORK_MASQUERADES6,
                 mtu: 1500,
+                broadcast4: Default::default(),
                 gateway4: GATEWAY.into(),
                 gateway6: GATEWAY6.into(),
                 gateway_mac: [0x02, 0x42, 0, 0, 0, 1],
@@ -254,11 +255,12 @@ impl Rig {
     pub fn publish(&mut self, protocol: u8, port: u16, inside: u16, address6: Ipv6Address) {
         let datapath = &mut self.datapath;
         let publication = Publication::<Ipv4> {
-            network: NETWORK,
+            network: NETWORK as u16,
             endpoint: 1,
             address: WEB.into(),
             port: inside.to_be(),
             first: 0,
+            limited: 0,
         };
         let key = PublishKey::<Ipv4> {
             address: Ipv4Address(0),
@@ -268,11 +270,12 @@ impl Rig {
         };
         datapath.insert("PUBLISHED4", key, publication);
         let publication = Publication::<Ipv6> {
-            network: NETWORK,
+            network: NETWORK as u16,
             endpoint: 1,
             address: address6,
             port: inside.to_be(),
             first: 0,
+            limited: 0,
         };
         let key = PublishKey::<Ipv6> {
             address: Ipv6Address::default(),

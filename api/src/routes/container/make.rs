@@ -51,10 +51,11 @@ pub(crate) async fn prune(state: State, query: Query) -> Answer<axum::Json<Value
     })))
 }
 
-/// `DELETE /containers/{id}?force=&v=`
+/// `DELETE /containers/{id}?force=&v=&link=`
 pub(crate) async fn remove(state: State, Name(name): Name, query: Query) -> Answer<StatusCode> {
     if query.flag("link") {
-        return Err(ApiError::not_offered("removing a link"));
+        state.remove_link(&name).await?;
+        return Ok(StatusCode::NO_CONTENT);
     }
     let (force, volumes) = (query.flag("force"), query.flag("v"));
     state.remove_container(&name, force, volumes).await?;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sluice_model::{
     HostConfig,
-    container::{NetworkMode, RestartPolicy},
+    container::{Link, NetworkMode, RestartPolicy},
 };
 
 use super::ports::{self, Bindings};
@@ -30,6 +30,7 @@ pub(crate) struct Wish {
     volumes_from: Vec<String>,
     volume_driver: String,
     network_mode: String,
+    links: Vec<String>,
     port_bindings: Bindings,
     publish_all_ports: bool,
     auto_remove: bool,
@@ -100,6 +101,7 @@ impl Wish {
             mounts,
             volumes_from: self.volumes_from,
             network_mode: network_mode_of(&self.network_mode)?,
+            links: self.links.iter().map(|text| link(text)).collect::<Answer<_>>()?,
             port_bindings: ports::bindings(&self.port_bindings)?,
             publish_all_ports: self.publish_all_ports,
             auto_remove: self.auto_remove,
@@ -194,6 +196,33 @@ fn network_mode_of(text: &str) -> Answer<NetworkMode> {
     }
 }
 
+/// `name:alias`, or `name` alone. `/name:/linked/alias` is how `inspect` shows one.
+pub(crate) fn link(text: &str) -> Answer<Link> {
+    let (target, alias) = match text.split(':').collect::<Vec<_>>()[..] {
+        [""] => return Err(ApiError::invalid("empty string specified for links")),
+        [target] => (target, target),
+        [target, alias] if !target.is_empty() => (target, alias),
+        _ => return Err(ApiError::invalid(format!("bad format for links: {text}"))),
+    };
+    let alias = alias.rsplit('/').next().unwrap_or(alias);
+    if alias.is_empty() || alias.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(ApiError::invalid(format!("bad format for links: {text}")));
+    }
+    Ok(Link {
+        target: target.trim_start_matches('/').to_owned(),
+        alias: alias.to_owned(),
+    })
+}
+
+/// As `inspect` shows them.
+pub(crate) fn links_document(links: &[Link]) -> Value {
+    let texts: Vec<String> = links
+        .iter()
+        .map(|link| format!("{}:{}", link.target, link.alias))
+        .collect();
+    null_if_empty(&texts)
+}
+
 fn dns_server(text: &str) -> Answer<IpAddr> {
     text.parse()
         .map_err(|_| ApiError::invalid(format!("{text} is not an ip address")))
@@ -227,6 +256,7 @@ pub(crate) fn document(config: &HostConfig) -> Value {
     document.extend(members(json!({
         "Binds": null_if_empty(&config.binds.iter().map(mount::text).collect::<Vec<_>>()),
         "VolumesFrom": null_if_empty(&config.volumes_from),
+        "Links": links_document(&config.links),
         "NetworkMode": config.network_mode.to_string(),
         "PortBindings": ports::bindings_document(&config.port_bindings),
         "PublishAllPorts": config.publish_all_ports,

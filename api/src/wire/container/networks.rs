@@ -78,7 +78,10 @@ fn place_in_network(endpoint: Option<&EndpointView>, wish: Option<&NetworkWish>)
         .map(|wish| &wish.driver_options);
     document.extend([
         ("IPAMConfig".to_owned(), ipam_config(wish)),
-        ("Links".to_owned(), Value::Null),
+        (
+            "Links".to_owned(),
+            super::host_config::links_document(wish.map_or(&[], |wish| &wish.links)),
+        ),
         ("Aliases".to_owned(), json!(aliases)),
         ("DriverOpts".to_owned(), json!(options)),
         (

@@ -17,7 +17,7 @@ pub(crate) fn document(view: &ContainerView, now: Timestamp) -> Value {
     let (exposed, published) = networks::ports(view);
     let mut document = json!({
         "Id": container.id.as_str(),
-        "Names": [format!("/{}", container.name)],
+        "Names": names(view),
         "Image": view.image_name,
         "ImageID": container.image_id,
         "Command": command(view),
@@ -35,6 +35,12 @@ pub(crate) fn document(view: &ContainerView, now: Timestamp) -> Value {
         document["SizeRootFs"] = json!(all);
     }
     document
+}
+
+/// Its own name, and those that links give it.
+fn names(view: &ContainerView) -> Vec<String> {
+    let own = std::iter::once(&view.container.name);
+    own.chain(&view.link_names).map(|name| format!("/{name}")).collect()
 }
 
 /// The command line as people read it: arguments with spaces in quotes.

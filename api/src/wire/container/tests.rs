@@ -67,6 +67,7 @@ fn view() -> ContainerView {
     };
     ContainerView {
         host_name: "abababababab".to_owned(),
+        link_names: vec![],
         ports: vec![
             serde_json::from_value(json!({"container": "80/tcp", "host_address": "127.0.0.1", "host_port": 8080}))
                 .unwrap(),

@@ -101,6 +101,9 @@ pub struct Container {
     /// Its name
     #[arg(long)]
     name: Option<String>,
+    /// Who may use its published ports: a prefix or an address; may be said more than once
+    #[arg(long, value_name = "CIDR")]
+    publish_from: Vec<String>,
     /// Its network: bridge, none, host, container:NAME or a network's name
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     network: Option<String>,
@@ -326,7 +329,16 @@ impl Container {
         let asks = [&self.ip, &self.ip6, &self.mac_address]
             .into_iter()
             .any(Option::is_some);
-        if self.network_alias.is_empty() && !asks {
+        // on the default network, and where there is none, links are not the network's
+        let is_of_user = !matches!(
+            self.network.as_deref(),
+            None | Some("default" | "bridge" | "host" | "none")
+        ) && !self
+            .network
+            .as_deref()
+            .is_some_and(|network| network.starts_with("container:"));
+        let links = some(self.link.clone()).filter(|_| is_of_user);
+        if self.network_alias.is_empty() && links.is_none() && !asks {
             return None;
         }
         let network = self.network.clone().unwrap_or_else(|| "default".into());
@@ -338,6 +350,7 @@ impl Container {
         let endpoint = EndpointSettings {
             ipam_config: (self.ip.is_some() || self.ip6.is_some()).then_some(addresses),
             mac_address: self.mac_address.clone(),
+            links,
             aliases: (!self.network_alias.is_empty()).then(|| self.network_alias.clone()),
             ..EndpointSettings::default()
         };
@@ -352,6 +365,9 @@ impl Container {
             all.extend(lines(file)?);
         }
         all.extend(self.label.iter().cloned());
+        if !self.publish_from.is_empty() {
+            all.push(format!("sluice.publish-from={}", self.publish_from.join(",")));
+        }
         Ok(pairs(&all))
     }
 }

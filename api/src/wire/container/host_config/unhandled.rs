@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::error::{Answer, ApiError};
 
 /// Without these a container would be another one than was asked for.
-const REFUSED: &[&str] = &["DeviceRequests", "Links"];
+const REFUSED: &[&str] = &["DeviceRequests"];
 
 /// Members that concern the client only, or other systems.
 const OF_NO_CONSEQUENCE: &[&str] = &["ConsoleSize", "ContainerIDFile"];
@@ -58,7 +58,7 @@ fn asks_for_nothing(value: &Value) -> bool {
 /// The document of a container that asked for none of these.
 pub(super) fn defaults() -> Map<String, Value> {
     super::members(json!({
-        "ContainerIDFile": "", "VolumeDriver": "", "VolumesFrom": null, "ConsoleSize": [0, 0], "Cgroup": "", "Links": null,
+        "ContainerIDFile": "", "VolumeDriver": "", "VolumesFrom": null, "ConsoleSize": [0, 0], "Cgroup": "",
         "Runtime": "sluice", "Isolation": "", "DeviceRequests": null,
     }))
 }
