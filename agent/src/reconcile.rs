@@ -346,7 +346,8 @@ impl Kernel {
             .resolver
             .ensure(&mut self.netlink, present, &self.names, self.resolver_ifindex)?;
         self.attacher
-            .to_new_device(&self.programs, FROM_RESOLVER, self.resolver_ifindex)
+            .to_device(&self.programs, FROM_RESOLVER, self.resolver_ifindex)
+            .map(drop)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What is taken away again.
 
-use super::stage::{Host, address, on_a_host, run};
+use std::time::Duration;
+
+use super::stage::{Host, address, eventually, on_a_host, run};
 use super::witness::{devices, pins};
 
 #[test]
@@ -13,7 +15,9 @@ fn what_goes_is_gone_and_cleanup_leaves_nothing() {
         writes.extend(host.delete(2));
         let revision = host.commit(writes).await;
         agent.settled(revision, &[]).await.unwrap();
-        assert!(!devices().contains("slc"), "{}", devices());
+        // those that go with their sandboxes nobody waits for
+        let gone = async || !devices().contains("slc");
+        eventually("the veths are gone", Duration::from_secs(15), gone).await;
         assert!(!host.sandbox(1).exists() && !host.sandbox(2).exists());
         assert!(!pins(host).iter().any(|pin| pin.contains("from_container-")));
         let status = agent.status().await.unwrap();
