@@ -72,6 +72,19 @@ impl Peer {
         }
     }
 
+    /// Returns when the client has taken all that was written to it, at once when that cannot be known.
+    pub(crate) async fn has_read_all(&self) {
+        let Some(watched) = self.watched() else { return };
+        while sluice_runtime::unread(&watched).is_some_and(|bytes| bytes > 0) {
+            match watched.ready(Interest::WRITABLE).await {
+                Ok(ready) if ready.is_write_closed() => return,
+                // As above. The kernel tells of each buffer that was taken.
+                Ok(_) => drop(watched.try_io(Interest::WRITABLE, || Err::<(), _>(ErrorKind::WouldBlock.into()))),
+                Err(_) => return,
+            }
+        }
+    }
+
     fn watched(&self) -> Option<UnixStream> {
         let connection = std::os::unix::net::UnixStream::from(self.0.as_ref()?.try_clone().ok()?);
         UnixStream::from_std(connection).ok()
@@ -94,7 +107,10 @@ impl Connected<IncomingStream<'_, TcpListener>> for Peer {
 mod tests {
     use std::time::Duration;
 
-    use tokio::{io::AsyncWriteExt, time::timeout};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::timeout,
+    };
 
     use super::*;
 
@@ -107,5 +123,18 @@ mod tests {
         assert!(!hung_up.is_finished());
         drop(theirs);
         timeout(Duration::from_secs(5), hung_up).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_waited_for_until_it_is_read() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let peer = Peer::holding(&ours);
+        timeout(Duration::from_secs(5), peer.has_read_all()).await.unwrap();
+        ours.write_all(b"head").await.unwrap();
+        let read = tokio::spawn(async move { peer.has_read_all().await });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!read.is_finished());
+        theirs.read_exact(&mut [0; 4]).await.unwrap();
+        timeout(Duration::from_secs(5), read).await.unwrap().unwrap();
     }
 }

@@ -3,6 +3,8 @@
 //! Without a terminal, output is multiplexed: each chunk has a header of eight bytes, the stream (1 stdout, 2 stderr), three zeros, and the
 //! length as a big-endian u32. With a terminal it is raw.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     extract::{
@@ -20,12 +22,15 @@ use sluice_runtime::{Attachment, Stream};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
+    time::timeout,
 };
 
 use crate::{detach::Keys, serve::Peer, version::Version};
 
 /// Since this version the type of a multiplexed stream says that it is one.
 const NAMES_MULTIPLEXED: Version = Version(42);
+/// For how long a process's first words wait for a client that does not read the head of the answer.
+const HEAD_IS_READ_WITHIN: Duration = Duration::from_secs(1);
 
 /// How chunks stand on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,7 +164,14 @@ impl Conversation {
             match upgrade.await {
                 Ok(connection) => {
                     let (reader, writer) = tokio::io::split(TokioIo::new(connection));
-                    self.hold(reader, writer, peer.hung_up()).await;
+                    let head_is_read = {
+                        let peer = peer.clone();
+                        async move {
+                            // Longer waits nobody who reads at all.
+                            let _ = timeout(HEAD_IS_READ_WITHIN, peer.has_read_all()).await;
+                        }
+                    };
+                    self.hold(reader, writer, head_is_read, peer.hung_up()).await;
                 }
                 Err(error) => tracing::debug!(%error, "a client went away before its connection was taken over"),
             }
@@ -182,7 +194,8 @@ impl Conversation {
                 rest: Bytes::new(),
             };
             // A client that hangs up drops the body, and with it the other end of the pipe.
-            self.hold(reader, ours, std::future::pending()).await;
+            self.hold(reader, ours, std::future::ready(()), std::future::pending())
+                .await;
         });
         let output = stream::unfold(theirs, |mut theirs| async move {
             let mut buffer = BytesMut::with_capacity(16 << 10);
@@ -236,7 +249,7 @@ impl Conversation {
                     }
                 }
             };
-            let held = self.hold(reader, writer, async {
+            let held = self.hold(reader, writer, std::future::ready(()), async {
                 let _ = hung_up.await;
             });
             tokio::join!(held, hearing, async {
@@ -245,11 +258,13 @@ impl Conversation {
         })
     }
 
-    /// Both directions until the process has said all, or the client is gone.
+    /// Both directions until the process has said all, or the client is gone. The process is begun at once, its first words wait for `head_is_read`:
+    /// docker-py takes what comes in one piece with the answer's head for a part of that, and loses it.
     async fn hold(
         self,
         reader: impl AsyncRead + Unpin,
         mut writer: impl AsyncWrite + Unpin,
+        head_is_read: impl Future<Output = ()>,
         hung_up: impl Future<Output = ()>,
     ) {
         let Self {
@@ -267,6 +282,7 @@ impl Conversation {
             },
         };
         let hearing = async {
+            head_is_read.await;
             if let Some(past) = past {
                 replay(past, &mut writer, framing).await?;
             }
