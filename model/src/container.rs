@@ -84,6 +84,9 @@ pub struct Link {
     pub target: String,
     /// What it is called from here.
     pub alias: String,
+    /// What it was called itself when the link was made, for those who are told that it is gone.
+    #[serde(default)]
+    pub name: String,
 }
 
 /// What a user wants of a container's place in one network.

@@ -17,6 +17,7 @@ mod joining;
 mod leftovers;
 mod lifecycle;
 mod limits;
+mod links;
 mod looking;
 mod many;
 mod modes;

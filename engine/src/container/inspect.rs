@@ -95,6 +95,7 @@ impl Engine {
             let show = |(alias, target): (String, Arc<Held>)| Link {
                 target: format!("/{}", target.look(|target| target.name.clone())),
                 alias: format!("/{}/{alias}", container.name),
+                name: String::new(),
             };
             container.host_config.links = targets.into_iter().map(show).collect();
         }

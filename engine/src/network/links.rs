@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use sluice_model::{
-    Container, EndpointLink, HostConfig, Network, PortSpec, Protocol,
+    Container, EndpointLink, HostConfig, Id, Network, PortSpec, Protocol,
     container::{Link, NetworkMode, NetworkWish},
 };
 use sluice_store::{Transaction, Write, key, record};
@@ -71,6 +71,7 @@ impl Engine {
                 links.push(Link {
                     target: target.id.to_string(),
                     alias: link.alias.clone(),
+                    name: target.look(|container| container.name.clone()),
                 });
             }
         }
@@ -86,11 +87,13 @@ impl Engine {
         wish: &NetworkWish,
     ) -> Vec<EndpointLink> {
         let links = match network.name == BRIDGE {
-            true => &container.host_config.links,
-            false => &wish.links,
+            // those of one that was made for a user's network mean that network alone
+            true => container.host_config.links.as_slice(),
+            false => wish.links.as_slice(),
         };
         links
             .iter()
+            .filter(|link| network.name != BRIDGE || Id::parse(&link.target).is_some())
             .map(|link| EndpointLink {
                 target: link.target.clone(),
                 alias: link.alias.clone(),
@@ -106,7 +109,7 @@ impl Engine {
         let links = container.host_config.links.iter();
         links
             .filter_map(|link| {
-                let id = sluice_model::Id::parse(&link.target)?;
+                let id = Id::parse(&link.target)?;
                 Some((link.alias.clone(), self.containers.by_id(&id)?))
             })
             .collect()
@@ -114,8 +117,26 @@ impl Engine {
 
     /// What a container that starts is told of those it is linked to: all of them must run, on the default network.
     pub(crate) fn linked(&self, container: &Container) -> Result<Vec<Linked>, EngineError> {
+        let refusal = |name: &str, alias: &str| {
+            EngineError::failed(format!(
+                "Cannot link to a non running container: /{name} AS /{}/{alias}",
+                container.name
+            ))
+        };
+        let targets = self.targets(container);
+        // who was removed is missed until the link is taken away too, as in Docker
+        if is_linkable(container)
+            && let Some(gone) = container
+                .host_config
+                .links
+                .iter()
+                .filter(|link| Id::parse(&link.target).is_some())
+                .find(|link| !targets.iter().any(|(alias, _)| *alias == link.alias))
+        {
+            return Err(refusal(&gone.name, &gone.alias));
+        }
         let mut linked = Vec::new();
-        for (alias, target) in self.targets(container) {
+        for (alias, target) in targets {
             let record = target.record();
             if !is_linkable(&record) {
                 return Err(EngineError::failed(format!(
@@ -125,10 +146,7 @@ impl Engine {
             }
             let neighbour = self.linked_now(alias.clone(), &record);
             if !record.state.is_alive() || neighbour.addresses.is_empty() {
-                return Err(EngineError::failed(format!(
-                    "Cannot link to a non running container: /{} AS /{}/{alias}",
-                    record.name, container.name
-                )));
+                return Err(refusal(&record.name, &alias));
             }
             linked.push(neighbour);
         }

@@ -211,6 +211,7 @@ pub(crate) fn link(text: &str) -> Answer<Link> {
     Ok(Link {
         target: target.trim_start_matches('/').to_owned(),
         alias: alias.to_owned(),
+        name: target.trim_start_matches('/').to_owned(),
     })
 }
 
