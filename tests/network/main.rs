@@ -3,6 +3,7 @@
 
 mod beside;
 mod drops;
+mod guards;
 mod hairpin;
 mod ipv6;
 mod isolation;
