@@ -77,7 +77,9 @@ fn hear_endpoint_inline(frame: Frame, asker: &Attachment) -> Result<Affair, Drop
         return Ok(Affair::Hosts);
     }
     let network = maps::network(asker.network).ok_or(DropReason::UnknownDevice)?;
-    let owner = match target == network.gateway4 || target == network.resolver4 {
+    // What a network has not is zero, which is nobody's address.
+    let is_gateways = target != Ipv4::ANY && (target == network.gateway4 || target == network.resolver4);
+    let owner = match is_gateways {
         true => network.gateway_mac,
         false => endpoint_mac(asker.network, target)?,
     };

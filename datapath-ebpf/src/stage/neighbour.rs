@@ -106,9 +106,9 @@ fn hear_endpoint_inline(frame: Frame, above: u32, asker: &Attachment) -> Result<
         return Err(DropReason::FamilyDisabled);
     }
     let network = maps::network(asker.network).ok_or(DropReason::UnknownDevice)?;
-    let is_router = target == network.gateway6
-        || target == network.resolver6
-        || target == Ipv6Address::link_local(network.gateway_mac);
+    // What a network has not is zero, which is nobody's address.
+    let is_given = target != Ipv6::ANY && (target == network.gateway6 || target == network.resolver6);
+    let is_router = is_given || target == Ipv6Address::link_local(network.gateway_mac);
     let owner = match is_router {
         true => network.gateway_mac,
         false => endpoint_mac(asker.network, target)?,

@@ -412,3 +412,20 @@ fn an_sctp_chunk_without_a_whole_header_is_none() {
         ..PLAIN
     })]);
 }
+
+/// A network without a resolver was taken for one whose resolver has the address `::`.
+#[test]
+fn nobody_has_the_address_that_is_none() {
+    for family in [V4, V6] {
+        replay(&[Asks(Question {
+            hook: FromContainer,
+            device: 15,
+            family,
+            operation: 1,
+            claims: None,
+            claims_mac: false,
+            target: Nobody,
+            cut: None,
+        })]);
+    }
+}
