@@ -319,6 +319,7 @@ fn names_are_told_by_ipv6_where_there_is_nothing_else() {
     assert!(records[0].starts_with("fd98::"), "{records:?}");
 }
 
+/// Pitfall B24.
 #[test]
 fn what_is_no_name_of_ours_is_asked_of_the_servers_and_none_of_them_holds_others_up() {
     let lab = Lab::new();
@@ -363,6 +364,7 @@ fn what_is_no_name_of_ours_is_asked_of_the_servers_and_none_of_them_holds_others
     });
 }
 
+/// Pitfall B24.
 #[test]
 fn a_flood_of_questions_from_one_container_keeps_no_other_from_an_answer() {
     let lab = Lab::new();

@@ -90,6 +90,8 @@ static ALL: &[Need] = &[
     need(Test, "to ask web servers and the daemon", Program("curl"), &["curl"]),
     need(Test, "the reference for containers", Program("runc"), &["runc"]),
     need(Test, "the other client", Check(has_docker_py), &["python3-docker"]),
+    need(Test, "compose", Program("docker-compose"), &["docker-compose"]),
+    need(Test, "another reader of archives", Program("skopeo"), &["skopeo"]),
     need(Test, "the docker CLI", Program("docker"), &["docker.io"]),
     need(Bench, "to measure throughput", Program("iperf3"), &["iperf3"]),
     need(Bench, "to measure latency", Program("sockperf"), &["sockperf"]),
