@@ -52,7 +52,11 @@ fn namespaces_are_its_own_the_hosts_or_anothers() {
         inside(&docker, "alone", "test -d /dev/shm && ls /dev/shm | wc -l || echo none"),
         "none"
     );
-    assert_eq!(docker.inspect("guest", "{{.HostConfig.IpcMode}}"), "container:donor");
+    let donor = docker.inspect("donor", "{{.Id}}");
+    assert_eq!(
+        docker.inspect("guest", "{{.HostConfig.IpcMode}}"),
+        format!("container:{donor}")
+    );
     assert_eq!(docker.inspect("alone", "{{.HostConfig.IpcMode}}"), "none");
     docker
         .run("run --rm --ipc container:guest busybox true")
