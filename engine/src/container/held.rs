@@ -34,6 +34,8 @@ pub(crate) struct Held {
     pub id: Id,
     /// Held while a story (start, its end, remove, rename…) changes the container. Stop and kill do not take it: they wait for the end, which does.
     pub story: Arc<tokio::sync::Mutex<()>>,
+    /// Held while a signal is sent and told of, so that the end which it causes is told of after it.
+    pub signals: tokio::sync::Mutex<()>,
     /// Clients that attached before there was a process.
     pub early: Mutex<Vec<EarlyClient>>,
     /// Volumes made for it alone go with it.
@@ -58,6 +60,7 @@ impl Held {
         Self {
             id: record.id.clone(),
             story: Arc::default(),
+            signals: tokio::sync::Mutex::default(),
             early: Mutex::default(),
             removes_volumes: AtomicBool::new(false),
             failures: AtomicU32::new(0),

@@ -93,6 +93,7 @@ impl Engine {
 
     /// Sends a signal and tells so; fine when the process is just gone.
     pub(crate) async fn deliver(&self, held: &Held, number: i32) -> Result<(), EngineError> {
+        let _in_order = held.signals.lock().await;
         match self.runtime.signal(held.id.as_str(), number).await {
             Ok(()) => self.tell(held, "kill", &[("signal", number.to_string())]),
             Err(RuntimeError::NoSuchContainer(_)) => {}

@@ -66,6 +66,8 @@ impl Engine {
         });
         let again = container.state.phase == Phase::Restarting;
         held.send_early_clients_away();
+        // whoever has just sent the signal that it ended by tells of that first
+        drop(held.signals.lock().await);
         if exit.oom_killed {
             self.tell(held, "oom", &[]);
         }
