@@ -103,7 +103,9 @@ pub fn point(text: &str) -> Result<String, Failure> {
     let time = if let Ok(time) = text.parse::<Timestamp>() {
         time
     } else if let Ok(before) = text.parse::<jiff::SignedDuration>() {
-        Timestamp::now().checked_sub(before).map_err(|_| wrong())?
+        let time = Timestamp::now().checked_sub(before).map_err(|_| wrong())?;
+        // in whole seconds, as docker's CLI says it: `--until 0s` leaves out what happened in this second
+        return Ok(time.as_second().to_string());
     } else {
         // without a zone it is meant here
         let here = text.parse::<jiff::civil::DateTime>().map_err(|_| wrong())?;
@@ -164,8 +166,8 @@ mod tests {
     fn points_in_time_are_numbers_durations_or_dates() {
         assert_eq!(point("1700000000.5").unwrap(), "1700000000.5");
         assert_eq!(point("2024-01-02T03:04:05.5Z").unwrap(), "1704164645.500000000");
-        let before: f64 = point("1h30m").unwrap().parse().unwrap();
-        assert!((Timestamp::now().as_second() as f64 - before - 5400.0).abs() < 5.0);
+        let before: i64 = point("1h30m").unwrap().parse().expect("whole seconds");
+        assert!((Timestamp::now().as_second() - before - 5400).abs() < 5);
         assert!(point("2024-01-02T03:04:05").is_ok() && point("2024-01-02").is_ok());
         assert!(point("yesterday").is_err() && point("").is_err());
     }
