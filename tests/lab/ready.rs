@@ -75,6 +75,6 @@ impl Docker {
             .parse()
             .ok()
             .filter(|pid| *pid != 0)
-            .unwrap_or_else(|| panic!("{name} does not run"))
+            .unwrap_or_else(|| panic!("{name} does not run: {}", self.inspect(name, "{{json .State}}")))
     }
 }
