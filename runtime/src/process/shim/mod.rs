@@ -269,14 +269,22 @@ fn wait_until_ready(job: &mut Job, stdin: bool) -> Result<(), RuntimeError> {
     let mut failure = None;
     while let Some(channel) = &job.channel {
         match channel::receive(channel.as_fd()) {
-            Ok(Some(channel::Report::Pid(pid))) => job.pid = Some(pid),
+            // The creator tells the pid and the process that it is ready: either may come first.
+            Ok(Some(channel::Report::Pid(pid))) => {
+                job.pid = Some(pid);
+                if matches!(job.stage, Stage::Ready) {
+                    return Ok(());
+                }
+            }
             Ok(Some(channel::Report::Ready(terminal))) => {
                 if let Some(terminal) = terminal {
                     job.take_terminal(terminal, stdin)
                         .map_err(|error| RuntimeError::Failed(format!("take the terminal: {error}")))?;
                 }
                 job.stage = Stage::Ready;
-                return Ok(());
+                if job.pid.is_some() {
+                    return Ok(());
+                }
             }
             // The first word is the cause, what follows its consequence. The pid may still come.
             Ok(Some(channel::Report::Failed(error))) => {
