@@ -171,7 +171,9 @@ fn a_gateway_stands_on_a_device_of_the_name_that_is_wanted() {
     }
     docker.ok("rm -f one");
     docker.ok("network rm mine");
-    assert!(!lab.host.shell("ip link show br-mine").is_ok());
+    eventually("the device goes with its network", 30, || {
+        !lab.host.shell("ip link show br-mine").is_ok()
+    });
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub struct Test {
     /// that apt knows: newest. (Without it, all tests here and these under 6.1.)
     #[arg(long, value_name = "VERSION")]
     kernel: Option<String>,
+    /// A test that fails is not run a second time. (Without it, it is, by itself, and is told at the end if it passes then.)
+    #[arg(long)]
+    once: bool,
 }
 
 impl Test {
@@ -63,7 +66,7 @@ impl Test {
         let skipped = repository::target().join("skipped-tests");
         let _ = fs::remove_file(&skipped);
         for binary in self.chosen(&binaries) {
-            binary.run(self.filter_within(binary), &skipped, tally)?;
+            binary.run(self.filter_within(binary), &skipped, self.once, tally)?;
         }
         if self.filter.is_none() {
             tally.check("examples in the documentation", binary::run_documentation());
@@ -77,7 +80,7 @@ impl Test {
     /// Under another kernel.
     fn elsewhere(&self, binaries: &[Binary], tally: &mut Tally) -> Outcome {
         let version = self.kernel.as_deref().unwrap_or(elsewhere::FLOOR);
-        elsewhere::run(version, binaries, self.filter.as_deref(), tally)
+        elsewhere::run(version, binaries, self.filter.as_deref(), self.once, tally)
     }
 
     /// The program that the filter names, or else all.

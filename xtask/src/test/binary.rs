@@ -11,7 +11,7 @@ use crate::step::{self, Doing, Failure, Outcome, say};
 use crate::{repository, setup};
 
 /// A hung test ends after so many seconds, together with its program.
-const LIMIT: &str = "1500";
+const LIMIT: &str = "3000";
 
 /// A test program.
 pub struct Binary {
@@ -87,21 +87,37 @@ fn test_program(message: &Value) -> Option<Binary> {
 }
 
 impl Binary {
-    /// Runs its tests, shows their outcomes and counts them.
-    pub fn run(&self, filter: Option<&str>, skipped: &Path, tally: &mut Tally) -> Outcome {
+    /// Runs its tests, shows their outcomes and counts them. Those that fail are run once more, each by itself, unless `once`.
+    pub fn run(&self, filter: Option<&str>, skipped: &Path, once: bool, tally: &mut Tally) -> Outcome {
+        say(format_args!("tests of {}", self.name));
+        follow(&self.name, self.command(skipped).args(filter), tally)?;
+        if once {
+            return Ok(());
+        }
+        for test in tally.failures_of(&self.name) {
+            say(format_args!("once more, by itself: {test} of {}", self.name));
+            let status = self.command(skipped).args(["--exact", &test]).status();
+            if status.doing(|| format!("start the tests of {}", self.name))?.success() {
+                tally.passed_again(&self.name, &test);
+            }
+        }
+        Ok(())
+    }
+
+    /// What starts it.
+    fn command(&self, skipped: &Path) -> Command {
         let words = ["timeout", LIMIT]
             .map(Path::new)
             .into_iter()
             .chain([self.path.as_path()]);
         let mut command = setup::as_root(words);
         command
-            .args(filter)
+            .stdin(Stdio::null())
             .current_dir(&self.package)
             .env("SLUICE_SKIPPED", skipped)
             // The shim as it is delivered: its size is measured too.
             .env("SLUICE_SHIM", repository::target().join("shim/sluice-shim"));
-        say(format_args!("tests of {}", self.name));
-        follow(&self.name, &mut command, tally)
+        command
     }
 }
 
@@ -124,7 +140,6 @@ pub fn run_documentation() -> Outcome {
 /// Shows and counts what a test program prints.
 fn follow(name: &str, command: &mut Command, tally: &mut Tally) -> Outcome {
     let mut child = command
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .doing(|| format!("start the tests of {name}"))?;
