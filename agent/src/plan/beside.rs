@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_model::Network;
 
-use super::{Place, gateways_of};
+use super::{Place, network::gateways_of};
 use crate::{
     actual::Actual,
     desired::Desired,

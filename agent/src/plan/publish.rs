@@ -13,7 +13,7 @@ use sluice_model::{
     network::{self as model, GatewayMode},
 };
 
-use super::{Place, Troubles, enter};
+use super::{Place, Troubles, tables::enter};
 use crate::map::{
     contents::{ByBytes, Entries, Tables},
     handle::Prefix,

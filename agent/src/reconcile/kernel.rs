@@ -1,0 +1,183 @@
+//! What works on the kernel, and one round of it.
+
+use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
+
+use sluice_datapath_common::{config, programs::FROM_RESOLVER, settings::Settings};
+use sluice_model::Network;
+
+use super::{Scope, Setup};
+use crate::{
+    AgentError, Config, Tried,
+    actual::Actual,
+    apply::{self, Attention, Hands, Report},
+    desired::Desired,
+    kernel::{mounts, netlink::Netlink, netns, sysctl},
+    link::{host_leg, listing, resolver_leg::ResolverLeg, sandbox::Offers},
+    map::{contents::Tables, pins::Maps},
+    names::Names,
+    program::{
+        attach::Attacher,
+        load::{self, Programs},
+    },
+    promise::Promises,
+};
+
+/// What works on the kernel, kept from round to round.
+pub struct Kernel {
+    config: Config,
+    /// What things are called.
+    pub names: Names,
+    /// What the programs were loaded with.
+    pub facts: config::Config,
+    netlink: Netlink,
+    /// The tables.
+    pub maps: Arc<Maps>,
+    programs: Programs,
+    /// What attaches programs.
+    pub attacher: Arc<Attacher>,
+    /// What is there.
+    pub actual: Actual,
+    offers: Arc<Offers>,
+    resolver: Arc<ResolverLeg>,
+    /// The datapath's end of its leg; 0: there is none yet.
+    resolver_ifindex: u32,
+    /// No round was complete yet: what an earlier configuration left is still there.
+    first: bool,
+}
+
+impl Kernel {
+    /// Mounts bpffs, makes or takes over the host's leg, tables and programs. Nothing is attached yet.
+    pub fn open(setup: &Setup, offers: Arc<Offers>) -> Result<Self, AgentError> {
+        let Setup {
+            config,
+            clsact,
+            resolver,
+        } = setup;
+        let names = Names::new(&config.instance, &config.bpffs)?;
+        mounts::ensure_bpffs(&config.bpffs).tried(|| format!("mounting bpffs at {}", config.bpffs.display()))?;
+        let mut netlink = Netlink::open().tried(|| "opening a netlink socket".to_owned())?;
+        let devices = listing::devices(&mut netlink).tried(|| "listing devices".to_owned())?;
+        let leg = host_leg::ensure(&mut netlink, &devices, &names, config.ip_forward)?;
+        let (ephemeral_first, ephemeral_last) =
+            sysctl::ephemeral_ports().tried(|| "reading the host's ephemeral ports".to_owned())?;
+        let facts = config::Config {
+            netns_cookie: netns::cookie().tried(|| "asking for the cookie of the network namespace".to_owned())?,
+            host_leg_ifindex: leg.datapath,
+            host_ifindex: leg.host,
+            host_mac: names.gateway_mac().0,
+            ephemeral_first,
+            ephemeral_last,
+            ..config::Config::default()
+        };
+        let (maps, programs) = load::ensure(&names, &facts, config.limits)?;
+        // The loader has taken and freed a few megabytes, once.
+        // SAFETY: it takes a number and touches free memory only.
+        unsafe { libc::malloc_trim(0) };
+        let attacher = Arc::new(Attacher::new(&names, mounts::cgroup2(), *clsact)?);
+        let config = config.clone();
+        Ok(Self {
+            config,
+            names,
+            facts,
+            netlink,
+            maps: Arc::new(maps),
+            programs,
+            attacher,
+            actual: Actual::default(),
+            offers,
+            resolver: resolver.clone(),
+            resolver_ifindex: 0,
+            first: true,
+        })
+    }
+
+    /// At first in all sandboxes: an earlier life may have been cut short while it took one away.
+    fn read_children(&mut self, desired: &Desired) -> io::Result<()> {
+        let with_children = |network: &&Network| network.parent.is_some() && !network.is_placed();
+        if !desired.networks.values().any(|network| with_children(&network)) {
+            self.actual.children.clear();
+            return Ok(());
+        }
+        let all: Vec<PathBuf> = match self.first {
+            true => self.actual.sandboxes.keys().cloned().collect(),
+            false => {
+                let mut some: BTreeSet<PathBuf> =
+                    self.actual.children.iter().map(|child| child.sandbox.clone()).collect();
+                for endpoint in desired.endpoints.values() {
+                    let network = desired.networks.get(endpoint.network.as_str()).filter(with_children);
+                    if let Some(sandbox) = network.and(desired.sandboxes.get(endpoint.sandbox.as_str())) {
+                        some.insert(sandbox.path.clone());
+                    }
+                }
+                some.into_iter().collect()
+            }
+        };
+        self.actual.read_children(&self.names, all.iter())
+    }
+
+    /// One round.
+    pub fn round(&mut self, desired: &Desired, scope: Scope, promises: &Promises) -> Result<Report, AgentError> {
+        if scope.devices {
+            let directory = &self.config.netns_dir;
+            self.actual
+                .read_devices(&mut self.netlink, &self.names, directory, scope.routes)
+                .tried(|| "reading the host's devices".to_owned())?;
+            // what no record asks for yet is left alone, as if it were not there
+            let asked_for = |path: &PathBuf| desired.sandboxes.values().any(|sandbox| sandbox.path == *path);
+            self.actual
+                .sandboxes
+                .retain(|path, _| asked_for(path) || !promises.covers(path));
+            self.read_children(desired)
+                .tried(|| "reading the devices of sandboxes".to_owned())?;
+            let leg = self.actual.leg;
+            if (leg.host, leg.datapath) != (self.facts.host_ifindex, self.facts.host_leg_ifindex) {
+                return Err(AgentError::Failed(format!(
+                    "the host's leg {} is gone",
+                    self.names.host_leg
+                )));
+            }
+        }
+        let resolver_trouble = match scope.devices {
+            true => self.see_to_resolver().err(),
+            false => None,
+        };
+        if scope.tables {
+            self.actual.tables = Tables::read(&self.maps).tried(|| "reading the datapath's tables".to_owned())?;
+        }
+        let attention = if self.first { Attention::Full } else { Attention::Usual };
+        let attention = scope.devices.then_some(attention);
+        let mut hands = Hands {
+            netlink: &mut self.netlink,
+            maps: &self.maps,
+            programs: &self.programs,
+            attacher: &self.attacher,
+            names: &self.names,
+            settings: Settings {
+                resolver_ifindex: self.resolver_ifindex,
+                ..self.config.limits.settings()
+            },
+            offers: &self.offers,
+            promises,
+        };
+        let mut report = apply::apply(&mut hands, desired, &mut self.actual, attention, scope.routes)?;
+        if let Some(trouble) = resolver_trouble {
+            report.troubles.insert("resolver".to_owned(), trouble.to_string());
+        }
+        if self.first && report.troubles.is_empty() {
+            load::remove_outdated(&self.names, &self.facts)?;
+            self.first = false;
+        }
+        Ok(report)
+    }
+
+    /// The way to the resolver, and the program on it. Without it nothing else is wrong.
+    fn see_to_resolver(&mut self) -> Result<(), AgentError> {
+        let present = self.actual.resolver_leg.as_ref();
+        self.resolver_ifindex = self
+            .resolver
+            .ensure(&mut self.netlink, present, &self.names, self.resolver_ifindex)?;
+        self.attacher
+            .to_device(&self.programs, FROM_RESOLVER, self.resolver_ifindex)
+            .map(drop)
+    }
+}
