@@ -1,11 +1,12 @@
 //! Where the desired state is written and watched.
 //!
 //! Records are versioned serde JSON under keys like `/sluice/v1/endpoints/<id>`. One trait, [`Store`]; here the embedded implementation for one
-//! host ([`embedded::Embedded`]); a cluster's lives in etcd. Both pass the suite in `conformance`.
+//! host ([`embedded::Embedded`]), and the one of several that share an etcd ([`etcd::Etcd`]). Both pass the suite in `conformance`.
 
 #[cfg(test)]
 mod conformance;
 pub mod embedded;
+pub mod etcd;
 pub mod key;
 pub mod record;
 pub mod watch;
@@ -97,6 +98,7 @@ pub trait Store: Send + Sync {
     /// Carries out a transaction; when the answer comes it is durable and its revision is returned.
     fn commit(&self, transaction: Transaction) -> Answer<'_, Revision>;
 
-    /// Everything that happens to keys with `prefix` after revision `after`, a commit at a time.
+    /// Everything that happens to keys with `prefix` after revision `after`, a commit at a time. That `after` is forgotten is said here or by the
+    /// first change.
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Answer<'a, Watch>;
 }

@@ -1,0 +1,173 @@
+//! The store of several hosts: etcd, version 3.4 or newer.
+//!
+//! Every commit is one etcd transaction, every revision is etcd's own. Nothing is locked: who lost a race is told by a condition that does not hold.
+//! A watch outlives the connection it was begun on ([`feed`]): it goes on from the last revision it has heard, at whichever member answers.
+
+mod connect;
+mod feed;
+mod transaction;
+
+use std::time::Duration;
+
+use etcd_client::{Client, GetOptions, GetResponse, KeyValue, KvClient};
+
+use crate::{Answer, Entry, Revision, Store, StoreError, Transaction, Watch};
+pub use connect::{Credentials, Encryption, EtcdOptions};
+
+/// Keys of one answer when many are listed. Records are some kilobytes each at most.
+const PAGE: i64 = 500;
+/// The largest answer that is taken, bytes: a page of large records, or a thousand commits that a watch has missed.
+const LARGEST_ANSWER: usize = 64 << 20;
+
+/// A cluster of etcd members.
+pub struct Etcd {
+    client: Client,
+    /// Stands before every key.
+    prefix: String,
+    /// For how long an answer is waited for.
+    patience: Duration,
+    /// Who is asked, for the words of errors.
+    members: String,
+}
+
+// === impl Etcd ===
+
+impl Etcd {
+    /// Makes ready to ask the members. Waits for one of them only when a name and a password are to be shown.
+    ///
+    /// # Errors
+    /// An address, a certificate or a password that cannot be used.
+    pub async fn connect(options: EtcdOptions) -> Result<Self, StoreError> {
+        connect::connect(options).await
+    }
+
+    /// Waits for an answer, for as long as it is reasonable.
+    async fn ask<T>(
+        &self,
+        what: &str,
+        question: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.patience, question).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.failed(what, &error)),
+            Err(_) => Err(StoreError::Failed(format!(
+                "cannot {what}: etcd at {} has not answered for {} s; is it running, and reachable from this host?",
+                self.members,
+                self.patience.as_secs()
+            ))),
+        }
+    }
+
+    fn failed(&self, what: &str, error: &etcd_client::Error) -> StoreError {
+        StoreError::Failed(format!("cannot {what} (etcd at {}): {error}", self.members))
+    }
+
+    fn reader(&self) -> KvClient {
+        self.client.kv_client().max_decoding_message_size(LARGEST_ANSWER)
+    }
+
+    fn full(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// A page of a list: what comes at or after `from`, at this revision (0: the present one).
+    async fn page(&self, from: Vec<u8>, end: &[u8], at: i64) -> Result<GetResponse, etcd_client::Error> {
+        let options = GetOptions::new().with_range(end).with_limit(PAGE).with_revision(at);
+        self.reader().get(from, Some(options)).await
+    }
+
+    /// All keys with a prefix at one revision; none when etcd has compacted it meanwhile.
+    async fn all(&self, prefix: &str) -> Result<Option<(Vec<Entry>, Revision)>, StoreError> {
+        let what = format!("list {prefix}");
+        let (mut from, end) = (self.full(prefix).into_bytes(), end_of(self.full(prefix).as_bytes()));
+        let (mut entries, mut at) = (Vec::new(), 0);
+        loop {
+            let page = match self.ask(&what, async { Ok(self.page(from, &end, at).await) }).await? {
+                Err(error) if is_compacted(&error) && at != 0 => return Ok(None),
+                Err(error) => return Err(self.failed(&what, &error)),
+                Ok(page) => page,
+            };
+            if at == 0 {
+                at = page.header().map_or(0, etcd_client::ResponseHeader::revision);
+            }
+            for found in page.kvs() {
+                entries.push(entry(&self.prefix, found)?);
+            }
+            match page.kvs().last() {
+                Some(last) if page.more() => from = [last.key(), &[0]].concat(),
+                _ => return Ok(Some((entries, revision(at)))),
+            }
+        }
+    }
+}
+
+impl Store for Etcd {
+    fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Entry>> {
+        Box::pin(async move {
+            let mut reader = self.reader();
+            let answer = self
+                .ask(&format!("read {key}"), reader.get(self.full(key), None))
+                .await?;
+            answer.kvs().first().map(|found| entry(&self.prefix, found)).transpose()
+        })
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, (Vec<Entry>, Revision)> {
+        Box::pin(async move {
+            loop {
+                if let Some(listed) = self.all(prefix).await? {
+                    return Ok(listed);
+                }
+            }
+        })
+    }
+
+    /// A transaction whose answer does not come may have happened all the same: who asked reads before it asks again.
+    fn commit(&self, transaction: Transaction) -> Answer<'_, Revision> {
+        Box::pin(transaction::commit(self, transaction))
+    }
+
+    fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Answer<'a, Watch> {
+        Box::pin(feed::watch(self, prefix, after))
+    }
+}
+
+// === words ===
+
+/// An entry as etcd tells it, under the key that we know it by.
+fn entry(prefix: &str, found: &KeyValue) -> Result<Entry, StoreError> {
+    Ok(Entry {
+        key: own_key(prefix, found)?,
+        value: found.value().to_vec(),
+        modified: revision(found.mod_revision()),
+    })
+}
+
+fn own_key(prefix: &str, found: &KeyValue) -> Result<String, StoreError> {
+    let key = found.key_str().ok().and_then(|key| key.strip_prefix(prefix));
+    key.map(str::to_owned).ok_or_else(|| {
+        let key = String::from_utf8_lossy(found.key());
+        StoreError::Failed(format!("etcd told of the key {key:?}, which nobody asked for"))
+    })
+}
+
+/// The first key behind all that begin with `prefix`, as etcd wants ranges to end; a zero byte stands for the end of all keys.
+fn end_of(prefix: &[u8]) -> Vec<u8> {
+    match prefix.iter().rposition(|byte| *byte != u8::MAX) {
+        Some(last) => [&prefix[..last], &[prefix[last] + 1]].concat(),
+        None => vec![0],
+    }
+}
+
+/// Etcd's revisions are signed and begin with 1.
+fn revision(of_etcd: i64) -> Revision {
+    Revision::try_from(of_etcd).unwrap_or_default()
+}
+
+/// Etcd's answer to a question about a revision that it has forgotten (`ErrCompacted`, gRPC code 11).
+fn is_compacted(error: &etcd_client::Error) -> bool {
+    error.to_string().contains("has been compacted")
+}
+
+#[cfg(test)]
+mod tests;
