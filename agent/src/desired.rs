@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sluice_model::{Endpoint, Network, Sandbox};
+use sluice_model::{Endpoint, Host, Network, RemoteEndpoint, Sandbox};
 use sluice_store::{Entry, Event, StoreError, key, record};
 
 /// Records by the last part of their keys, which is their id.
@@ -14,6 +14,12 @@ pub struct Desired {
     pub endpoints: BTreeMap<String, Endpoint>,
     /// Sandboxes.
     pub sandboxes: BTreeMap<String, Sandbox>,
+    /// This host as the others see it; none: it is in no cluster.
+    pub this_host: Option<Host>,
+    /// The other hosts of the cluster that are there.
+    pub hosts: BTreeMap<String, Host>,
+    /// Endpoints on other hosts. One whose host is not among those that are there has no way to it.
+    pub remote: BTreeMap<String, RemoteEndpoint>,
     /// What could not be read, by id. It is passed over, never guessed; its devices are left alone until it can be read or is deleted.
     pub unreadable: BTreeMap<String, String>,
 }
@@ -43,6 +49,12 @@ impl Desired {
             keep(&mut self.endpoints, id, record::decode(key, value))
         } else if let Some(id) = key.strip_prefix(key::SANDBOXES) {
             keep(&mut self.sandboxes, id, record::decode(key, value))
+        } else if key.starts_with(key::REMOTE_ENDPOINTS) {
+            keep(&mut self.remote, id_of(key), record::decode(key, value))
+        } else if let Some(id) = key.strip_prefix(key::HOSTS) {
+            keep(&mut self.hosts, id, record::decode(key, value))
+        } else if key == key::THIS_HOST {
+            record::decode(key, value).map(|host| self.this_host = Some(host))
         } else {
             return false;
         };
@@ -61,6 +73,12 @@ impl Desired {
             self.endpoints.remove(id).is_some()
         } else if let Some(id) = key.strip_prefix(key::SANDBOXES) {
             self.sandboxes.remove(id).is_some()
+        } else if key.starts_with(key::REMOTE_ENDPOINTS) {
+            self.remote.remove(id_of(key)).is_some()
+        } else if let Some(id) = key.strip_prefix(key::HOSTS) {
+            self.hosts.remove(id).is_some()
+        } else if key == key::THIS_HOST {
+            self.this_host.take().is_some()
         } else {
             return false;
         };
@@ -104,6 +122,24 @@ mod tests {
             !desired.fold(&Event::Deleted(key::endpoint(&endpoint.id), 4)),
             "it was gone already"
         );
+    }
+
+    #[test]
+    fn other_hosts_and_their_endpoints_come_and_go() {
+        let mut desired = Desired::default();
+        let (host, endpoint) = (fixture::host(2), fixture::remote_endpoint(5, 2));
+        let place = key::remote_endpoint(&endpoint.network, &endpoint.id);
+        assert!(desired.fold(&put(key::THIS_HOST.to_owned(), record::encode(&host).unwrap())));
+        assert!(desired.fold(&put(key::host(&host.id), record::encode(&host).unwrap())));
+        assert!(desired.fold(&put(place.clone(), record::encode(&endpoint).unwrap())));
+        assert_eq!(desired.this_host.as_ref(), Some(&host));
+        assert_eq!(desired.hosts[&host.id], host);
+        assert_eq!(desired.remote[endpoint.id.as_str()], endpoint);
+        for gone in [key::THIS_HOST.to_owned(), key::host(&host.id), place] {
+            assert!(desired.fold(&Event::Deleted(gone.clone(), 3)));
+            assert!(!desired.fold(&Event::Deleted(gone, 4)));
+        }
+        assert!(desired.remote.is_empty() && desired.hosts.is_empty() && desired.this_host.is_none());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use sluice_model::{
-    Endpoint, Id, MacAddress, Network, PortSpec, Protocol, PublishedPort, Sandbox, network::Driver, network::Subnet,
+    Endpoint, Host, Id, MacAddress, Network, PortSpec, Protocol, PublishedPort, RemoteEndpoint, Sandbox,
+    host::VXLAN_PORT, network::Driver, network::Subnet,
 };
 
 /// Network number `number`, 172.`15 + number`.0.0/16.
@@ -32,6 +33,8 @@ pub fn network(number: u32) -> Network {
         gateway_device: None,
         host_access: None,
         multicast: false,
+        vni: 0,
+        direct_routing: false,
         attachable: false,
         labels: Default::default(),
         options: Default::default(),
@@ -60,7 +63,25 @@ pub fn endpoint(number: u32, generation: u32) -> Endpoint {
         links: vec![],
         exposed: vec![],
         publish_from: vec![],
+        publish_mesh: false,
     }
+}
+
+/// Host number `number`, at 192.0.2.`number`.
+pub fn host(number: u8) -> Host {
+    Host {
+        id: format!("host{number}"),
+        name: format!("host{number}"),
+        addresses: vec![IpAddr::from([192, 0, 2, number])],
+        vxlan_port: VXLAN_PORT,
+        version: String::new(),
+        since: serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap(),
+    }
+}
+
+/// Endpoint number `number` of network 2, on host number `host`.
+pub fn remote_endpoint(number: u32, host: u8) -> RemoteEndpoint {
+    RemoteEndpoint::of(&endpoint(number, 1), &self::host(host).id)
 }
 
 /// The sandbox of endpoint `number`.

@@ -72,6 +72,9 @@ pub struct Endpoint {
     /// Who may use its published ports; empty: everybody. A family that is not among them may not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub publish_from: Vec<IpNet>,
+    /// Do all hosts that share its network take packets for its published ports, and hand them on to it?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub publish_mesh: bool,
 }
 
 /// A link from an endpoint to another of the same network.

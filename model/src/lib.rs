@@ -4,6 +4,7 @@
 pub mod container;
 pub mod endpoint;
 pub mod health;
+pub mod host;
 pub mod id;
 pub mod mac;
 pub mod network;
@@ -13,6 +14,7 @@ pub mod volume;
 
 pub use container::{Container, ContainerConfig, HostConfig};
 pub use endpoint::{Endpoint, EndpointLink, ResolverWish, Sandbox};
+pub use host::{Host, RemoteEndpoint};
 pub use id::Id;
 pub use mac::MacAddress;
 pub use network::Network;

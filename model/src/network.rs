@@ -25,6 +25,8 @@ pub enum Driver {
     Macvlan,
     /// Devices on one of the host's, with its MAC.
     Ipvlan,
+    /// Our eBPF network on all hosts of a cluster.
+    Overlay,
 }
 
 /// The device of the host that a network's endpoints hang on, beside the datapath.
@@ -105,6 +107,11 @@ pub enum IpvlanFlag {
     Private,
     /// Each other by the switch outside.
     Vepa,
+}
+
+/// For what is not written when it is 0.
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Text that names no mode of a driver.
@@ -219,6 +226,12 @@ pub struct Network {
     /// May containers be put on it one by one (of a meaning in swarms only; kept for those who look)?
     #[serde(default)]
     pub attachable: bool,
+    /// Its number on the wire between hosts (VXLAN network identifier, 24 bits); 0: it is on one host.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vni: u32,
+    /// Do hosts that reach each other without a router send to each other without VXLAN?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub direct_routing: bool,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
     /// Driver options (`com.docker.network.…`).
@@ -260,7 +273,12 @@ impl Network {
 
     /// Has it a place in the datapath: a number, and veths that programs look at?
     pub fn is_placed(&self) -> bool {
-        self.driver == Driver::Bridge
+        matches!(self.driver, Driver::Bridge | Driver::Overlay)
+    }
+
+    /// Is it on all hosts of a cluster?
+    pub fn is_shared(&self) -> bool {
+        self.driver == Driver::Overlay
     }
 
     /// Is it on a Linux bridge of the host?

@@ -3,9 +3,9 @@
 //! Each function is one test. It is handed a store that may hold other things already and may be used by other tests meanwhile, so it works
 //! below a prefix of its own. [`every_test`] makes tests of them.
 
-use std::task::Poll;
+use std::{task::Poll, time::Duration};
 
-use crate::{Condition, Entry, Event, Revision, Store, StoreError, Transaction, Write};
+use crate::{Condition, Entry, Event, Lease, Revision, Store, StoreError, Transaction, Write};
 
 /// Makes a test of each function of this module. `$store` is an expression that opens a store.
 macro_rules! every_test {
@@ -29,6 +29,12 @@ macro_rules! every_test {
             deleting_nothing_is_fine_and_tells_nobody,
             a_watch_that_falls_behind_is_told_to_list_again,
             a_value_may_be_empty_or_large,
+            a_condition_on_a_value_fails_when_the_key_holds_another,
+            nothing_under_a_prefix_is_a_condition,
+            what_is_lent_goes_when_its_lease_ends,
+            a_lease_that_is_renewed_lives_on,
+            what_was_lent_and_is_put_stays,
+            nothing_is_lent_to_a_lease_that_has_ended,
         );
     };
     ($store:expr; $($name:ident),+ $(,)?) => {
@@ -268,7 +274,107 @@ pub(crate) async fn a_value_may_be_empty_or_large(store: &dyn Store) {
     assert_eq!(value(store, "/t/size/large").await, Some(large));
 }
 
+pub(crate) async fn a_condition_on_a_value_fails_when_the_key_holds_another(store: &dyn Store) {
+    put(store, "/t/holds/a", "1").await;
+    let take = |value: &str| Transaction {
+        conditions: vec![Condition::Holds("/t/holds/a".to_owned(), value.into())],
+        writes: vec![Write::Delete("/t/holds/a".to_owned())],
+    };
+    for other in ["2", ""] {
+        match store.commit(take(other)).await {
+            Err(StoreError::Conflict(Condition::Holds(key, value))) => {
+                assert_eq!((key.as_str(), value), ("/t/holds/a", other.into()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    store.commit(take("1")).await.unwrap();
+    assert!(matches!(
+        store.commit(take("1")).await,
+        Err(StoreError::Conflict(Condition::Holds(..)))
+    ));
+}
+
+pub(crate) async fn nothing_under_a_prefix_is_a_condition(store: &dyn Store) {
+    put(store, "/t/under-b/a", "1").await;
+    let make = |key: &str| Transaction {
+        conditions: vec![Condition::NoneUnder("/t/under/".to_owned())],
+        writes: vec![Write::Put(key.to_owned(), b"1".to_vec())],
+    };
+    store.commit(make("/t/under/a/b")).await.unwrap();
+    match store.commit(make("/t/under/c")).await {
+        Err(StoreError::Conflict(Condition::NoneUnder(prefix))) => assert_eq!(prefix, "/t/under/"),
+        other => panic!("{other:?}"),
+    }
+    delete(store, "/t/under/a/b").await;
+    store.commit(make("/t/under/c")).await.unwrap();
+}
+
+pub(crate) async fn what_is_lent_goes_when_its_lease_ends(store: &dyn Store) {
+    let lease = store.grant(Duration::from_secs(1)).await.unwrap();
+    let lent = lend(store, "/t/lent/a", lease).await.unwrap();
+    let mut watch = store.watch("/t/lent/", lent).await.unwrap();
+    assert_eq!(value(store, "/t/lent/a").await.as_deref(), Some("lent"));
+    let (revision, events) = watch.next().await.unwrap().unwrap();
+    assert_eq!(events, [Event::Deleted("/t/lent/a".to_owned(), revision)]);
+    assert_eq!(value(store, "/t/lent/a").await, None);
+    assert!(matches!(store.renew(lease).await, Err(StoreError::LeaseLost(lost)) if lost == lease));
+    let lease = store.grant(Duration::from_secs(60)).await.unwrap();
+    lend(store, "/t/lent/b", lease).await.unwrap();
+    store.revoke(lease).await.unwrap();
+    assert_eq!(value(store, "/t/lent/b").await, None);
+    store.revoke(lease).await.unwrap();
+}
+
+pub(crate) async fn a_lease_that_is_renewed_lives_on(store: &dyn Store) {
+    let lease = store.grant(Duration::from_secs(5)).await.unwrap();
+    lend(store, "/t/renewed/a", lease).await.unwrap();
+    for _ in 0..7 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        store.renew(lease).await.unwrap();
+    }
+    assert_eq!(value(store, "/t/renewed/a").await.as_deref(), Some("lent"));
+}
+
+pub(crate) async fn what_was_lent_and_is_put_stays(store: &dyn Store) {
+    let (one, two) = tokio::join!(
+        store.grant(Duration::from_secs(60)),
+        store.grant(Duration::from_secs(60))
+    );
+    let (one, two) = (one.unwrap(), two.unwrap());
+    for key in ["/t/kept/a", "/t/kept/b", "/t/kept/c"] {
+        lend(store, key, one).await.unwrap();
+    }
+    put(store, "/t/kept/a", "kept").await;
+    lend(store, "/t/kept/b", two).await.unwrap();
+    store.revoke(one).await.unwrap();
+    assert_eq!(value(store, "/t/kept/a").await.as_deref(), Some("kept"));
+    assert_eq!(value(store, "/t/kept/b").await.as_deref(), Some("lent"));
+    assert_eq!(value(store, "/t/kept/c").await, None);
+    store.revoke(two).await.unwrap();
+    assert_eq!(value(store, "/t/kept/b").await, None);
+}
+
+pub(crate) async fn nothing_is_lent_to_a_lease_that_has_ended(store: &dyn Store) {
+    let lease = store.grant(Duration::from_secs(60)).await.unwrap();
+    store.revoke(lease).await.unwrap();
+    match lend(store, "/t/ended/a", lease).await {
+        Err(StoreError::LeaseLost(lost)) => assert_eq!(lost, lease),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(value(store, "/t/ended/a").await, None);
+}
+
 // === words of the tests ===
+
+async fn lend(store: &dyn Store, key: &str, lease: Lease) -> Result<Revision, StoreError> {
+    store
+        .commit(Transaction {
+            conditions: vec![],
+            writes: vec![Write::Lend(key.to_owned(), b"lent".to_vec(), lease)],
+        })
+        .await
+}
 
 async fn put(store: &dyn Store, key: &str, value: &str) -> Revision {
     put_later(store, key, value.to_owned()).await

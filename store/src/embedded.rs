@@ -4,6 +4,7 @@
 //! commit and wait for nobody. Watches are served from memory ([`feed`]).
 
 mod feed;
+mod leases;
 mod writer;
 
 use std::{
@@ -11,19 +12,24 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
+    time::Duration,
 };
 
-use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Answer, Entry, Revision, Store, StoreError, Transaction, Watch};
+use crate::{Answer, Entry, Lease, Revision, Store, StoreError, Transaction, Watch};
 use feed::Feed;
-use writer::Job;
+use leases::Leases;
+use writer::{Job, Task};
 
 /// Keys, each with the revision that wrote it and its value.
 const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("entries");
 /// The revision of the last commit.
 const REVISION: TableDefinition<'_, (), u64> = TableDefinition::new("revision");
+
+/// Keys that were lent.
+const LENT: TableDefinition<'_, &str, ()> = TableDefinition::new("lent");
 
 /// The records of one host are some kilobytes each, and the page cache holds the file too: a small cache of our own is enough.
 const CACHE_BYTES: usize = 1 << 20;
@@ -34,6 +40,7 @@ const WAITING_COMMITS: usize = 128;
 pub struct Embedded {
     database: Arc<Database>,
     feed: Arc<Feed>,
+    leases: Arc<Leases>,
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -46,21 +53,31 @@ impl Embedded {
         let database = Arc::new(open_database(path)?);
         let revision = make_tables(&database).map_err(|error| failed("make the tables of the store", &error))?;
         let feed = Arc::new(Feed::beginning_after(revision));
+        let leases = Arc::<Leases>::default();
         let (jobs, waiting) = mpsc::channel(WAITING_COMMITS);
         let writer = {
-            let (database, feed) = (database.clone(), feed.clone());
+            let (database, feed, leases) = (database.clone(), feed.clone(), leases.clone());
             std::thread::Builder::new()
                 .name("store-writer".to_owned())
                 .stack_size(256 << 10)
-                .spawn(move || writer::run(&database, &feed, waiting))
+                .spawn(move || writer::run(&database, &feed, &leases, waiting))
                 .map_err(|error| failed("start the store's writer", &error))?
         };
         Ok(Self {
             database,
             feed,
+            leases,
             jobs: Some(jobs),
             writer: Some(writer),
         })
+    }
+
+    async fn hand_over(&self, task: Task) -> Result<Revision, StoreError> {
+        let gone = || StoreError::Failed("cannot commit: the store is closed".to_owned());
+        let (answer, answered) = oneshot::channel();
+        let jobs = self.jobs.as_ref().ok_or_else(gone)?;
+        jobs.send(Job { task, answer }).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
     }
 }
 
@@ -94,17 +111,27 @@ impl Store for Embedded {
 
     /// A transaction that was handed over happens even when nobody waits for its answer any more.
     fn commit(&self, transaction: Transaction) -> Answer<'_, Revision> {
-        Box::pin(async move {
-            let gone = || StoreError::Failed("cannot commit: the store is closed".to_owned());
-            let (answer, answered) = oneshot::channel();
-            let jobs = self.jobs.as_ref().ok_or_else(gone)?;
-            jobs.send(Job { transaction, answer }).await.map_err(|_| gone())?;
-            answered.await.map_err(|_| gone())?
-        })
+        Box::pin(self.hand_over(Task::Carry(transaction)))
     }
 
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Answer<'a, Watch> {
         Box::pin(async move { self.feed.watch(prefix, after) })
+    }
+
+    fn grant(&self, life: Duration) -> Answer<'_, Lease> {
+        Box::pin(async move {
+            let jobs = self.jobs.as_ref().map(mpsc::Sender::downgrade);
+            let jobs = jobs.ok_or_else(|| StoreError::Failed("cannot take a lease: the store is closed".to_owned()))?;
+            Ok(self.leases.grant(life, jobs))
+        })
+    }
+
+    fn renew(&self, lease: Lease) -> Answer<'_, ()> {
+        Box::pin(async move { self.leases.renew(lease) })
+    }
+
+    fn revoke(&self, lease: Lease) -> Answer<'_, ()> {
+        Box::pin(async move { self.hand_over(Task::End(lease)).await.map(drop) })
     }
 }
 
@@ -130,13 +157,26 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
     Ok(database)
 }
 
-/// Makes the tables when they are not there; the revision of the last commit.
+/// Makes the tables when they are not there, and takes away what was lent in an earlier life; the revision of the last commit.
 fn make_tables(database: &Database) -> Result<Revision, redb::Error> {
     let transaction = database.begin_write()?;
     let revision = {
-        transaction.open_table(ENTRIES)?;
-        let table = transaction.open_table(REVISION)?;
-        redb::ReadableTable::get(&table, ())?.map_or(0, |value| value.value())
+        let (mut entries, mut lent) = (transaction.open_table(ENTRIES)?, transaction.open_table(LENT)?);
+        let mut revisions = transaction.open_table(REVISION)?;
+        let mut revision = revisions.get(())?.map_or(0, |value| value.value());
+        let mut ended = Vec::new();
+        for found in lent.iter()? {
+            ended.push(found?.0.value().to_owned());
+        }
+        for key in &ended {
+            entries.remove(key.as_str())?;
+            lent.remove(key.as_str())?;
+        }
+        if !ended.is_empty() {
+            revision += 1;
+            revisions.insert((), revision)?;
+        }
+        revision
     };
     transaction.commit()?;
     Ok(revision)

@@ -5,14 +5,17 @@
 
 mod connect;
 mod feed;
+mod health;
+mod lease;
 mod transaction;
 
 use std::time::Duration;
 
-use etcd_client::{Client, GetOptions, GetResponse, KeyValue, KvClient};
+use etcd_client::{Client, ConnectOptions, GetOptions, GetResponse, KeyValue, KvClient};
 
-use crate::{Answer, Entry, Revision, Store, StoreError, Transaction, Watch};
+use crate::{Answer, Entry, Lease, Revision, Store, StoreError, Transaction, Watch};
 pub use connect::{Credentials, Encryption, EtcdOptions};
+pub use health::{MemberHealth, MemberState};
 
 /// Keys of one answer when many are listed. Records are some kilobytes each at most.
 const PAGE: i64 = 500;
@@ -28,6 +31,10 @@ pub struct Etcd {
     patience: Duration,
     /// Who is asked, for the words of errors.
     members: String,
+    /// The same, one by one.
+    addresses: Vec<String>,
+    /// How each is spoken to.
+    wishes: ConnectOptions,
 }
 
 // === impl Etcd ===
@@ -129,6 +136,18 @@ impl Store for Etcd {
 
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Answer<'a, Watch> {
         Box::pin(feed::watch(self, prefix, after))
+    }
+
+    fn grant(&self, life: Duration) -> Answer<'_, Lease> {
+        Box::pin(lease::grant(self, life))
+    }
+
+    fn renew(&self, lease: Lease) -> Answer<'_, ()> {
+        Box::pin(lease::renew(self, lease))
+    }
+
+    fn revoke(&self, lease: Lease) -> Answer<'_, ()> {
+        Box::pin(lease::revoke(self, lease))
     }
 }
 

@@ -11,7 +11,7 @@ pub mod key;
 pub mod record;
 pub mod watch;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 pub use watch::Watch;
 
@@ -35,6 +35,10 @@ pub struct Entry {
     pub modified: Revision,
 }
 
+/// Whoever has one and renews it is there: what was lent to it is taken away when it ends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Lease(pub i64);
+
 /// What must be true for a transaction to be carried out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Condition {
@@ -44,6 +48,10 @@ pub enum Condition {
     Present(String),
     /// The key's value was written by this revision.
     Unchanged(String, Revision),
+    /// The key has this value.
+    Holds(String, Vec<u8>),
+    /// No key that begins so has a value.
+    NoneUnder(String),
 }
 
 /// What a transaction does.
@@ -51,6 +59,8 @@ pub enum Condition {
 pub enum Write {
     /// Gives a key a value.
     Put(String, Vec<u8>),
+    /// Gives a key a value until the lease ends or the key is put or deleted.
+    Lend(String, Vec<u8>, Lease),
     /// Takes a key's value away; fine when there is none.
     Delete(String),
 }
@@ -82,6 +92,9 @@ pub enum StoreError {
     /// A watch was asked to begin at a revision that is forgotten: list again and watch from there.
     #[error("revision {0} is compacted: list again")]
     Compacted(Revision),
+    /// A lease has ended: take another.
+    #[error("lease {:x} has ended", .0.0)]
+    LeaseLost(Lease),
     /// Reading or writing failed.
     #[error("{0}")]
     Failed(String),
@@ -101,4 +114,13 @@ pub trait Store: Send + Sync {
     /// Everything that happens to keys with `prefix` after revision `after`, a commit at a time. That `after` is forgotten is said here or by the
     /// first change.
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Answer<'a, Watch>;
+
+    /// A new lease, which ends when it is not renewed for so long. Whole seconds, at least one.
+    fn grant(&self, life: Duration) -> Answer<'_, Lease>;
+
+    /// The lease lives on for as long again.
+    fn renew(&self, lease: Lease) -> Answer<'_, ()>;
+
+    /// Ends a lease now; fine when it has ended.
+    fn revoke(&self, lease: Lease) -> Answer<'_, ()>;
 }

@@ -5,20 +5,34 @@ use std::{
     net::IpAddr,
 };
 
-use sluice_model::{Endpoint, Network, ResolverWish, Sandbox};
+use sluice_model::{Endpoint, EndpointLink, Id, Network, RemoteEndpoint, ResolverWish, Sandbox};
 use sluice_store::{Entry, Event, key, record};
 
 /// Names and addresses of all networks.
 #[derive(Default, Debug)]
 pub struct Directory {
     networks: HashMap<String, Known>,
-    endpoints: HashMap<String, Endpoint>,
+    endpoints: HashMap<String, Resident>,
     /// What sandboxes want of the resolver, by id.
     wishes: HashMap<String, ResolverWish>,
-    /// Endpoints by address. Networks of one host do not overlap.
+    /// Endpoints by address. Networks do not overlap.
     by_address: HashMap<IpAddr, String>,
     /// Endpoints of a sandbox, by the name of their device: their networks are asked in this order.
     of_sandbox: HashMap<String, BTreeMap<String, String>>,
+}
+
+/// An endpoint, of this host or another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Resident {
+    network: String,
+    name: String,
+    /// All its names, each once, in lower case.
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+    /// Whom it calls by names of its own.
+    links: Vec<EndpointLink>,
+    /// The id of its sandbox and the name of its device there; none: it is on another host.
+    place: Option<(String, String)>,
 }
 
 /// A network, and its endpoints by each of their names in lower case, oldest first.
@@ -69,8 +83,12 @@ impl Directory {
                 self.put_network(id, &network);
             }
         } else if let Some(id) = key.strip_prefix(key::ENDPOINTS) {
-            if let Ok(endpoint) = record::decode(key, value) {
-                self.put_endpoint(id, endpoint);
+            if let Ok(endpoint) = record::decode::<Endpoint>(key, value) {
+                self.put_resident(id, (&endpoint).into());
+            }
+        } else if key.starts_with(key::REMOTE_ENDPOINTS) {
+            if let Ok(endpoint) = record::decode::<RemoteEndpoint>(key, value) {
+                self.put_resident(endpoint.id.as_str(), (&endpoint).into());
             }
         } else if let Some(id) = key.strip_prefix(key::SANDBOXES)
             && let Ok(sandbox) = record::decode::<Sandbox>(key, value)
@@ -83,7 +101,9 @@ impl Directory {
         if let Some(id) = key.strip_prefix(key::NETWORKS) {
             self.networks.remove(id);
         } else if let Some(id) = key.strip_prefix(key::ENDPOINTS) {
-            self.remove_endpoint(id);
+            self.remove_resident(id);
+        } else if let Some(place) = key.strip_prefix(key::REMOTE_ENDPOINTS) {
+            self.remove_resident(place.rsplit('/').next().unwrap_or(place));
         } else if let Some(id) = key.strip_prefix(key::SANDBOXES) {
             self.wishes.remove(id);
         }
@@ -96,48 +116,49 @@ impl Directory {
         known.has_names = network.has_names();
     }
 
-    fn put_endpoint(&mut self, id: &str, endpoint: Endpoint) {
-        if self.endpoints.get(id) == Some(&endpoint) {
+    fn put_resident(&mut self, id: &str, resident: Resident) {
+        if self.endpoints.get(id) == Some(&resident) {
             return;
         }
-        self.remove_endpoint(id);
-        for address in &endpoint.addresses {
-            self.by_address.insert(address.addr(), id.to_owned());
+        self.remove_resident(id);
+        for address in &resident.addresses {
+            self.by_address.insert(*address, id.to_owned());
         }
-        self.of_sandbox
-            .entry(endpoint.sandbox.to_string())
-            .or_default()
-            .insert(endpoint.interface.clone(), id.to_owned());
-        let known = self.networks.entry(endpoint.network.to_string()).or_default();
-        for name in names(&endpoint) {
-            known.names.entry(name).or_default().push(id.to_owned());
+        if let Some((sandbox, device)) = &resident.place {
+            let devices = self.of_sandbox.entry(sandbox.clone()).or_default();
+            devices.insert(device.clone(), id.to_owned());
         }
-        self.endpoints.insert(id.to_owned(), endpoint);
+        let known = self.networks.entry(resident.network.clone()).or_default();
+        for name in &resident.names {
+            known.names.entry(name.clone()).or_default().push(id.to_owned());
+        }
+        self.endpoints.insert(id.to_owned(), resident);
     }
 
-    fn remove_endpoint(&mut self, id: &str) {
-        let Some(endpoint) = self.endpoints.remove(id) else {
+    fn remove_resident(&mut self, id: &str) {
+        let Some(resident) = self.endpoints.remove(id) else {
             return;
         };
-        for address in &endpoint.addresses {
+        for address in &resident.addresses {
             // another may have it by now
-            if self.by_address.get(&address.addr()).is_some_and(|owner| owner == id) {
-                self.by_address.remove(&address.addr());
+            if self.by_address.get(address).is_some_and(|owner| owner == id) {
+                self.by_address.remove(address);
             }
         }
-        let sandbox = endpoint.sandbox.to_string();
-        if let Some(devices) = self.of_sandbox.get_mut(&sandbox) {
+        if let Some((sandbox, _)) = &resident.place
+            && let Some(devices) = self.of_sandbox.get_mut(sandbox)
+        {
             devices.retain(|_, endpoint| endpoint != id);
             if devices.is_empty() {
-                self.of_sandbox.remove(&sandbox);
+                self.of_sandbox.remove(sandbox);
             }
         }
-        if let Some(known) = self.networks.get_mut(endpoint.network.as_str()) {
-            for name in names(&endpoint) {
-                if let Some(bearers) = known.names.get_mut(&name) {
+        if let Some(known) = self.networks.get_mut(&resident.network) {
+            for name in &resident.names {
+                if let Some(bearers) = known.names.get_mut(name) {
                     bearers.retain(|bearer| bearer != id);
                     if bearers.is_empty() {
-                        known.names.remove(&name);
+                        known.names.remove(name);
                     }
                 }
             }
@@ -147,20 +168,46 @@ impl Directory {
     /// Who asks from an address. The datapath lets nobody speak from another's.
     pub fn asker(&self, address: IpAddr) -> Option<Asker<'_>> {
         let endpoint = self.endpoints.get(self.by_address.get(&address)?)?;
+        let (sandbox, _) = endpoint.place.as_ref()?;
         Some(Asker {
             directory: self,
-            sandbox: endpoint.sandbox.as_str(),
+            sandbox,
         })
     }
 }
 
-/// All names of an endpoint in its network, each once, in lower case.
-fn names(endpoint: &Endpoint) -> Vec<String> {
-    let mut names = vec![
-        endpoint.name.to_ascii_lowercase(),
-        endpoint.container.short().to_owned(),
-    ];
-    names.extend(endpoint.aliases.iter().map(|alias| alias.to_ascii_lowercase()));
+// === impl Resident ===
+
+impl From<&Endpoint> for Resident {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self {
+            network: endpoint.network.to_string(),
+            name: endpoint.name.clone(),
+            names: names(&endpoint.name, &endpoint.container, &endpoint.aliases),
+            addresses: endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
+            links: endpoint.links.clone(),
+            place: Some((endpoint.sandbox.to_string(), endpoint.interface.clone())),
+        }
+    }
+}
+
+impl From<&RemoteEndpoint> for Resident {
+    fn from(endpoint: &RemoteEndpoint) -> Self {
+        Self {
+            network: endpoint.network.to_string(),
+            name: endpoint.name.clone(),
+            names: names(&endpoint.name, &endpoint.container, &endpoint.aliases),
+            addresses: endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
+            // nobody asks from there
+            links: vec![],
+            place: None,
+        }
+    }
+}
+
+fn names(name: &str, container: &Id, aliases: &[String]) -> Vec<String> {
+    let mut names = vec![name.to_ascii_lowercase(), container.short().to_owned()];
+    names.extend(aliases.iter().map(|alias| alias.to_ascii_lowercase()));
     names.sort();
     names.dedup();
     names
@@ -170,11 +217,11 @@ fn names(endpoint: &Endpoint) -> Vec<String> {
 
 impl<'a> Asker<'a> {
     /// Its endpoints in networks whose endpoints have names, with these networks.
-    fn places(self) -> impl Iterator<Item = (&'a Endpoint, &'a Known)> {
+    fn places(self) -> impl Iterator<Item = (&'a Resident, &'a Known)> {
         let devices = self.directory.of_sandbox.get(self.sandbox);
         devices.into_iter().flat_map(BTreeMap::values).filter_map(move |id| {
             let endpoint = self.directory.endpoints.get(id)?;
-            let network = self.directory.networks.get(endpoint.network.as_str())?;
+            let network = self.directory.networks.get(&endpoint.network)?;
             network.has_names.then_some((endpoint, network))
         })
     }
@@ -208,7 +255,7 @@ impl<'a> Asker<'a> {
             bearers
                 .iter()
                 .filter_map(|id| self.directory.endpoints.get(id))
-                .flat_map(|endpoint| endpoint.addresses.iter().map(ipnet::IpNet::addr))
+                .flat_map(|endpoint| endpoint.addresses.iter().copied())
                 .collect(),
         )
     }
@@ -227,7 +274,7 @@ impl<'a> Asker<'a> {
                 devices.values().any(|id| {
                     let endpoint = self.directory.endpoints.get(id);
                     endpoint
-                        .and_then(|endpoint| self.directory.networks.get(endpoint.network.as_str()))
+                        .and_then(|endpoint| self.directory.networks.get(&endpoint.network))
                         .is_some_and(|network| !network.internal)
                 })
             })

@@ -339,3 +339,25 @@ fn only_an_answer_to_what_was_asked_is_believed() {
         (77, ResponseCode::ServFail)
     );
 }
+
+#[test]
+fn endpoints_of_other_hosts_are_answered_as_those_of_this_one_and_may_share_a_name_with_them() {
+    let mut town = town();
+    let mut remote = fixture::remote_endpoint(9, 2);
+    remote.aliases = vec!["www".into()];
+    let place = key::remote_endpoint(&remote.network, &remote.id);
+    town.fold(&Event::Put(entry(place.clone(), record::encode(&remote).unwrap())));
+    let answer = |town: &Directory, name| told(&ask(town, WEB2, name, RecordType::A).unwrap());
+    assert_eq!(answer(&town, "web9.net2."), ["172.17.0.10"]);
+    assert_eq!(
+        told(&ask(&town, WEB2, "10.0.17.172.in-addr.arpa.", RecordType::PTR).unwrap()),
+        ["web9.net2."]
+    );
+    let mut shared = answer(&town, "www.");
+    shared.sort();
+    assert_eq!(shared, ["172.17.0.10", "172.17.0.2", "172.17.0.3"]);
+    assert!(town.asker(address("172.17.0.10")).is_none(), "it asks its own host");
+    town.fold(&Event::Deleted(place, 5));
+    assert!(ask(&town, WEB2, "web9.", RecordType::A).is_none());
+    assert_eq!(answer(&town, "www.").len(), 2);
+}

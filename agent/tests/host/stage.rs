@@ -226,6 +226,8 @@ pub fn network() -> Network {
         gateway_device: None,
         host_access: None,
         multicast: false,
+        vni: 0,
+        direct_routing: false,
         attachable: false,
         labels: Default::default(),
         options: Default::default(),
@@ -277,5 +279,6 @@ pub fn endpoint(number: u32) -> Endpoint {
         links: vec![],
         exposed: vec![],
         publish_from: vec![],
+        publish_mesh: false,
     }
 }

@@ -298,6 +298,7 @@ fn driver(driver: Driver) -> &'static str {
         Driver::Null => "null",
         Driver::Macvlan => "macvlan",
         Driver::Ipvlan => "ipvlan",
+        Driver::Overlay => "overlay",
     }
 }
 

@@ -241,6 +241,7 @@ pub(crate) fn driver_name(driver: Driver) -> &'static str {
         Driver::Null => "null",
         Driver::Macvlan => "macvlan",
         Driver::Ipvlan => "ipvlan",
+        Driver::Overlay => "overlay",
     }
 }
 
@@ -264,6 +265,8 @@ pub(crate) fn bare(name: &str, driver: Driver) -> Network {
         gateway_device: None,
         host_access: None,
         multicast: false,
+        vni: 0,
+        direct_routing: false,
         attachable: false,
         labels: BTreeMap::new(),
         options: BTreeMap::new(),

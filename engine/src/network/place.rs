@@ -213,6 +213,7 @@ impl Engine {
             links: self.endpoint_links(container, network, wish),
             exposed: container.config.exposed_ports.clone(),
             publish_from,
+            publish_mesh: false,
         };
         // among those of the container at once: the next one must find another name for its device
         places.endpoints.insert(endpoint.id.clone(), endpoint.clone());

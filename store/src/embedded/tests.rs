@@ -73,6 +73,18 @@ impl Store for TemporaryStore {
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Answer<'a, Watch> {
         (**self).watch(prefix, after)
     }
+
+    fn grant(&self, life: Duration) -> Answer<'_, Lease> {
+        (**self).grant(life)
+    }
+
+    fn renew(&self, lease: Lease) -> Answer<'_, ()> {
+        (**self).renew(lease)
+    }
+
+    fn revoke(&self, lease: Lease) -> Answer<'_, ()> {
+        (**self).revoke(lease)
+    }
 }
 
 fn put(key: &str, value: &str) -> Transaction {
@@ -102,6 +114,23 @@ async fn a_watch_from_before_the_file_was_opened_is_compacted() {
         Err(StoreError::Compacted(_))
     ));
     assert!(store.watch("/", second).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_was_lent_in_an_earlier_life_is_gone() {
+    let mut store = TemporaryStore::open();
+    let lease = store.grant(Duration::from_secs(600)).await.unwrap();
+    let lend = Transaction {
+        conditions: vec![],
+        writes: vec![Write::Lend("/a".to_owned(), b"1".to_vec(), lease)],
+    };
+    let lent = store.commit(lend).await.unwrap();
+    store.reopen();
+    assert_eq!(store.get("/a").await.unwrap(), None);
+    assert!(
+        store.commit(put("/b", "1")).await.unwrap() > lent + 1,
+        "it went in a revision of its own"
+    );
 }
 
 #[tokio::test]

@@ -3,15 +3,26 @@
 use redb::{Database, Durability, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{ENTRIES, Feed, REVISION, failed};
-use crate::{Condition, Entry, Event, Revision, StoreError, Transaction, Write};
+use super::{
+    ENTRIES, Feed, LENT, REVISION, failed,
+    leases::{Book, Leases},
+};
+use crate::{Condition, Entry, Event, Lease, Revision, StoreError, Transaction, Write};
 
 /// Transactions that share one fsync at most.
 const BATCH: usize = 64;
 
-/// A transaction that waits, and where its answer goes.
+/// What the writer is asked to do.
+pub(super) enum Task {
+    /// Carry out a transaction.
+    Carry(Transaction),
+    /// End a lease.
+    End(Lease),
+}
+
+/// A task that waits, and where its answer goes.
 pub(super) struct Job {
-    pub(super) transaction: Transaction,
+    pub(super) task: Task,
     pub(super) answer: oneshot::Sender<Result<Revision, StoreError>>,
 }
 
@@ -19,13 +30,12 @@ pub(super) struct Job {
 type Outcome = Result<(Revision, Vec<Event>), StoreError>;
 
 /// Commits what comes until the store is closed.
-pub(super) fn run(database: &Database, feed: &Feed, mut jobs: mpsc::Receiver<Job>) {
+pub(super) fn run(database: &Database, feed: &Feed, leases: &Leases, mut jobs: mpsc::Receiver<Job>) {
     let mut batch = Vec::new();
     while jobs.blocking_recv_many(&mut batch, BATCH) > 0 {
-        let (transactions, answers): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|job| (job.transaction, job.answer)).unzip();
-        let committed = tracing::debug_span!("commit", transactions = transactions.len())
-            .in_scope(|| commit_all(database, &transactions));
+        let (tasks, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|job| (job.task, job.answer)).unzip();
+        let committed = tracing::debug_span!("commit", transactions = tasks.len())
+            .in_scope(|| commit_all(database, leases, &tasks));
         match committed {
             // Whoever asked may have gone; that changes nothing.
             Ok(outcomes) => outcomes.into_iter().zip(answers).for_each(|(outcome, answer)| {
@@ -49,11 +59,11 @@ fn publish(feed: &Feed, outcome: Outcome) -> Result<Revision, StoreError> {
 
 /// Carries out transactions one after the other and makes all of them durable at once. A transaction whose conditions do not hold has no part
 /// in that; an error is that of the file and concerns all of them.
-fn commit_all(database: &Database, transactions: &[Transaction]) -> Result<Vec<Outcome>, redb::Error> {
+fn commit_all(database: &Database, leases: &Leases, tasks: &[Task]) -> Result<Vec<Outcome>, redb::Error> {
     let mut writing = database.begin_write()?;
     writing.set_durability(Durability::Immediate)?;
-    let mut outcomes = Vec::with_capacity(transactions.len());
-    let changed = carry_out(&writing, transactions, &mut outcomes)?;
+    let mut outcomes = Vec::with_capacity(tasks.len());
+    let changed = carry_out(&writing, &mut leases.open(), tasks, &mut outcomes)?;
     if changed {
         writing.commit()?;
     } else {
@@ -65,22 +75,43 @@ fn commit_all(database: &Database, transactions: &[Transaction]) -> Result<Vec<O
 /// Did anything change?
 fn carry_out(
     writing: &WriteTransaction,
-    transactions: &[Transaction],
+    leases: &mut Book,
+    tasks: &[Task],
     outcomes: &mut Vec<Outcome>,
 ) -> Result<bool, redb::Error> {
-    let mut entries = writing.open_table(ENTRIES)?;
+    let mut hands = Hands {
+        entries: writing.open_table(ENTRIES)?,
+        lent: writing.open_table(LENT)?,
+        leases,
+    };
     let mut revisions = writing.open_table(REVISION)?;
     let first = revisions.get(())?.map_or(0, |value| value.value());
     let mut revision = first;
-    for transaction in transactions {
-        outcomes.push(match broken(&entries, &transaction.conditions)? {
-            Some(condition) => Err(StoreError::Conflict(condition.clone())),
-            None if transaction.writes.is_empty() => Ok((revision, Vec::new())),
-            None => {
-                revision += 1;
-                Ok((revision, write(&mut entries, &transaction.writes, revision)?))
+    for task in tasks {
+        let ending;
+        let writes = match task {
+            Task::End(lease) => {
+                ending = hands.leases.end(*lease).into_iter().map(Write::Delete).collect();
+                &ending
             }
-        });
+            Task::Carry(Transaction { conditions, writes }) => {
+                if let Some(condition) = broken(&hands.entries, conditions)? {
+                    outcomes.push(Err(StoreError::Conflict(condition.clone())));
+                    continue;
+                }
+                if let Some(lost) = hands.lost(writes) {
+                    outcomes.push(Err(StoreError::LeaseLost(lost)));
+                    continue;
+                }
+                writes
+            }
+        };
+        if writes.is_empty() {
+            outcomes.push(Ok((revision, Vec::new())));
+            continue;
+        }
+        revision += 1;
+        outcomes.push(Ok((revision, hands.write(writes, revision)?)));
     }
     if revision != first {
         revisions.insert((), revision)?;
@@ -100,6 +131,13 @@ fn broken<'a>(
             Condition::Unchanged(key, revision) => entries
                 .get(key.as_str())?
                 .is_some_and(|value| value.value().0 == *revision),
+            Condition::Holds(key, wanted) => entries
+                .get(key.as_str())?
+                .is_some_and(|value| value.value().1 == wanted.as_slice()),
+            Condition::NoneUnder(prefix) => match entries.range(prefix.as_str()..)?.next() {
+                Some(first) => !first?.0.value().starts_with(prefix),
+                None => true,
+            },
         };
         if !holds {
             return Ok(Some(condition));
@@ -108,28 +146,49 @@ fn broken<'a>(
     Ok(None)
 }
 
-fn write(
-    entries: &mut Table<'_, &str, (u64, &[u8])>,
-    writes: &[Write],
-    revision: Revision,
-) -> Result<Vec<Event>, redb::Error> {
-    let mut events = Vec::with_capacity(writes.len());
-    for write in writes {
-        match write {
-            Write::Put(key, value) => {
-                entries.insert(key.as_str(), (revision, value.as_slice()))?;
-                events.push(Event::Put(Entry {
-                    key: key.clone(),
-                    value: value.clone(),
-                    modified: revision,
-                }));
+/// What a transaction writes in.
+struct Hands<'a, 'txn> {
+    entries: Table<'txn, &'static str, (u64, &'static [u8])>,
+    lent: Table<'txn, &'static str, ()>,
+    leases: &'a mut Book,
+}
+
+impl Hands<'_, '_> {
+    /// A lease that somebody would lend to and that has ended.
+    fn lost(&self, writes: &[Write]) -> Option<Lease> {
+        writes.iter().find_map(|write| match write {
+            Write::Lend(_, _, lease) if !self.leases.has(*lease) => Some(*lease),
+            _ => None,
+        })
+    }
+
+    fn write(&mut self, writes: &[Write], revision: Revision) -> Result<Vec<Event>, redb::Error> {
+        let mut events = Vec::with_capacity(writes.len());
+        for write in writes {
+            let (Write::Put(key, _) | Write::Lend(key, ..) | Write::Delete(key)) = write;
+            if self.leases.forget(key) {
+                self.lent.remove(key.as_str())?;
             }
-            Write::Delete(key) => {
-                if entries.remove(key.as_str())?.is_some() {
-                    events.push(Event::Deleted(key.clone(), revision));
+            match write {
+                Write::Put(key, value) | Write::Lend(key, value, _) => {
+                    self.entries.insert(key.as_str(), (revision, value.as_slice()))?;
+                    events.push(Event::Put(Entry {
+                        key: key.clone(),
+                        value: value.clone(),
+                        modified: revision,
+                    }));
+                }
+                Write::Delete(key) => {
+                    if self.entries.remove(key.as_str())?.is_some() {
+                        events.push(Event::Deleted(key.clone(), revision));
+                    }
                 }
             }
+            if let Write::Lend(key, _, lease) = write {
+                self.leases.lend(key, *lease);
+                self.lent.insert(key.as_str(), ())?;
+            }
         }
+        Ok(events)
     }
-    Ok(events)
 }

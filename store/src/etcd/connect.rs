@@ -65,7 +65,7 @@ pub(super) async fn connect(options: EtcdOptions) -> Result<Etcd, StoreError> {
     if let Some(encryption) = &options.encryption {
         wishes = wishes.with_tls(certificates(encryption)?);
     }
-    let connecting = Client::connect(&options.members, Some(wishes));
+    let connecting = Client::connect(&options.members, Some(wishes.clone()));
     let client = match tokio::time::timeout(options.patience, connecting).await {
         Ok(connected) => connected.map_err(failed)?,
         Err(_) => {
@@ -80,6 +80,8 @@ pub(super) async fn connect(options: EtcdOptions) -> Result<Etcd, StoreError> {
         prefix: options.prefix,
         patience: options.patience,
         members,
+        addresses: options.members,
+        wishes,
     })
 }
 

@@ -152,6 +152,18 @@ impl Store for Served {
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Answer<'a, Watch> {
         self.store.watch(prefix, after)
     }
+
+    fn grant(&self, life: Duration) -> Answer<'_, Lease> {
+        self.store.grant(life)
+    }
+
+    fn renew(&self, lease: Lease) -> Answer<'_, ()> {
+        self.store.renew(lease)
+    }
+
+    fn revoke(&self, lease: Lease) -> Answer<'_, ()> {
+        self.store.revoke(lease)
+    }
 }
 
 fn put_at(change: Option<Result<(Revision, Vec<Event>), StoreError>>) -> Revision {
