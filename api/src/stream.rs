@@ -18,7 +18,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use hyper_util::rt::TokioIo;
 use sluice_engine::{EngineError, Output};
-use sluice_runtime::{Attachment, Stream};
+use sluice_runtime::{Attachment, Input, Stream};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
@@ -31,6 +31,10 @@ use crate::{detach::Keys, serve::Peer, version::Version};
 const NAMES_MULTIPLEXED: Version = Version(42);
 /// For how long a process's first words wait for a client that does not read the head of the answer.
 const HEAD_IS_READ_WITHIN: Duration = Duration::from_secs(1);
+
+/// How much of what a client says is read at first, and while much comes, bytes.
+const LITTLE_INPUT: usize = 4 << 10;
+const MOST_INPUT: usize = 64 << 10;
 
 /// How chunks stand on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -337,7 +341,7 @@ async fn replay(mut past: Output, writer: &mut (impl AsyncWrite + Unpin), framin
 }
 
 async fn hear(
-    mut output: mpsc::Receiver<(Stream, Vec<u8>)>,
+    mut output: sluice_runtime::Output,
     writer: &mut (impl AsyncWrite + Unpin),
     wanted: Wanted,
     framing: Framing,
@@ -354,19 +358,34 @@ async fn hear(
 }
 
 /// The end of what the client says is the end of stdin.
-async fn say(mut reader: impl AsyncRead + Unpin, mut stdin: Box<dyn AsyncWrite + Send + Unpin>) {
-    if let Err(error) = tokio::io::copy(&mut reader, &mut stdin).await {
+async fn say(mut reader: impl AsyncRead + Unpin, mut stdin: Input) {
+    if let Err(error) = copy(&mut reader, &mut stdin).await {
         tracing::debug!(%error, "stdin of a process or its client is gone");
     }
     let _ = stdin.shutdown().await;
 }
 
+/// In larger pieces than the library's own: each one wakes three processes on its way. The memory for them is taken while much comes.
+async fn copy(reader: &mut (impl AsyncRead + Unpin), stdin: &mut Input) -> std::io::Result<()> {
+    let mut piece = vec![0; LITTLE_INPUT];
+    loop {
+        let read = reader.read(&mut piece).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        stdin.write_all(&piece[..read]).await?;
+        stdin.flush().await?;
+        if read == piece.len() {
+            piece.resize(MOST_INPUT, 0);
+        } else if read < LITTLE_INPUT {
+            piece.truncate(LITTLE_INPUT);
+            piece.shrink_to_fit();
+        }
+    }
+}
+
 /// The end of what is typed is not the end of a terminal: others may type too. True: the client has left by its keys.
-async fn type_in(
-    mut reader: impl AsyncRead + Unpin,
-    mut stdin: Box<dyn AsyncWrite + Send + Unpin>,
-    keys: Keys,
-) -> bool {
+async fn type_in(mut reader: impl AsyncRead + Unpin, mut stdin: Input, keys: Keys) -> bool {
     let mut watch = keys.watch();
     let (mut typed, mut input) = (vec![0; 4 << 10], Vec::new());
     let left = loop {

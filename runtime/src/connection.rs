@@ -23,6 +23,16 @@ pub(crate) struct Connection {
     stream: Arc<UnixStream>,
 }
 
+/// The frames that come, with what has come of the next one.
+pub(crate) struct Frames {
+    connection: Connection,
+    header: [u8; wire::HEADER],
+    /// How much of the header is there.
+    begun: usize,
+    /// Once the header is whole: what the frame is, its payload with room for the next header, and how much of that is there.
+    frame: Option<(Kind, Vec<u8>, usize)>,
+}
+
 impl Connection {
     /// Connects to the shim of the container in `directory`. None: there is none any more.
     pub async fn open(directory: &Path) -> Result<Option<Self>, RuntimeError> {
@@ -73,18 +83,30 @@ impl Connection {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub fn of(stream: UnixStream) -> Self {
+        Self {
+            stream: Arc::new(stream),
+        }
+    }
+
+    /// To receive many frames.
+    pub fn frames(&self) -> Frames {
+        Frames {
+            connection: self.clone(),
+            header: [0; wire::HEADER],
+            begun: 0,
+            frame: None,
+        }
+    }
+
     /// The next frame; none at the end.
     pub async fn receive(&self) -> io::Result<Option<(Kind, Vec<u8>)>> {
         let mut header = [0; wire::HEADER];
         if !self.read_exactly(&mut header).await? {
             return Ok(None);
         }
-        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the shim sent what is no frame");
-        let (kind, length) = wire::peek(&header).ok_or_else(invalid)?;
-        let kind = Kind::from_byte(kind).ok_or_else(invalid)?;
-        if length > wire::LONGEST {
-            return Err(invalid());
-        }
+        let (kind, length) = parse(&header)?;
         let mut payload = vec![0; length];
         if !self.read_exactly(&mut payload).await? {
             return Ok(None);
@@ -96,22 +118,84 @@ impl Connection {
     async fn read_exactly(&self, buffer: &mut [u8]) -> io::Result<bool> {
         let mut filled = 0;
         while filled < buffer.len() {
-            self.stream.ready(Interest::READABLE).await?;
-            match self.stream.try_read(&mut buffer[filled..]) {
-                Ok(0) => return Ok(false),
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
-                Err(error) => return Err(error),
+            match self.read(&mut buffer[filled..]).await? {
+                0 => return Ok(false),
+                read => filled += read,
             }
         }
         Ok(true)
+    }
+
+    /// 0: the connection has ended. Nothing is lost when the future is dropped.
+    async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.stream.ready(Interest::READABLE).await?;
+            match self.stream.try_read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(0),
+                other => return other,
+            }
+        }
     }
 
     /// For writers that are polled.
     pub fn stream(&self) -> &UnixStream {
         &self.stream
     }
+}
+
+impl Frames {
+    /// The next frame; none at the end. Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> io::Result<Option<(Kind, Vec<u8>)>> {
+        loop {
+            // The last read may have brought the whole of a short one.
+            if let Some(frame) = self.complete()? {
+                return Ok(Some(frame));
+            }
+            let read = match &mut self.frame {
+                None => {
+                    let read = self.connection.read(&mut self.header[self.begun..]).await?;
+                    self.begun += read;
+                    read
+                }
+                // With the next header, so that of many frames each takes one read.
+                Some((_, bytes, filled)) => {
+                    let read = self.connection.read(&mut bytes[*filled..]).await?;
+                    *filled += read;
+                    read
+                }
+            };
+            if read == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes the frame, if all of it is there.
+    fn complete(&mut self) -> io::Result<Option<(Kind, Vec<u8>)>> {
+        if self.frame.is_none() && self.begun == wire::HEADER {
+            let (kind, length) = parse(&self.header)?;
+            self.frame = Some((kind, vec![0; length + wire::HEADER], 0));
+        }
+        let is_whole = |(_, bytes, filled): &mut (Kind, Vec<u8>, usize)| *filled + wire::HEADER >= bytes.len();
+        Ok(self.frame.take_if(is_whole).map(|(kind, mut bytes, filled)| {
+            let length = bytes.len() - wire::HEADER;
+            self.begun = filled - length;
+            self.header[..self.begun].copy_from_slice(&bytes[length..filled]);
+            bytes.truncate(length);
+            (kind, bytes)
+        }))
+    }
+}
+
+fn parse(header: &[u8; wire::HEADER]) -> io::Result<(Kind, usize)> {
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the shim sent what is no frame");
+    let (kind, length) = wire::peek(header).ok_or_else(invalid)?;
+    let kind = Kind::from_byte(kind).ok_or_else(invalid)?;
+    if length > wire::LONGEST {
+        return Err(invalid());
+    }
+    Ok((kind, length))
 }
 
 /// The pids in a container's directory: (shim, first process), each only while it means the process it meant.

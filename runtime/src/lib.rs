@@ -32,7 +32,7 @@ mod wire;
 
 use std::{fs, os::fd::OwnedFd, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc};
 
-pub use attach::{Attachment, Stream};
+pub use attach::{Attachment, Input, Output, Promise, Stream};
 pub use cgroup::{BlockStats, CpuStats, Features, MemoryStats, PidsStats, Stats};
 pub use create::{Create, Log};
 pub use error::RuntimeError;

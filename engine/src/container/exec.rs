@@ -10,7 +10,7 @@ use sluice_model::{
     container::{NetworkMode, Phase},
 };
 use sluice_runtime::{Attachment, Exec};
-use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 
 use crate::{
     Engine, EngineError,
@@ -230,47 +230,35 @@ impl Engine {
         Ok(self.watch_exec(held, &view.id, attachment))
     }
 
-    /// Passes the output on, and lets it end only when the exit code is known: clients ask for the code as soon as the stream ends.
+    /// Lets the output end only when the exit code is known: clients ask for the code as soon as the stream ends.
     fn watch_exec(self: &Arc<Self>, held: &Arc<Held>, id: &str, attachment: Attachment) -> Attachment {
-        let (sender, receiver) = mpsc::channel(16);
+        let (known, end) = oneshot::channel();
         let (engine, held, id) = (self.clone(), held.clone(), id.to_owned());
-        let mut output = attachment.output;
         tokio::spawn(async move {
-            let ended = async {
-                let code = engine
-                    .runtime
-                    .wait_exec(held.id.as_str(), &id)
-                    .await
-                    .unwrap_or_else(|error| {
-                        tracing::debug!("exec {id} in container {}: {error}", held.id);
-                        // it went with its container
-                        128 + libc::SIGKILL
-                    });
-                engine.execs.change(&id, |view| {
-                    (view.running, view.exit_code, view.pid) = (false, Some(code), 0);
-                    view.ended = Some(std::time::Instant::now());
+            let code = engine
+                .runtime
+                .wait_exec(held.id.as_str(), &id)
+                .await
+                .unwrap_or_else(|error| {
+                    tracing::debug!("exec {id} in container {}: {error}", held.id);
+                    // it went with its container
+                    128 + libc::SIGKILL
                 });
-                engine.tell(
-                    &held,
-                    "exec_die",
-                    &[("execID", id.clone()), ("exitCode", code.to_string())],
-                );
-            };
-            let passed_on = async {
-                while let Some(chunk) = output.recv().await {
-                    if sender.send(chunk).await.is_err() {
-                        // nobody listens any more; the process is not to block on that
-                        while output.recv().await.is_some() {}
-                        return;
-                    }
-                }
-            };
-            tokio::join!(ended, passed_on);
-            drop(sender);
+            engine.execs.change(&id, |view| {
+                (view.running, view.exit_code, view.pid) = (false, Some(code), 0);
+                view.ended = Some(std::time::Instant::now());
+            });
+            engine.tell(
+                &held,
+                "exec_die",
+                &[("execID", id.clone()), ("exitCode", code.to_string())],
+            );
+            // Whoever was attached may be gone.
+            let _ = known.send(());
         });
         Attachment {
             stdin: attachment.stdin,
-            output: receiver,
+            output: attachment.output.ending_with(end),
         }
     }
 

@@ -7,9 +7,8 @@ use std::sync::{
 
 use jiff::Timestamp;
 use sluice_model::{Container, Id, container::Phase, health::Health};
+use sluice_runtime::Promise;
 use tokio::sync::watch;
-
-use crate::container::attach::EarlyClient;
 
 /// What a container has been through since the daemon knows it; waiters watch this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -37,7 +36,7 @@ pub(crate) struct Held {
     /// Held while a signal is sent and told of, so that the end which it causes is told of after it.
     pub signals: tokio::sync::Mutex<()>,
     /// Clients that attached before there was a process.
-    pub early: Mutex<Vec<EarlyClient>>,
+    pub early: Mutex<Vec<Promise>>,
     /// Volumes made for it alone go with it.
     pub removes_volumes: AtomicBool,
     /// Failures in a row, for the pause before the restart policy starts it again.

@@ -6,6 +6,7 @@ use oci_spec::runtime::{
     Capability, LinuxDeviceBuilder, LinuxDeviceType, MountBuilder, PosixRlimitBuilder, PosixRlimitType,
 };
 use sluice_runtime::{Exec, IdMap, IdRange, make_user_namespace};
+use tokio::io::AsyncWriteExt;
 
 use crate::lab::{Bundle, Lab, default_spec, said};
 
@@ -88,22 +89,26 @@ async fn further_processes_join_it_with_users_devices_and_terminals() {
     let pid = lab.create(&bundle).await;
     lab.runtime.start("a").await.unwrap();
     assert_eq!(fs::metadata(format!("/proc/{pid}")).unwrap().uid(), HOST);
-    let script = "id -u; cat /proc/self/uid_map | tr -s ' '; head -c1 /dev/other | wc -c; stat -c %u:%g:%a /dev/other; echo >/dev/stdout";
+    let script = "read go; id -u; cat /proc/self/uid_map | tr -s ' '; head -c1 /dev/other | wc -c; stat -c %u:%g:%a /dev/other; echo >/dev/stdout";
     let mut process = default_spec(&["sh", "-c", script]).process().clone().unwrap();
     process.user_mut().set_uid(33).set_gid(33);
     let mut wanted = Exec {
         id: "a".to_owned(),
         exec_id: "e".to_owned(),
         process,
-        stdin: false,
+        stdin: true,
     };
-    let (pid, attachment) = lab.runtime.exec(&wanted).await.unwrap();
-    assert!(lab.runtime.pids("a").await.unwrap().contains(&pid) || attachment.output.is_closed());
+    let (pid, mut attachment) = lab.runtime.exec(&wanted).await.unwrap();
+    assert!(lab.runtime.pids("a").await.unwrap().contains(&pid));
+    let stdin = attachment.stdin.as_mut().unwrap();
+    stdin.write_all(b"go\n").await.unwrap();
+    stdin.flush().await.unwrap();
     assert_eq!(
         said(attachment).await,
         ("33\n 0 100000 65536\n1\n33:33:640\n\n".to_owned(), String::new())
     );
 
+    wanted.stdin = false;
     wanted.process = default_spec(&["sh", "-c", "tty; stat -c %u $(tty)"])
         .process()
         .clone()

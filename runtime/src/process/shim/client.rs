@@ -13,6 +13,9 @@ use crate::{
 
 /// Most read ahead of a client whose frames have to wait.
 const MOST_READ_AHEAD: usize = 64 << 10;
+/// How much is read at first, and of a client that has much to say, bytes.
+const READ: usize = 4 << 10;
+const READ_MUCH: usize = 64 << 10;
 /// How long a client that hears the container's first process may take nothing at all of what that said.
 const STALL: Duration = Duration::from_secs(60);
 
@@ -21,6 +24,8 @@ pub(crate) struct Client {
     pub socket: OwnedFd,
     /// What it said and has not been dealt with.
     pub inbox: Vec<u8>,
+    /// How much is read of it next.
+    read: usize,
     /// Answers on their way to it.
     outbox: Vec<u8>,
     /// Gets the output of this process.
@@ -44,6 +49,7 @@ impl Client {
         Self {
             socket,
             inbox: Vec::new(),
+            read: READ,
             outbox: Vec::new(),
             attached: None,
             has_of_piece: 0,
@@ -77,7 +83,7 @@ impl Client {
     /// Reads what it has said. False: there is nothing more now.
     pub fn listen(&mut self) -> bool {
         let before = self.inbox.len();
-        self.inbox.resize(before + (16 << 10), 0);
+        self.inbox.resize(before + self.read, 0);
         let read = syscall::read(self.socket.as_fd(), &mut self.inbox[before..]);
         self.inbox.truncate(before + *read.as_ref().unwrap_or(&0));
         match read {
@@ -85,7 +91,12 @@ impl Client {
                 self.gone = true;
                 false
             }
-            Ok(_) => true,
+            Ok(length) => {
+                if length == self.read {
+                    self.read = READ_MUCH;
+                }
+                true
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             Err(_) => {
                 self.gone = true;
@@ -106,6 +117,12 @@ impl Client {
             }
         }
         self.outbox.shrink_to(0);
+    }
+
+    /// Gives back memory that was needed while it had much to say.
+    pub fn shrink(&mut self) {
+        self.inbox.shrink_to(0);
+        self.read = READ;
     }
 
     /// Sends what it lacks of a piece. Answers go first: they were given first.

@@ -139,10 +139,15 @@ impl Job {
     }
 
     /// Takes a piece for stdin. Whoever reads slowly makes writers wait: see `MOST_STDIN`.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        if self.stdin.is_some() && !self.stdin_ends {
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        if self.stdin_ends {
+            return;
+        }
+        if self.stdin_waiting.is_empty() {
+            bytes = &bytes[self.offer(bytes)..];
+        }
+        if self.stdin.is_some() {
             self.stdin_waiting.extend_from_slice(bytes);
-            self.write_stdin();
         }
     }
 
@@ -155,27 +160,39 @@ impl Job {
         }
     }
 
-    /// Writes as much as the process takes.
+    /// Writes as much as the process takes of what waits.
     pub fn write_stdin(&mut self) {
-        let Some(stdin) = &self.stdin else { return };
-        while !self.stdin_waiting.is_empty() {
-            match syscall::write(stdin.as_fd(), &self.stdin_waiting) {
-                Ok(written) => {
-                    self.stdin_waiting.drain(..written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // Nobody reads it any more.
-                Err(_) => {
-                    self.stdin_waiting.clear();
-                    self.stdin = None;
-                    return;
-                }
-            }
+        let waiting = std::mem::take(&mut self.stdin_waiting);
+        let taken = self.offer(&waiting);
+        if self.stdin.is_none() {
+            return;
         }
-        self.stdin_waiting.shrink_to(0);
-        if self.stdin_ends {
+        self.stdin_waiting = waiting;
+        self.stdin_waiting.drain(..taken);
+        if self.stdin_ends && self.stdin_waiting.is_empty() {
             self.stdin = None;
         }
+    }
+
+    /// How much the process takes of it now. One that reads no more has no stdin from then on.
+    fn offer(&mut self, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        while let Some(stdin) = self.stdin.as_ref().filter(|_| taken < bytes.len()) {
+            match syscall::write(stdin.as_fd(), &bytes[taken..]) {
+                Ok(written) => taken += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => self.stdin = None,
+            }
+        }
+        taken
+    }
+
+    /// Gives back memory that was needed while much was said and heard; `heard`: everybody has the last piece.
+    pub fn shrink(&mut self, heard: bool) {
+        if heard {
+            self.piece = Vec::new();
+        }
+        self.stdin_waiting.shrink_to(0);
     }
 
     /// Records how it ended.

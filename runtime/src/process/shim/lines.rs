@@ -12,9 +12,11 @@ use super::log::Log;
 
 /// Longest piece of a line in one object, in bytes.
 pub(super) const LONGEST_PIECE: usize = 16 << 10;
+/// Bytes of a time with all digits of its fraction, until the year 9999.
+const LONGEST_TIME: usize = 30;
 
 /// Appends the entry for a piece of a line.
-fn entry(text: &mut Vec<u8>, piece: &[u8], newline: bool, stream: &str, attrs: &str, at: SystemTime) {
+fn entry(text: &mut Vec<u8>, piece: &[u8], newline: bool, stream: &str, attrs: &str, at: &Stamp) {
     text.extend_from_slice(b"{\"log\":\"");
     escape(text, piece);
     if newline {
@@ -29,8 +31,29 @@ fn entry(text: &mut Vec<u8>, piece: &[u8], newline: bool, stream: &str, attrs: &
     } else {
         text.extend_from_slice(b"\",\"time\":\"");
     }
-    text.extend_from_slice(rfc3339(at).as_bytes());
+    text.extend_from_slice(at.bytes());
     text.extend_from_slice(b"\"}\n");
+}
+
+/// A moment as it stands in an entry. It is written out once for all lines that were read in one go.
+#[derive(Clone, Copy)]
+struct Stamp {
+    text: [u8; LONGEST_TIME],
+    length: usize,
+}
+
+impl Stamp {
+    fn of(at: SystemTime) -> Self {
+        let written = rfc3339(at);
+        let length = written.len().min(LONGEST_TIME);
+        let mut text = [0; LONGEST_TIME];
+        text[..length].copy_from_slice(&written.as_bytes()[..length]);
+        Self { text, length }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.text[..self.length]
+    }
 }
 
 /// What one stream has said since its last newline.
@@ -38,7 +61,7 @@ pub(crate) struct Lines {
     stream: &'static str,
     rest: Vec<u8>,
     /// The line's first piece has been written, with this time.
-    begun: Option<SystemTime>,
+    begun: Option<Stamp>,
 }
 
 impl Lines {
@@ -52,21 +75,21 @@ impl Lines {
 
     /// Writes what `bytes` completes: lines, and full pieces of a line.
     pub fn take(&mut self, log: &mut Log, mut bytes: &[u8]) {
-        let now = SystemTime::now();
+        let now = Stamp::of(SystemTime::now());
         while !bytes.is_empty() {
             let room = LONGEST_PIECE - self.rest.len();
             let window = &bytes[..bytes.len().min(room)];
-            if let Some(newline) = window.iter().position(|byte| *byte == b'\n') {
-                self.rest.extend_from_slice(&bytes[..newline]);
+            if let Some(newline) = newline(window) {
                 let at = self.begun.take().unwrap_or(now);
-                self.write(log, true, at);
+                self.write(log, &bytes[..newline], true, &at);
                 bytes = &bytes[newline + 1..];
+            } else if window.len() == room {
+                let at = *self.begun.get_or_insert(now);
+                self.write(log, window, false, &at);
+                bytes = &bytes[room..];
             } else {
                 self.rest.extend_from_slice(window);
-                bytes = &bytes[window.len()..];
-                if self.rest.len() == LONGEST_PIECE {
-                    self.write_partial(log, now);
-                }
+                bytes = &[];
             }
         }
         log.flush();
@@ -75,25 +98,62 @@ impl Lines {
     /// The stream has ended: what is left has no newline to come.
     pub fn end(&mut self, log: &mut Log) {
         if !self.rest.is_empty() {
-            self.write_partial(log, SystemTime::now());
+            let at = self.begun.unwrap_or_else(|| Stamp::of(SystemTime::now()));
+            self.write(log, &[], false, &at);
             log.flush();
         }
     }
 
-    fn write(&mut self, log: &mut Log, newline: bool, at: SystemTime) {
-        let (rest, stream) = (&self.rest, self.stream);
+    /// Writes what has been said before, and `piece`.
+    fn write(&mut self, log: &mut Log, piece: &[u8], newline: bool, at: &Stamp) {
+        let stream = self.stream;
+        if self.rest.is_empty() {
+            log.append(|text, attrs| entry(text, piece, newline, stream, attrs, at));
+            return;
+        }
+        self.rest.extend_from_slice(piece);
+        let rest = &self.rest;
         log.append(|text, attrs| entry(text, rest, newline, stream, attrs, at));
         self.rest.clear();
     }
+}
 
-    fn write_partial(&mut self, log: &mut Log, now: SystemTime) {
-        let at = *self.begun.get_or_insert(now);
-        self.write(log, false, at);
+/// Where the first one is. The C library looks at many bytes at a time; this binary's own loops are made small, not fast.
+fn newline(bytes: &[u8]) -> Option<usize> {
+    let start = bytes.as_ptr();
+    // SAFETY: start and length are those of one slice.
+    let found = unsafe { libc::memchr(start.cast(), i32::from(b'\n'), bytes.len()) };
+    (!found.is_null()).then(|| found as usize - start as usize)
+}
+
+/// Bytes that are letters by themselves and stand in JSON as they are.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte < 0x80 {
+        plain[byte as usize] = !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&');
+        byte += 1;
+    }
+    plain
+};
+
+/// Escapes as Go's JSON encoder does, which is what readers of such files have always seen.
+fn escape(text: &mut Vec<u8>, mut bytes: &[u8]) {
+    let run = |bytes: &[u8], plain: bool| {
+        let end = bytes.iter().position(|byte| PLAIN[usize::from(*byte)] != plain);
+        end.unwrap_or(bytes.len())
+    };
+    while !bytes.is_empty() {
+        let (plain, rest) = bytes.split_at(run(bytes, true));
+        text.extend_from_slice(plain);
+        // A plain byte is never a part of a longer letter, so none is cut here.
+        let (others, rest) = rest.split_at(run(rest, false));
+        escape_each(text, others);
+        bytes = rest;
     }
 }
 
-/// Escapes as Go's JSON encoder does, which is what readers of such files have always seen.
-fn escape(text: &mut Vec<u8>, bytes: &[u8]) {
+fn escape_each(text: &mut Vec<u8>, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
         for letter in chunk.valid().chars() {
             match letter {
@@ -205,7 +265,8 @@ mod tests {
         let mut text = Vec::new();
         escape(&mut text, "a\"\\\n\r\t\u{1}<>&\u{2028}é\u{7f}".as_bytes());
         escape(&mut text, b"\xff\xfe");
-        let expected = "a\\\"\\\\\\n\\r\\t\\u0001\\u003c\\u003e\\u0026\\u2028é\u{7f}\\ufffd\\ufffd";
+        escape(&mut text, b"x\xe2\x82y\xe2\x82\xac");
+        let expected = "a\\\"\\\\\\n\\r\\t\\u0001\\u003c\\u003e\\u0026\\u2028é\u{7f}\\ufffd\\ufffdx\\ufffd\\ufffdy€";
         assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
 
@@ -216,5 +277,7 @@ mod tests {
         assert_eq!(at(951_782_400, 120_000_000), "2000-02-29T00:00:00.12Z");
         assert_eq!(at(1_798_761_599, 1), "2026-12-31T23:59:59.000000001Z");
         assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00Z");
+        let longest = Stamp::of(UNIX_EPOCH + Duration::new(253_402_300_799, 123_456_789));
+        assert_eq!(longest.bytes(), b"9999-12-31T23:59:59.123456789Z");
     }
 }

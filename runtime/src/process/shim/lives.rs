@@ -147,3 +147,73 @@ impl Shim<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::fd::OwnedFd,
+        os::unix::net::{UnixListener, UnixStream},
+        path::PathBuf,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use super::{
+        super::{Orders, job::Job},
+        *,
+    };
+
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+
+    /// A shim with a further process in the making, and that process's end of the line.
+    fn with_one_in_the_making(test: impl FnOnce(Shim<'_>, OwnedFd)) {
+        let orders = Orders {
+            directory: PathBuf::new(),
+            shims: PathBuf::new(),
+            cgroup: PathBuf::new(),
+            oom_counter: PathBuf::new(),
+            log: crate::Log::default(),
+            flags: String::new(),
+        };
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let socket = std::env::temp_dir().join(format!("sluice-lives-{}-{number}", std::process::id()));
+        let listener = UnixListener::bind(&socket).unwrap();
+        fs::remove_file(socket).unwrap();
+        let (signals, _) = UnixStream::pair().unwrap();
+        let (line, _) = syscall::message_pair().unwrap();
+        let mut first = Job::new(String::new(), line, None, false);
+        (first.pid, first.stage) = (Some(1), Stage::Running);
+        let mut shim = Shim::new(&orders, listener, signals.into(), None, first);
+        let (ours, theirs) = syscall::message_pair().unwrap();
+        shim.jobs.push(Job::new("e".to_owned(), ours, None, false));
+        test(shim, theirs);
+    }
+
+    #[test]
+    fn an_execd_process_goes_when_it_is_ready_and_known_whichever_comes_first() {
+        type Say = fn(&OwnedFd);
+        let ready: Say = |line| channel::send_ready(line.as_fd(), None).unwrap();
+        let pid: Say = |line| channel::send_pid(line.as_fd(), 42).unwrap();
+        for order in [[ready, pid], [pid, ready]] {
+            with_one_in_the_making(|mut shim, line| {
+                order[0](&line);
+                shim.hear_process(1);
+                assert_ne!(shim.jobs[1].stage, Stage::Going);
+                order[1](&line);
+                shim.hear_process(1);
+                assert_eq!(shim.jobs[1].stage, Stage::Going);
+                channel::wait_for_go(line.as_fd()).unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn an_end_that_is_seen_before_the_pid_is_told_is_not_lost() {
+        with_one_in_the_making(|mut shim, line| {
+            shim.unclaimed.push((42, 3 << 8));
+            channel::send_pid(line.as_fd(), 42).unwrap();
+            shim.hear_process(1);
+            assert_eq!(shim.jobs[1].exit.as_ref().map(|exit| exit.code), Some(3));
+            assert_eq!(shim.remembered.len(), 1);
+        });
+    }
+}

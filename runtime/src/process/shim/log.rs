@@ -38,6 +38,13 @@ impl Log {
         }
     }
 
+    /// Gives back memory that was needed while much was said.
+    pub fn shrink(&mut self) {
+        if let Self::Here(file) = self {
+            file.shrink();
+        }
+    }
+
     /// What to wait for before the rest of an entry that has been begun can be passed on; none: there is no such rest.
     pub fn is_behind(&self) -> Option<BorrowedFd<'_>> {
         match self {

@@ -347,3 +347,60 @@ fn write_whole(name: &str, bytes: &[u8]) -> io::Result<()> {
     io::Write::write_all(&mut file, bytes)?;
     fs::rename(unfinished, name)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::BorrowedFd;
+
+    use super::*;
+
+    /// What becomes of a process whose maker and who itself have said this, and are gone.
+    fn made(say: impl FnOnce(BorrowedFd<'_>)) -> (Result<(), RuntimeError>, Job) {
+        let (ours, theirs) = syscall::message_pair().unwrap();
+        say(theirs.as_fd());
+        drop(theirs);
+        let mut job = Job::new(String::new(), ours, None, false);
+        (wait_until_ready(&mut job, false), job)
+    }
+
+    #[test]
+    fn a_process_that_is_ready_before_its_pid_is_known_is_waited_for() {
+        let (made, job) = made(|channel| {
+            channel::send_ready(channel, None).unwrap();
+            channel::send_pid(channel, 42).unwrap();
+        });
+        made.unwrap();
+        assert_eq!((job.pid, job.stage), (Some(42), Stage::Ready));
+    }
+
+    #[test]
+    fn a_process_whose_pid_is_known_first_is_waited_for_until_it_is_ready() {
+        let (made, job) = made(|channel| {
+            channel::send_pid(channel, 42).unwrap();
+            channel::send_ready(channel, None).unwrap();
+        });
+        made.unwrap();
+        assert_eq!((job.pid, job.stage), (Some(42), Stage::Ready));
+    }
+
+    #[test]
+    fn half_of_what_makes_a_process_is_no_process() {
+        made(|channel| channel::send_ready(channel, None).unwrap())
+            .0
+            .unwrap_err();
+        let (made, job) = made(|channel| channel::send_pid(channel, 42).unwrap());
+        made.unwrap_err();
+        assert_eq!(job.pid, Some(42), "it is known whom to kill");
+    }
+
+    #[test]
+    fn the_first_reason_counts_and_who_is_to_be_killed_is_still_heard_of() {
+        let (made, job) = made(|channel| {
+            channel::send_failure(channel, &RuntimeError::Failed("no such mount".to_owned()));
+            channel::send_failure(channel, &RuntimeError::Failed("the pipe is broken".to_owned()));
+            channel::send_pid(channel, 42).unwrap();
+        });
+        assert_eq!(made.unwrap_err(), RuntimeError::Failed("no such mount".to_owned()));
+        assert_eq!(job.pid, Some(42));
+    }
+}

@@ -42,7 +42,6 @@ impl Shim<'_> {
         }
         let payload = client.inbox[wire::HEADER..wire::HEADER + length].to_vec();
         client.inbox.drain(..wire::HEADER + length);
-        client.inbox.shrink_to(16 << 10);
         match kind {
             Some(Kind::Start) => self.start(at),
             Some(Kind::State) => {

@@ -49,17 +49,7 @@ enum Source {
 
 /// Serves until the container has ended and everybody knows.
 pub(super) fn run(orders: &Orders, listener: UnixListener, signals: OwnedFd, log: Option<Log>, first: Job) {
-    let mut shim = Shim {
-        orders,
-        listener,
-        signals,
-        log,
-        jobs: vec![first],
-        clients: Vec::new(),
-        unclaimed: Vec::new(),
-        remembered: Vec::new(),
-        shutting_down: false,
-    };
+    let mut shim = Shim::new(orders, listener, signals, log, first);
     let mut polled = Vec::new();
     let mut sources = Vec::new();
     while !shim.is_over() {
@@ -71,6 +61,7 @@ pub(super) fn run(orders: &Orders, listener: UnixListener, signals: OwnedFd, log
         // SAFETY: pointer and length belong together.
         let mut ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
         if ready == 0 && timeout == IDLE {
+            shim.shrink();
             forget_pages();
             // At once: all that runs in between would be read back.
             // SAFETY: as above.
@@ -85,6 +76,22 @@ pub(super) fn run(orders: &Orders, listener: UnixListener, signals: OwnedFd, log
             }
         }
         shim.settle();
+    }
+}
+
+impl<'a> Shim<'a> {
+    pub fn new(orders: &'a Orders, listener: UnixListener, signals: OwnedFd, log: Option<Log>, first: Job) -> Self {
+        Self {
+            orders,
+            listener,
+            signals,
+            log,
+            jobs: vec![first],
+            clients: Vec::new(),
+            unclaimed: Vec::new(),
+            remembered: Vec::new(),
+            shutting_down: false,
+        }
     }
 }
 
@@ -132,6 +139,21 @@ impl Shim<'_> {
             add(client.socket.as_raw_fd(), events, Source::Client(at));
         }
         add(self.listener.as_raw_fd(), libc::POLLIN, Source::Listener);
+    }
+
+    /// Gives back memory that was needed while much was said and heard.
+    fn shrink(&mut self) {
+        for at in 0..self.jobs.len() {
+            let heard = self.everybody_has_the_piece(&self.jobs[at]);
+            self.jobs[at].shrink(heard);
+        }
+        for client in &mut self.clients {
+            client.shrink();
+        }
+        if let Some(log) = &mut self.log {
+            log.shrink();
+        }
+        give_back();
     }
 
     pub fn job_of(&self, exec_id: &str) -> Option<&Job> {
@@ -331,6 +353,17 @@ impl Shim<'_> {
         ended && (self.shutting_down || (self.jobs.len() == 1 && self.clients.iter().all(idle)))
     }
 }
+
+/// Has the allocator give the kernel what nobody holds.
+#[cfg(target_env = "gnu")]
+fn give_back() {
+    // SAFETY: takes no pointers; only unused memory is given up.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Other C libraries keep little.
+#[cfg(not(target_env = "gnu"))]
+fn give_back() {}
 
 fn is_readable(output: &OwnedFd) -> bool {
     let mut polled = libc::pollfd {

@@ -12,7 +12,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::super::lines::LONGEST_PIECE;
 use crate::syscall::{self, Cloned};
 
 /// The file, and when it gives way to a new one.
@@ -66,8 +65,11 @@ impl LogFile {
             }
         }
         self.text.clear();
-        // The escaped form can be six times as long as what was said; no need to keep that for good.
-        self.text.shrink_to(LONGEST_PIECE);
+    }
+
+    /// Gives back what was needed for entries: the escaped form can be six times as long as what was said.
+    pub fn shrink(&mut self) {
+        self.text.shrink_to(0);
     }
 
     fn rotate(&mut self) -> io::Result<()> {
