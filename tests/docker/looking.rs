@@ -1,6 +1,8 @@
 //! What people look at: ps, stats, events, top; and what is pruned.
 
-use lab::{Docker, Lab, eventually, start};
+use std::collections::BTreeSet;
+
+use lab::{Daemon, Docker, Lab, eventually, start};
 
 /// Names of containers, in order.
 fn names(docker: &Docker, flags: &str) -> Vec<String> {
@@ -35,7 +37,7 @@ fn ps_finds_containers_by_every_filter() {
         .ok();
     docker.run("run --name ended busybox sh -c false");
     docker.sh("--name three", "exit 3");
-    docker.ok("create --name made busybox true");
+    docker.ok("create --name made --expose 99 busybox true");
     docker.ok("pause two");
     let id = docker.inspect("one", "{{.Id}}");
     for (flags, wanted) in [
@@ -65,6 +67,12 @@ fn ps_finds_containers_by_every_filter() {
         ("--filter publish=8080/udp", ""),
         ("--filter expose=90", "one"),
         ("--filter expose=80-100/tcp", "one"),
+        ("--filter expose=80", "one"),
+        ("--filter expose=8080", ""),
+        ("--filter expose=1 --filter publish=8080", "one"),
+        ("--filter expose=1 --filter publish=1", ""),
+        ("--filter expose=90 --filter name=two", ""),
+        ("-a --filter expose=99", ""),
         ("--filter volume=/data", "two"),
         ("--filter health=none", "one two"),
         ("--filter is-task=false", "one two"),
@@ -372,4 +380,117 @@ fn a_rotated_log_is_read_as_one_whatever_keeps_it() {
     );
     docker.ok("run --name tagged --label tier=front --log-opt labels=tier busybox echo hello");
     assert_eq!(docker.ok("logs --details tagged"), "tier=front hello");
+}
+
+#[test]
+fn a_log_that_nobody_waits_for_is_whole_when_it_has_room_and_bears_what_expressions_choose() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    let flags = "-d --name apart --label tier=front --label zone=a -e COLOUR=blue -e SIZE=xl --log-opt mode=non-blocking \
+                 --log-opt max-buffer-size=4m --log-opt max-size=50k --log-opt max-file=50 --log-opt labels-regex=^t --log-opt env-regex=^(COL|X)";
+    docker.sh(flags, "seq 1 2000; exit 3").ok();
+    assert_eq!(docker.ok("wait apart"), "3");
+    let said = docker.ok("logs apart");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(
+        (lines.len(), lines.first(), lines.last()),
+        (2000, Some(&"1"), Some(&"2000"))
+    );
+    let details = docker.ok("logs --details --tail 1 apart");
+    assert_eq!(details, "COLOUR=blue,tier=front 2000");
+    docker.ok("start apart");
+    docker.ok("wait apart");
+    assert_eq!(
+        docker.ok("logs apart").lines().count(),
+        4000,
+        "the second life is added to the first"
+    );
+    docker
+        .run("run --rm --log-opt max-buffer-size=1m busybox true")
+        .fails(125, "max-buffer-size option is only supported with 'mode=non-blocking'");
+    docker
+        .run("run --rm --log-opt mode=often busybox true")
+        .fails(125, "logging mode not supported: often");
+}
+
+/// The lines of a log as the API sends them: each behind a header of eight bytes, the last of which are its length.
+fn heard(daemon: &Daemon, name: &str, query: &str) -> Vec<String> {
+    let (status, body) = daemon.request("GET", &format!("/containers/{name}/logs?{query}"), "");
+    assert_eq!(status, 200, "{body}");
+    let (mut rest, mut lines) = (body.as_bytes(), Vec::new());
+    while let Some((header, after)) = rest.split_first_chunk::<8>() {
+        let (line, after) = after.split_at(usize::from(header[7]));
+        lines.push(String::from_utf8_lossy(line).trim_end().to_owned());
+        rest = after;
+    }
+    lines
+}
+
+/// What a mixture of options shall show of lines with their times: the tail is taken first, then the times have their say, as in Docker.
+fn chosen(lines: &[(String, u32)], tail: Option<usize>, since: Option<&str>, until: Option<&str>) -> Vec<u32> {
+    let first = lines.len().saturating_sub(tail.unwrap_or(usize::MAX));
+    lines[first..]
+        .iter()
+        .filter(|(time, _)| {
+            since.is_none_or(|since| time.as_str() >= since) && until.is_none_or(|until| time.as_str() <= until)
+        })
+        .map(|(_, number)| *number)
+        .collect()
+}
+
+#[test]
+fn logs_are_chosen_by_every_mixture_of_tail_since_until_and_stream() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    // even ones by stderr
+    let script = "for i in 1 3 5 7; do echo $i; sleep 0.05; echo $((i+1)) >&2; sleep 0.05; done";
+    for (name, driver) in [("plain", "json-file"), ("local", "local")] {
+        docker.sh(&format!("--name {name} --log-driver {driver}"), script).ok();
+        let all = heard(&daemon, name, "stdout=1&stderr=1&timestamps=1");
+        let lines: Vec<(String, u32)> = all
+            .iter()
+            .map(|line| line.split_once(' ').unwrap())
+            .map(|(time, number)| (time.to_owned(), number.parse().unwrap()))
+            .collect();
+        // on a busy machine a word on one stream may overtake one on the other
+        let numbers: BTreeSet<u32> = lines.iter().map(|line| line.1).collect();
+        assert_eq!(numbers, (1..=8).collect(), "{name}");
+        for tail in ["all", "0", "1", "3", "100", "-1", "nonsense"] {
+            for (since, until) in [
+                (None, None),
+                (Some(2), None),
+                (None, Some(4)),
+                (Some(1), Some(6)),
+                (Some(5), Some(2)),
+            ] {
+                let time = |at: Option<usize>| at.map(|at| lines[at].0.as_str());
+                let expected = chosen(&lines, tail.parse().ok(), time(since), time(until));
+                let mut words = vec!["logs", "--tail", tail];
+                for (flag, at) in [("--since", time(since)), ("--until", time(until))] {
+                    if let Some(at) = at {
+                        words.extend([flag, at]);
+                    }
+                }
+                words.push(name);
+                let ran = docker.words(&words);
+                let shown: BTreeSet<u32> = format!("{}{}", ran.stdout, ran.stderr)
+                    .lines()
+                    .map(|line| line.parse().unwrap_or_else(|_| panic!("{ran}")))
+                    .collect();
+                assert_eq!(shown, expected.into_iter().collect(), "{name}: {words:?}");
+                for (streams, is_wanted) in [
+                    ("stdout=1&stderr=0", (|number: u32| number % 2 == 1) as fn(u32) -> bool),
+                    ("stdout=0&stderr=1", |number| number % 2 == 0),
+                ] {
+                    let heard = heard(&daemon, name, &format!("{streams}&tail={tail}"));
+                    let expected = chosen(&lines, tail.parse().ok(), None, None);
+                    let expected: Vec<u32> = expected.into_iter().filter(|number| is_wanted(*number)).collect();
+                    let heard: Vec<u32> = heard.iter().map(|line| line.parse().unwrap()).collect();
+                    assert_eq!(heard, expected, "{name}: {streams}, tail {tail}");
+                }
+            }
+        }
+    }
 }

@@ -207,14 +207,24 @@ impl Criteria {
         (self.all || container.state.is_up())
             && self.before.is_none_or(|before| container.created < before)
             && self.since.is_none_or(|since| container.created > since)
-            && self.filters.iter().all(|(key, values)| {
-                if key == "label" {
-                    // of labels all are wanted, as in Docker
-                    values.iter().all(|value| self.one(key, value, view))
-                } else {
-                    values.iter().any(|value| self.one(key, value, view))
-                }
+            && self.has_port(view)
+            && self.filters.iter().all(|(key, values)| match key.as_str() {
+                // of labels all are wanted, as in Docker
+                "label" => values.iter().all(|value| self.one(key, value, view)),
+                "publish" | "expose" => true,
+                _ => values.iter().any(|value| self.one(key, value, view)),
             })
+    }
+
+    /// Published and exposed ports are alternatives, and only what runs has any, as in Docker.
+    fn has_port(&self, view: &ContainerView) -> bool {
+        let mut wanted = self
+            .filters
+            .iter()
+            .filter(|(key, _)| matches!(key.as_str(), "publish" | "expose"))
+            .flat_map(|(key, values)| values.iter().map(move |value| (key.as_str(), value.as_str())))
+            .peekable();
+        wanted.peek().is_none() || wanted.any(|(key, value)| self.one(key, value, view))
     }
 
     fn one(&self, key: &str, value: &str, view: &ContainerView) -> bool {
@@ -244,11 +254,13 @@ impl Criteria {
                 })
             }),
             "expose" => ports(value).is_some_and(|(first, last, protocol)| {
-                container
-                    .config
-                    .exposed_ports
-                    .iter()
-                    .any(|port| (first..=last).contains(&port.port) && port.protocol.as_str() == protocol)
+                let published = view.ports.iter().map(|port| &port.container);
+                let exposed = container.config.exposed_ports.iter().chain(published);
+                container.state.is_alive()
+                    && !view.endpoints.is_empty()
+                    && exposed
+                        .into_iter()
+                        .any(|port| (first..=last).contains(&port.port) && port.protocol.as_str() == protocol)
             }),
             "volume" => container
                 .mounts
@@ -265,6 +277,8 @@ impl Criteria {
 
 #[cfg(test)]
 mod tests {
+    use sluice_model::{Id, container::EndpointView};
+
     use super::*;
     use crate::container::held::tests::record;
 
@@ -277,7 +291,15 @@ mod tests {
             container,
             link_names: vec![],
             image_name: "nginx".into(),
-            endpoints: vec![],
+            endpoints: vec![EndpointView {
+                endpoint: Id::from_bytes([1; 32]),
+                network_name: "bridge".into(),
+                network: Id::from_bytes([2; 32]),
+                addresses: vec![],
+                gateways: vec![],
+                mac: "02:42:ac:11:00:02".parse().unwrap(),
+                interface: "eth0".into(),
+            }],
             host_name: "web".into(),
             ports: vec![sluice_model::PublishedPort {
                 container: "80/tcp".parse().unwrap(),
@@ -340,6 +362,8 @@ mod tests {
         assert!(holds(&[("publish", &["8080"])]) && holds(&[("publish", &["8000-9000/tcp"])]));
         assert!(!holds(&[("publish", &["8080/udp"])]));
         assert!(holds(&[("expose", &["80/tcp"])]) && !holds(&[("expose", &["81"])]));
+        assert!(holds(&[("expose", &["81"]), ("publish", &["8080"])]), "alternatives");
+        assert!(!holds(&[("expose", &["80"]), ("name", &["db"])]));
     }
 
     #[test]
