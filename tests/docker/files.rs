@@ -1,8 +1,13 @@
 //! Files of containers: copied, exported, compared, made images of.
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{
+    ffi::{CStr, CString},
+    io::Write,
+    path::PathBuf,
+    time::Duration,
+};
 
-use lab::{Docker, Lab, start};
+use lab::{Docker, Lab, eventually, start};
 
 /// A place of the host for this test.
 fn place(lab: &Lab, name: &str) -> PathBuf {
@@ -401,4 +406,96 @@ fn a_reader_who_goes_away_in_the_middle_holds_nobody_up() {
     docker.ok("wait big");
     docker.ok("rm big");
     assert_eq!(docker.ok("ps -aq"), "");
+}
+
+#[test]
+fn owners_go_along_when_asked_and_large_files_come_whole() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    let here = place(&lab, "here");
+    std::fs::write(here.join("f"), "mine\n").unwrap();
+    std::os::unix::fs::symlink("f", here.join("link")).unwrap();
+    lab.host.run(&format!("chown 77:78 {}/f", here.display()));
+    let script =
+        "echo x > /f; chown 1234:1235 /f; truncate -s 100M /sparse; echo end >> /sparse; touch /ready; sleep 1000";
+    docker.sh("-d --name box", script).ok();
+    docker.sh("-d --name user -u ada", "sleep 1000").ok();
+    eventually("the files are there", 30, || docker.run("exec box ls /ready").is_ok());
+    let here = here.display();
+    let of_host = |name: &str, what: &str| lab.host.run(&format!("stat -c {what} {here}/{name}"));
+
+    docker.ok(&format!("cp box:/f {here}/plain"));
+    docker.ok(&format!("cp -a box:/f {here}/kept"));
+    assert_eq!(
+        (of_host("plain", "%u:%g"), of_host("kept", "%u:%g")),
+        ("0:0".into(), "0:0".into())
+    );
+    docker.ok(&format!("cp {here}/f box:/plain"));
+    docker.ok(&format!("cp -a {here}/f box:/kept"));
+    if daemon.is_ours() {
+        // Docker looks for the container's user on the host
+        docker.ok(&format!("cp {here}/f user:/plain"));
+        docker.ok(&format!("cp -a {here}/f user:/kept"));
+        assert_eq!(docker.ok("exec user stat -c %u:%g /plain /kept"), "77:78\n1000:1000");
+    }
+    assert_eq!(docker.ok("exec box stat -c %u:%g /plain /kept"), "77:78\n77:78");
+    docker.ok(&format!("cp {here}/link box:/link"));
+    docker.ok(&format!("cp -L {here}/link box:/followed"));
+    assert_eq!(
+        docker.ok("exec box stat -c %F /link /followed"),
+        "symbolic link\nregular file"
+    );
+
+    docker.ok(&format!("cp box:/sparse {here}/sparse"));
+    assert_eq!(of_host("sparse", "%s"), "104857604");
+    assert_eq!(lab.host.run(&format!("tail -c 4 {here}/sparse")), "end");
+    docker.ok(&format!("cp {here}/sparse box:/back"));
+    docker.ok("exec box cmp /sparse /back");
+}
+
+#[test]
+fn what_a_program_may_stays_with_it_in_an_image() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker
+        .sh(
+            "-d --name box",
+            "cp /bin/busybox /bin/busybox-able; touch /ready; sleep 1000",
+        )
+        .ok();
+    eventually("the file is there", 30, || docker.run("exec box ls /ready").is_ok());
+    let able = |name: &str| CString::new(format!("/proc/{}/root/bin/busybox-able", docker.pid(name))).unwrap();
+    // CAP_NET_RAW, permitted and effective: capabilities(7), revision 2
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    set_attribute(&able("box"), c"security.capability", &capability);
+    set_attribute(&able("box"), c"user.colour", b"blue");
+    docker.ok("commit box able:1");
+    docker.ok("run -d --name again able:1 sleep 1000");
+    assert_eq!(
+        attribute(&able("again"), c"security.capability").as_deref(),
+        Some(&capability[..])
+    );
+    if daemon.is_ours() {
+        // Docker forgets these
+        assert_eq!(attribute(&able("again"), c"user.colour").as_deref(), Some(&b"blue"[..]));
+    }
+    let said = docker
+        .ok("run --rm -u 1000 --cap-drop ALL --cap-add NET_RAW able:1 busybox-able grep CapEff /proc/self/status");
+    assert!(said.ends_with("0000000000002000"), "{said}");
+}
+
+fn set_attribute(path: &CStr, name: &CStr, value: &[u8]) {
+    // SAFETY: both are C strings, the value has the length given; all outlive the call.
+    let done = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    assert_eq!(done, 0, "{path:?}: {}", std::io::Error::last_os_error());
+}
+
+fn attribute(path: &CStr, name: &CStr) -> Option<Vec<u8>> {
+    let mut value = vec![0; 256];
+    // SAFETY: both are C strings, the buffer has the length given; all outlive the call.
+    let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    value.truncate(usize::try_from(length).ok()?);
+    Some(value)
 }

@@ -176,8 +176,8 @@ pub(super) async fn in_view<T: Send + 'static>(
 
 fn owner(view: &View, user: &str) -> Result<(u32, u32), EngineError> {
     use std::os::fd::AsRawFd;
-    // by descriptor: the runtime resolves what it reads within this root
-    let root = format!("/proc/self/fd/{}", view.root.as_raw_fd());
+    // by descriptor: the runtime resolves what it reads within this root, and follows no link in its place
+    let root = format!("/proc/self/fd/{}/.", view.root.as_raw_fd());
     let found = sluice_runtime::resolve_user(std::path::Path::new(&root), user)?;
     Ok((found.uid, found.gid))
 }
