@@ -4,6 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use sluice_image::{Image, ImageUse, Images, Removed};
+use sluice_model::Container;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -88,11 +89,14 @@ impl Engine {
             .containers
             .all()
             .iter()
-            .map(|held| {
-                held.look(|container| ImageUse {
-                    image: container.image_id.clone(),
-                    container: container.id.to_string(),
-                    running: container.state.is_alive(),
+            .flat_map(|held| {
+                held.look(|container| {
+                    let one = |image: &str| ImageUse {
+                        image: image.to_owned(),
+                        container: container.id.to_string(),
+                        running: container.state.is_alive(),
+                    };
+                    images_of(container).map(one).collect::<Vec<_>>()
                 })
             })
             .collect();
@@ -143,7 +147,7 @@ impl Engine {
                     .containers
                     .all()
                     .iter()
-                    .any(|held| held.look(|container| container.image_id == image.id));
+                    .any(|held| held.look(|container| images_of(container).any(|used| used == image.id)));
                 if is_used || !wanted(&image) {
                     continue;
                 }
@@ -174,4 +178,10 @@ impl Engine {
         let name = name.map_or(id, String::as_str).to_owned();
         self.events.tell("image", action, id, vec![("name".to_owned(), name)]);
     }
+}
+
+/// The ids of the images a container is made of: its own, and those that are mounted in it.
+fn images_of(container: &Container) -> impl Iterator<Item = &str> {
+    let mounted = container.mounts.iter().map(|mount| mount.image_id.as_str());
+    std::iter::once(container.image_id.as_str()).chain(mounted.filter(|image| !image.is_empty()))
 }

@@ -131,6 +131,8 @@ pub enum MountKind {
     Volume,
     /// Memory.
     Tmpfs,
+    /// The files of an image below a writable layer, which goes with the container.
+    Image,
 }
 
 /// Something mounted in the container: a wish (`-v`, `--mount`), or what became of it.
@@ -139,7 +141,7 @@ pub enum MountKind {
 pub struct Mount {
     /// What it is.
     pub kind: MountKind,
-    /// A bind's path on the host, absolute; a volume's name, which only a wish may leave empty: one of its own.
+    /// A bind's path on the host, absolute; a volume's name, which only a wish may leave empty: one of its own; an image's name.
     pub source: String,
     /// The container's path, absolute.
     pub target: String,
@@ -157,7 +159,7 @@ pub struct Mount {
     pub make_source: bool,
     /// The volume is not filled with what the image has there.
     pub no_copy: bool,
-    /// A directory of the volume instead of all of it, relative.
+    /// A directory of the volume or image instead of all of it, relative.
     pub subpath: String,
     /// Labels of a volume that has to be made.
     pub labels: BTreeMap<String, String>,
@@ -171,6 +173,12 @@ pub struct Mount {
     pub tmpfs_size: i64,
     /// Mode of memory's root; 0: 1777.
     pub tmpfs_mode: u32,
+    /// Further options of memory: `exec`, `noexec`.
+    pub tmpfs_options: Vec<String>,
+    /// The id of an image; of what became of a wish.
+    pub image_id: String,
+    /// Which of the container's writable layers lies over the image.
+    pub layer: u32,
 }
 
 /// A limit of the kernel's on each process (`--ulimit`).

@@ -340,6 +340,17 @@ fn options_of_the_driver_mount_something_on_the_volume_while_it_is_used() {
             "late",
         ])
         .ok();
+    // what mount(2) is told: names of servers are addresses by then, and flags are no words any more
+    let words = "volume create -o type=nfs -o device=:/x -o o=addr=localhost,ro,nolock,vers=4 remote";
+    docker.ok(words);
+    let refused = docker.run("run --rm -v remote:/d busybox true");
+    assert!(!refused.is_ok(), "{refused}");
+    for words in [
+        "failed to mount local volume: mount :/x:",
+        "data: addr=127.0.0.1,nolock,vers=4",
+    ] {
+        assert!(refused.stderr.contains(words), "{words} in {refused}");
+    }
     let refused = docker.run("run --rm -v late:/d busybox true");
     assert!(
         !refused.is_ok() && refused.stderr.contains("no such file or directory"),
@@ -515,4 +526,94 @@ fn a_volume_that_was_being_filled_when_the_daemon_was_killed_is_filled_again() {
     }
     docker.ok("volume prune -af");
     assert_eq!(docker.ok("volume ls -q"), "");
+}
+
+#[test]
+fn images_parts_of_volumes_and_executable_memory_are_mounted() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    if !daemon.is_ours() {
+        return lab::skipped("Docker mounts images since 28, parts of volumes since 26");
+    }
+    let docker = daemon.docker();
+    docker
+        .sh(
+            "--name maker",
+            "mkdir -p /tools/deep && echo tool > /tools/deep/file && echo top > /tools/top",
+        )
+        .ok();
+    docker.ok("commit maker tools:1");
+    docker.ok("rm maker");
+
+    let image = "type=image,source=tools:1,target=/i";
+    docker
+        .sh(
+            &format!(
+                "-d --name one --mount {image} --mount {image}2,image-subpath=tools/deep --mount {image}3,readonly"
+            ),
+            "cat /i/tools/top /i2/file; touch /i/mine /i3/mine; ls /i/mine /i2; sleep 1000",
+        )
+        .ok();
+    docker.sh(&format!("-d --name two --mount {image}"), "sleep 1000").ok();
+    eventually("it has said all", 30, || {
+        docker.run("logs one").stdout.contains("/i2:\nfile")
+    });
+    let said = docker.run("logs one");
+    assert_eq!(said.stdout, "top\ntool\n/i/mine\n\n/i2:\nfile\n", "{said}");
+    assert!(said.stderr.contains("/i3/mine: Read-only file system"), "{said}");
+    assert!(!docker.run("exec two ls /i/mine").is_ok(), "each has its own layer");
+    let shown = docker.inspect("one", "{{range .Mounts}}{{.Type}} {{.Destination}} {{.RW}};{{end}}");
+    assert_eq!(shown, "image /i true;image /i2 true;image /i3 false;");
+    docker.run("rmi tools:1").fails(1, "container");
+    docker.ok("stop -t 0 one");
+    docker.ok(&format!(
+        "cp one:/i/mine {}",
+        lab.host.directory().join("mine").display()
+    ));
+    docker.ok("start one");
+    docker.ok("exec one ls /i/mine");
+    docker
+        .sh("--rm --volumes-from one", "cat /i/tools/top && ! ls /i/mine")
+        .ok();
+    docker.ok("rm -f one two");
+    docker.ok("rmi tools:1");
+    let left = lab.host.run(&format!(
+        "grep -c {}/containers /proc/self/mountinfo || true",
+        daemon.data_root().display()
+    ));
+    assert_eq!(left, "0");
+    docker
+        .run("run --rm --mount type=image,source=nosuch,target=/i busybox true")
+        .fails(125, "No such image: nosuch");
+
+    docker
+        .sh(
+            "--rm -v parts:/v",
+            "mkdir -p /v/a/b; echo part > /v/a/b/file; ln -s /etc /v/out; ln -s a/b /v/in",
+        )
+        .ok();
+    let part = |path: &str| format!("--rm --mount type=volume,source=parts,target=/p,volume-subpath={path}");
+    assert_eq!(docker.sh(&part("a/b"), "cat /p/file").ok(), "part");
+    assert_eq!(docker.sh(&part("in"), "cat /p/file").ok(), "part");
+    for (path, words) in [("../x", "subpath must be a relative path"), ("nosuch", ""), ("out", "")] {
+        docker.sh(&part(path), "true").fails(125, words);
+    }
+
+    let wish = |options: &str| {
+        format!(
+            r#"{{"Image":"busybox","Cmd":["sh","-c","cp /bin/busybox /t/true && /t/true && grep -c ' /t .*nosuid' /proc/mounts"],
+                "HostConfig":{{"Mounts":[{{"Type":"tmpfs","Target":"/t","TmpfsOptions":{{"Options":{options}}}}}]}}}}"#
+        )
+    };
+    for (name, options, outcome) in [("may", r#"[["exec"]]"#, "0"), ("maynt", "[]", "126")] {
+        let (status, body) = daemon.request("POST", &format!("/containers/create?name={name}"), &wish(options));
+        assert_eq!(status, 201, "{body}");
+        docker.ok(&format!("start {name}"));
+        assert_eq!(docker.ok(&format!("wait {name}")), outcome);
+    }
+    let (status, body) = daemon.request("POST", "/containers/create", &wish(r#"[["suid"]]"#));
+    assert!(
+        status == 400 && body.contains("invalid option: suid"),
+        "{status} {body}"
+    );
 }

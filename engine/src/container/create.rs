@@ -217,9 +217,15 @@ impl Engine {
         let (images, image) = (self.images.clone(), container.image_id.clone());
         let owners = container.id_map.as_ref().map(owners::of_files);
         let path = self.config.container(&container.id);
+        let further: Vec<_> = directory::images_of(container, &path)
+            .map(|(image, place)| (image.to_owned(), place))
+            .collect();
         blocking(move || {
             std::fs::create_dir_all(&path).map_err(|why| crate::error::io("make", &path, &why))?;
             images.prepare(&image, &path, owners.as_ref())?;
+            for (image, place) in further {
+                images.prepare(&image, &place, owners.as_ref())?;
+            }
             Ok(())
         })
         .await

@@ -1,9 +1,15 @@
 //! A container's directory: its bundle, log, `/etc` files and writable layer.
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use sluice_image::{Images, Writes};
-use sluice_model::{Container, Endpoint, Id, Network, container::NetworkMode};
+use sluice_model::{
+    Container, Endpoint, Id, Network,
+    container::{Mount, MountKind, NetworkMode},
+};
 
 use crate::{
     Config, EngineError,
@@ -11,6 +17,9 @@ use crate::{
     error,
     network::{hosts, links::Linked, place::Place, resolv},
 };
+
+/// Where images that are mounted in a container have their writable layers, in its directory.
+const IMAGES: &str = "images";
 
 /// What goes at its end, and does not outlive the host either, need not reach the disk.
 pub(crate) fn writes(container: &Container) -> Writes {
@@ -154,18 +163,53 @@ pub(crate) fn make_bind_sources(container: &Container) -> Result<(), EngineError
     Ok(())
 }
 
+/// Where an image that is mounted in the container has its writable layer, in the container's directory.
+pub(crate) fn of_image(directory: &Path, mount: &Mount) -> PathBuf {
+    directory.join(IMAGES).join(mount.layer.to_string())
+}
+
+/// The images that are mounted in a container, and where each has its writable layer.
+pub(crate) fn images_of<'a>(container: &'a Container, directory: &Path) -> impl Iterator<Item = (&'a str, PathBuf)> {
+    let images = container.mounts.iter().filter(|mount| mount.kind == MountKind::Image);
+    images.map(move |mount| (mount.image_id.as_str(), of_image(directory, mount)))
+}
+
+/// All writable layers of a container: its own, and those of images that are mounted in it.
+fn layers(directory: &Path) -> Vec<PathBuf> {
+    let further = std::fs::read_dir(directory.join(IMAGES))
+        .into_iter()
+        .flatten()
+        .flatten();
+    std::iter::once(directory.to_owned())
+        .chain(further.map(|entry| entry.path()))
+        .collect()
+}
+
+/// Unmounts the root and the images that are mounted in it. Fine when nothing is mounted.
+pub(crate) fn unmount(images: &Images, directory: &Path) -> Result<(), EngineError> {
+    sluice_runtime::unmount_shared_memory(&sharing::place_of_memory(directory))?;
+    for layer in layers(directory) {
+        images.unmount(&layer)?;
+    }
+    Ok(())
+}
+
 /// Lets go of what others wait for: the layers below the writable one. What remains are files in a directory that no record names any more; they may be
 /// removed at leisure, by the next daemon if need be.
 pub(crate) fn abandon(images: &Images, directory: &Path) -> Result<(), EngineError> {
-    sluice_runtime::unmount_shared_memory(&sharing::place_of_memory(directory))?;
-    images.unmount(directory)?;
-    Ok(images.forget(directory)?)
+    unmount(images, directory)?;
+    for layer in layers(directory) {
+        images.forget(&layer)?;
+    }
+    Ok(())
 }
 
 /// Removes the directory and all in it, the writable layer too. Fine when there is none.
 pub(crate) fn remove(images: &Images, directory: &Path) -> Result<(), EngineError> {
     sluice_runtime::unmount_shared_memory(&sharing::place_of_memory(directory))?;
-    images.discard(directory)?;
+    for layer in layers(directory) {
+        images.discard(&layer)?;
+    }
     // a container can make trees that the standard library's way of removing does not survive
     Ok(sluice_image::remove_tree(directory)?)
 }

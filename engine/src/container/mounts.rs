@@ -8,11 +8,12 @@ use oci_spec::{
 };
 use sluice_model::container::{Mount, MountKind};
 
-use crate::{EngineError, volume::local};
+use crate::{EngineError, container::directory, volume::local};
 
-/// `volumes` is where all volumes have their directories. Everything that is mounted beside the file systems every container has, parents before children, else the parent hides the child.
+/// `volumes` is where all volumes have their directories, `directory` the container's. Everything that is mounted beside the file systems every container has, parents before children, else the parent hides the child.
 pub(crate) fn to_oci(
     volumes: &Path,
+    directory: &Path,
     mounts: &[Mount],
     tmpfs: &BTreeMap<String, String>,
 ) -> Result<Vec<OciMount>, OciSpecError> {
@@ -21,13 +22,13 @@ pub(crate) fn to_oci(
         all.push(memory(target, options)?);
     }
     for mount in mounts {
-        all.push(one(volumes, mount)?);
+        all.push(one(volumes, directory, mount)?);
     }
     all.sort_by_key(|mount| mount.destination().components().count());
     Ok(all)
 }
 
-fn one(volumes: &Path, mount: &Mount) -> Result<OciMount, OciSpecError> {
+fn one(volumes: &Path, directory: &Path, mount: &Mount) -> Result<OciMount, OciSpecError> {
     if mount.kind == MountKind::Tmpfs {
         let mut options = Vec::new();
         if mount.tmpfs_size > 0 {
@@ -39,6 +40,7 @@ fn one(volumes: &Path, mount: &Mount) -> Result<OciMount, OciSpecError> {
         if mount.read_only {
             options.push("ro".to_owned());
         }
+        options.extend(mount.tmpfs_options.iter().cloned());
         return memory(&mount.target, &options.join(","));
     }
     let propagation = match mount.propagation.as_str() {
@@ -56,6 +58,7 @@ fn one(volumes: &Path, mount: &Mount) -> Result<OciMount, OciSpecError> {
     }
     let source = match mount.kind {
         MountKind::Volume => local::data_in(volumes, &mount.source),
+        MountKind::Image => directory::of_image(directory, mount).join("merged"),
         _ => mount.source.clone().into(),
     };
     if !mount.subpath.is_empty() {

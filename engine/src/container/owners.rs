@@ -117,6 +117,16 @@ pub(crate) fn mount_root(images: &Images, container: &Container, directory: &Pat
     Ok(images.mount(&container.image_id, directory, writes, owners.as_ref(), for_mount)?)
 }
 
+/// The same for the images that are mounted in it.
+pub(crate) fn mount_images(images: &Images, container: &Container, directory: &Path) -> Result<(), EngineError> {
+    let owners = container.id_map.as_ref().map(of_files);
+    let writes = directory::writes(container);
+    for (image, place) in directory::images_of(container, directory) {
+        images.mount(image, &place, writes, owners.as_ref(), for_mount)?;
+    }
+    Ok(())
+}
+
 impl Engine {
     /// Makes the user namespace of a container that is about to start, by way of the network namespace that belongs to it: that shall be the sandbox which
     /// the agent is about to make.

@@ -393,8 +393,9 @@ mod tests {
             ..Default::default()
         };
         let name = host_name(&container);
-        let mounts =
-            crate::container::mounts::to_oci(Path::new("/v"), &container.mounts, &container.host_config.tmpfs).unwrap();
+        let (volumes, own) = (Path::new("/v"), Path::new("/c"));
+        let tmpfs = &container.host_config.tmpfs;
+        let mounts = crate::container::mounts::to_oci(volumes, own, &container.mounts, tmpfs).unwrap();
         let spec = build(
             &container,
             &Surroundings {

@@ -164,13 +164,7 @@ impl Engine {
         });
         undo.by("unmount the root", {
             let (images, directory) = (self.images.clone(), self.config.container(&container.id));
-            async move {
-                blocking(move || {
-                    sluice_runtime::unmount_shared_memory(&sharing::place_of_memory(&directory))?;
-                    Ok(images.unmount(&directory)?)
-                })
-                .await
-            }
+            async move { blocking(move || directory::unmount(&images, &directory)).await }
         });
         undo.by("delete the process", {
             let (engine, id) = (self.clone(), container.id.clone());
@@ -244,6 +238,7 @@ impl Engine {
         blocking(move || {
             let directory = config.container(&container.id);
             let snapshot = owners::mount_root(&images, &container, &directory)?;
+            owners::mount_images(&images, &container, &directory)?;
             directory::write_etc(&config, &container, &place)?;
             directory::make_bind_sources(&container)?;
             if let Some(log) = log::path(&directory, &container) {
@@ -253,7 +248,8 @@ impl Engine {
             let host = &container.host_config;
             let identity = resolve_user(&snapshot.merged, &container.config.user, &host.group_add)?;
             let names = capabilities::resolve(&host.cap_add, &host.cap_drop, host.privileged)?;
-            let own_mounts = mounts::to_oci(&config.volumes(), &container.mounts, &host.tmpfs).map_err(|why| {
+            let own_mounts = mounts::to_oci(&config.volumes(), &directory, &container.mounts, &host.tmpfs);
+            let own_mounts = own_mounts.map_err(|why| {
                 EngineError::failed(format!("cannot write the mounts of container {}: {why}", container.id))
             })?;
             let set = capabilities::to_oci(&names).into_iter().collect();

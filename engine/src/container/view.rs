@@ -103,10 +103,13 @@ impl Engine {
                     ..mount.clone()
                 })
                 .collect();
-            let binds = mounts::to_oci(&config.volumes(), &lasting, &Default::default())
-                .map_err(|why| EngineError::failed(format!("cannot write the mounts of a container: {why}")))?;
             let directory = config.container(&container.id);
-            let mount_root = || Ok::<_, EngineError>(owners::mount_root(&images, &container, &directory)?.merged);
+            let binds = mounts::to_oci(&config.volumes(), &directory, &lasting, &Default::default())
+                .map_err(|why| EngineError::failed(format!("cannot write the mounts of a container: {why}")))?;
+            let mount_root = || {
+                owners::mount_images(&images, &container, &directory)?;
+                Ok::<_, EngineError>(owners::mount_root(&images, &container, &directory)?.merged)
+            };
             sluice_runtime::of_stopped(mount_root, &binds, container.host_config.read_only_rootfs)
         })
         .await;

@@ -14,7 +14,7 @@ use tracing::{Instrument, debug_span};
 use crate::{
     Engine, EngineError,
     blocking::blocking,
-    container::{held::Held, sharing},
+    container::{directory, held::Held},
     network::disconnect,
 };
 
@@ -121,10 +121,7 @@ impl Engine {
         let deleted = self.runtime.delete(held.id.as_str());
         let (images, directory) = (self.images.clone(), self.config.container(&held.id));
         // the process has ended; should others of the container still go, its mounts were never the same as these
-        let unmounted = blocking(move || {
-            sluice_runtime::unmount_shared_memory(&sharing::place_of_memory(&directory))?;
-            Ok(images.unmount(&directory)?)
-        });
+        let unmounted = blocking(move || directory::unmount(&images, &directory));
         let (deleted, unmounted) = tokio::join!(
             deleted.instrument(debug_span!("process")),
             unmounted.instrument(debug_span!("unmount"))

@@ -15,7 +15,7 @@ use sluice_store::{Entry, key, record};
 use crate::{
     Engine, EngineError, Kind,
     blocking::blocking,
-    container::held::Held,
+    container::{directory, held::Held},
     undo::Undo,
     volume::{create::CreateVolume, local},
 };
@@ -70,6 +70,18 @@ impl Engine {
         }
         for mount in mounts.values_mut().filter(|mount| mount.kind == MountKind::Volume) {
             self.take_volume(id, mount, &made).await?;
+        }
+        let images = mounts.values_mut().filter(|mount| mount.kind == MountKind::Image);
+        for (mount, layer) in images.zip(0..) {
+            // one that comes from another container is known by its id
+            let name = match mount.image_id.as_str() {
+                "" => &mount.source,
+                id => id,
+            };
+            // invalid, not missing: as above
+            let found = self.find_image(name).await;
+            let found = found.map_err(|error| EngineError::invalid(error.message))?;
+            (mount.image_id, mount.layer) = (found.id, layer);
         }
         Ok(mounts.into_values().collect())
     }
@@ -195,6 +207,7 @@ impl Engine {
             MountKind::Bind => PathBuf::from(&mount.source),
             MountKind::Volume => local::data(&self.config, &mount.source),
             MountKind::Tmpfs => PathBuf::new(),
+            MountKind::Image => directory::of_image(&self.config.container(&container.id), mount).join("merged"),
         };
         let mounts = container.mounts.iter();
         mounts.map(|mount| (mount.clone(), source(mount))).collect()

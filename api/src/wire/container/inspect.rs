@@ -81,8 +81,10 @@ fn mount_point(mount: &Mount, source: &Path) -> Value {
                 document["Mode"] = json!("z");
             }
         }
-        MountKind::Bind if mount.propagation.is_empty() => document["Propagation"] = json!("rprivate"),
-        MountKind::Bind | MountKind::Tmpfs => {}
+        MountKind::Bind | MountKind::Image if mount.propagation.is_empty() => {
+            document["Propagation"] = json!("rprivate");
+        }
+        MountKind::Bind | MountKind::Tmpfs | MountKind::Image => {}
     }
     document
 }

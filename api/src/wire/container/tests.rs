@@ -180,7 +180,7 @@ fn what_would_make_another_container_is_refused_and_the_rest_is_warned_of() {
     for host_config in [
         json!({"DeviceRequests": [{"Driver": "x"}]}),
         json!({"Runtime": "kata"}),
-        json!({"Mounts": [{"Type": "image", "Source": "x", "Target": "/y"}]}),
+        json!({"Mounts": [{"Type": "cluster", "Source": "x", "Target": "/y"}]}),
     ] {
         let message = request(json!({"HostConfig": host_config})).unwrap_err();
         assert!(message.contains("is not supported by this version"), "{message}");

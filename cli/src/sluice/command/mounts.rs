@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bollard_stubs::models::{
-    HostConfig, Mount, MountBindOptions, MountTmpfsOptions, MountType, MountVolumeOptions,
+    HostConfig, Mount, MountBindOptions, MountImageOptions, MountTmpfsOptions, MountType, MountVolumeOptions,
     MountVolumeOptionsDriverConfig,
 };
 use clap::Args;
@@ -14,7 +14,7 @@ use crate::{failure::Failure, measure::parse_bytes};
 /// Mounts, as the options describe them.
 #[derive(Args, Debug, Default)]
 pub struct Mounts {
-    /// Mount something: type=volume|bind|tmpfs,source=…,target=…[,readonly][,OPTION=VALUE]
+    /// Mount something: type=volume|bind|tmpfs|image,source=…,target=…[,readonly][,OPTION=VALUE]
     #[arg(long, value_name = "MOUNT")]
     mount: Vec<String>,
     /// Mount a directory: [HOST:]PATH[:OPTIONS]
@@ -104,6 +104,7 @@ fn mount(text: &str) -> Result<Mount, Failure> {
                 _ => return Err(refused(&name, value)),
             },
             "volume-subpath" => volume(&mut mount).subpath = Some(value.to_owned()),
+            "image-subpath" => image(&mut mount).subpath = Some(value.to_owned()),
             "volume-label" => add(&mut volume(&mut mount).labels, value),
             "volume-driver" => driver(volume(&mut mount)).name = Some(value.to_owned()),
             "volume-opt" => add(&mut driver(volume(&mut mount)).options, value),
@@ -122,6 +123,7 @@ fn mount(text: &str) -> Result<Mount, Failure> {
         (mount.bind_options.is_some(), MountType::BIND, "bind-*"),
         (mount.volume_options.is_some(), MountType::VOLUME, "volume-*"),
         (mount.tmpfs_options.is_some(), MountType::TMPFS, "tmpfs-*"),
+        (mount.image_options.is_some(), MountType::IMAGE, "image-*"),
     ] {
         if let Some(kind) = mount.typ.filter(|kind| given && *kind != wanted) {
             return Err(Failure::Usage(format!(
@@ -157,6 +159,10 @@ fn volume(mount: &mut Mount) -> &mut MountVolumeOptions {
 
 fn tmpfs(mount: &mut Mount) -> &mut MountTmpfsOptions {
     mount.tmpfs_options.get_or_insert_default()
+}
+
+fn image(mount: &mut Mount) -> &mut MountImageOptions {
+    mount.image_options.get_or_insert_default()
 }
 
 fn driver(volume: &mut MountVolumeOptions) -> &mut MountVolumeOptionsDriverConfig {

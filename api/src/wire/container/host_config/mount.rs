@@ -22,6 +22,13 @@ pub(super) struct Wish {
     bind_options: Option<BindOptions>,
     volume_options: Option<VolumeOptions>,
     tmpfs_options: Option<TmpfsOptions>,
+    image_options: Option<ImageOptions>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ImageOptions {
+    subpath: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -174,7 +181,13 @@ pub(super) fn document(mount: &Mount) -> Value {
         MountKind::Tmpfs => {
             set("SizeBytes", json!(mount.tmpfs_size), mount.tmpfs_size != 0);
             set("Mode", json!(mount.tmpfs_mode), mount.tmpfs_mode != 0);
+            let words: Vec<[&String; 1]> = mount.tmpfs_options.iter().map(|word| [word]).collect();
+            set("Options", json!(words), !words.is_empty());
             "TmpfsOptions"
+        }
+        MountKind::Image => {
+            set("Subpath", json!(mount.subpath), !mount.subpath.is_empty());
+            "ImageOptions"
         }
     };
     if !options.is_empty() {
@@ -189,6 +202,7 @@ pub(crate) fn kind(kind: MountKind) -> &'static str {
         MountKind::Bind => "bind",
         MountKind::Volume => "volume",
         MountKind::Tmpfs => "tmpfs",
+        MountKind::Image => "image",
     }
 }
 
@@ -257,8 +271,15 @@ fn check(mount: &Mount, invalid: impl Fn(&str, &str) -> ApiError) -> Answer<()> 
         MountKind::Volume if mount.source.is_empty() && mount.read_only => Err(invalid(
             "must not set ReadOnly mode when using anonymous volumes".into(),
         )),
+        MountKind::Volume if mount.source.is_empty() && !mount.subpath.is_empty() => {
+            Err(invalid("must not set Subpath when using anonymous volumes".into()))
+        }
         MountKind::Volume if !is_local(&mount.subpath) => {
             Err(invalid("subpath must be a relative path within the volume".into()))
+        }
+        MountKind::Image if mount.source.is_empty() => Err(invalid("field Source must not be empty".into())),
+        MountKind::Image if !is_local(&mount.subpath) => {
+            Err(invalid("subpath must be a relative path within the image".into()))
         }
         MountKind::Tmpfs if !mount.source.is_empty() => Err(invalid("field Source must not be specified".into())),
         MountKind::Tmpfs if mount.tmpfs_size < 0 => Err(invalid("size must not be negative".into())),
@@ -286,6 +307,16 @@ fn plain(path: &str) -> String {
     parts.join("/")
 }
 
+/// A member of `Options` of `TmpfsOptions`: a word, or a word and its value. Two words are known, and neither has a value.
+fn tmpfs_option(words: &[String]) -> Result<String, String> {
+    match words {
+        [word] if matches!(word.as_str(), "exec" | "noexec") => Ok(word.clone()),
+        [word] => Err(format!("invalid option: {word}")),
+        [word, value] => Err(format!("invalid option: {word}={value}")),
+        _ => Err("invalid option array length".into()),
+    }
+}
+
 // === impl Wish ===
 
 impl Wish {
@@ -294,7 +325,8 @@ impl Wish {
             "bind" => MountKind::Bind,
             "volume" => MountKind::Volume,
             "tmpfs" => MountKind::Tmpfs,
-            other @ ("image" | "cluster" | "npipe") => {
+            "image" => MountKind::Image,
+            other @ ("cluster" | "npipe") => {
                 return Err(ApiError::not_offered(format!("a mount of type {other:?}")));
             }
             other => {
@@ -312,6 +344,7 @@ impl Wish {
                 "VolumeOptions",
             ),
             (self.tmpfs_options.is_some() && kind != MountKind::Tmpfs, "TmpfsOptions"),
+            (self.image_options.is_some() && kind != MountKind::Image, "ImageOptions"),
         ];
         if let Some((_, field)) = foreign.iter().find(|(is_foreign, _)| *is_foreign) {
             return Err(invalid(&self.r#type, &format!("field {field} must not be specified")));
@@ -324,9 +357,15 @@ impl Wish {
             let why = "ReadOnlyForceRecursive needs ReadOnly and a propagation of rprivate";
             return Err(invalid("bind", why));
         }
-        if !tmpfs.options.is_empty() {
-            return Err(ApiError::not_offered("TmpfsOptions.Options of a mount"));
-        }
+        let tmpfs_options = tmpfs
+            .options
+            .iter()
+            .map(|words| tmpfs_option(words).map_err(|why| invalid("tmpfs", &why)))
+            .collect::<Answer<_>>()?;
+        let subpath = match kind {
+            MountKind::Image => self.image_options.unwrap_or_default().subpath,
+            _ => volume.subpath,
+        };
         let mount = Mount {
             kind,
             source: self.source,
@@ -337,12 +376,13 @@ impl Wish {
             non_recursive: bind.non_recursive,
             make_source: bind.create_mountpoint,
             no_copy: volume.no_copy,
-            subpath: volume.subpath,
+            subpath,
             labels: volume.labels,
             driver: volume.driver_config.name,
             driver_options: volume.driver_config.options,
             tmpfs_size: tmpfs.size_bytes,
             tmpfs_mode: tmpfs.mode,
+            tmpfs_options,
             ..Mount::default()
         };
         check(&mount, invalid)?;
@@ -399,6 +439,45 @@ mod tests {
             ),
         ] {
             assert_eq!(parse(wish, "").unwrap_err().message, words);
+        }
+    }
+
+    #[test]
+    fn memory_is_executable_when_asked_and_an_image_is_mounted_by_its_name() {
+        let made = |json: &str| serde_json::from_str::<Wish>(json).unwrap().into_model();
+        let memory = made(r#"{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"Options":[["exec"]]}}"#).unwrap();
+        assert_eq!(memory.tmpfs_options, ["exec"]);
+        assert_eq!(document(&memory)["TmpfsOptions"]["Options"], json!([["exec"]]));
+        let image = made(r#"{"Type":"image","Source":"tools:1","Target":"/t","ImageOptions":{"Subpath":"bin"}}"#);
+        let image = image.unwrap();
+        assert_eq!((image.kind, image.subpath.as_str()), (MountKind::Image, "bin"));
+        assert_eq!(
+            document(&image),
+            json!({"Type": "image", "Source": "tools:1", "Target": "/t", "ImageOptions": {"Subpath": "bin"}})
+        );
+        for (wish, words) in [
+            (
+                r#"{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"Options":[["suid"]]}}"#,
+                "invalid mount config for type \"tmpfs\": invalid option: suid",
+            ),
+            (
+                r#"{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"Options":[[]]}}"#,
+                "invalid mount config for type \"tmpfs\": invalid option array length",
+            ),
+            (
+                r#"{"Type":"image","Target":"/t"}"#,
+                "invalid mount config for type \"image\": field Source must not be empty",
+            ),
+            (
+                r#"{"Type":"image","Source":"a","Target":"/t","ImageOptions":{"Subpath":"../x"}}"#,
+                "invalid mount config for type \"image\": subpath must be a relative path within the image",
+            ),
+            (
+                r#"{"Type":"volume","Target":"/t","VolumeOptions":{"Subpath":"x"}}"#,
+                "invalid mount config for type \"volume\": must not set Subpath when using anonymous volumes",
+            ),
+        ] {
+            assert_eq!(made(wish).unwrap_err().message, words, "{wish}");
         }
     }
 
