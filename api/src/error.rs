@@ -56,6 +56,7 @@ impl From<EngineError> for ApiError {
             Kind::NotFound => StatusCode::NOT_FOUND,
             Kind::Conflict => StatusCode::CONFLICT,
             Kind::Forbidden => StatusCode::FORBIDDEN,
+            Kind::Unauthorized => StatusCode::UNAUTHORIZED,
             Kind::NotOffered => StatusCode::NOT_IMPLEMENTED,
             Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         };

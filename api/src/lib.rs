@@ -7,6 +7,7 @@
 mod body;
 #[cfg(test)]
 mod coverage;
+mod credentials;
 mod detach;
 mod door;
 mod error;

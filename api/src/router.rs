@@ -39,7 +39,7 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
             get("/info", system::info, "Counts and facts"),
             get("/events", events::events, "What happens, a line of JSON each; `since`, `until`, `filters`"),
             get("/system/df", system::usage, "Disk usage; `type`"),
-            missing(Method::POST, "/auth", "Checks a login at a registry"),
+            post("/auth", system::login, "Checks a login at a registry"),
             missing(Method::POST, "/session", "Opens a session of BuildKit"),
             missing(Method::POST, "/grpc", "Speaks gRPC to BuildKit"),
         ]),
@@ -79,21 +79,21 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
         ]),
         ("Images", vec![
             get("/images/json", image::list, "Lists images; `filters`"),
-            post("/images/create", image::create, "Makes an image of a tar stream (`fromSrc=-`); pulling (`fromImage`) answers 404 with a sentence"),
+            post("/images/create", image::create, "Pulls an image (`fromImage`, `tag`, `platform`), or makes one of a tar stream (`fromSrc=-`, `repo`, `tag`, `message`, `changes`)"),
             post("/images/load", image::load, "Reads an archive made by `docker save`"),
             get("/images/{name}/json", image::inspect, "All about an image"),
             get("/images/{name}/history", image::history, "The steps it was made in"),
             post("/images/{name}/tag", image::tag, "Gives it a further name"),
             delete("/images/{name}", image::remove, "Removes a name or an image; `force`"),
-            missing(Method::POST, "/images/{name}/push", "Sends it to a registry"),
+            post("/images/{name}/push", image::push, "Sends it to a registry; `tag`"),
             get("/images/{name}/get", image::save, "Saves it as an archive"),
             get("/images/get", image::save_all, "Saves several as an archive; `names`"),
-            missing(Method::GET, "/images/search", "Searches a registry"),
+            refused(Method::GET, "/images/search", image::search, "Searches a registry"),
             post("/images/prune", image::prune, "Removes those without a use; `filters`"),
             missing(Method::POST, "/build", "Builds an image"),
             missing(Method::POST, "/build/prune", "Empties the builder's cache"),
             missing(Method::POST, "/build/cancel", "Stops a build"),
-            missing(Method::GET, "/distribution/{name}/json", "Asks a registry about an image"),
+            get("/distribution/{name}/json", image::distribution, "Asks a registry about an image"),
         ]),
         ("Networks", vec![
             get("/networks", network::list, "Lists networks; `filters`"),
@@ -226,6 +226,23 @@ fn put<H: Handler<T, Arc<Engine>>, T: 'static>(path: &'static str, handler: H, s
         sentence,
         offered: true,
         answer: routing::put(handler),
+    }
+}
+
+/// A route of Docker's that is refused in words of its own.
+fn refused<H: Handler<T, Arc<Engine>>, T: 'static>(
+    method: Method,
+    path: &'static str,
+    handler: H,
+    sentence: &'static str,
+) -> Line {
+    let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::GET);
+    Line {
+        method,
+        path,
+        sentence,
+        offered: false,
+        answer: routing::on(filter, handler),
     }
 }
 

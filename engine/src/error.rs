@@ -18,6 +18,8 @@ pub enum Kind {
     Forbidden,
     /// The container's command was not found or can't be executed (400 in the API of `start`, 127 or 126 in the CLI).
     Command,
+    /// Who asks is not believed (401).
+    Unauthorized,
     /// Not offered by this version (501).
     NotOffered,
     /// Something here failed (500).
@@ -101,7 +103,8 @@ impl From<AgentError> for EngineError {
 impl From<ImageError> for EngineError {
     fn from(error: ImageError) -> Self {
         let kind = match error {
-            ImageError::NotFound(_) => Kind::NotFound,
+            ImageError::NotFound(_) | ImageError::Missing(_) => Kind::NotFound,
+            ImageError::Unauthorized(_) => Kind::Unauthorized,
             ImageError::Invalid(_) | ImageError::BadArchive(_) => Kind::Invalid,
             ImageError::Conflict(_) => Kind::Conflict,
             _ => Kind::Failed,

@@ -174,7 +174,7 @@ impl Engine {
         blocking(move || work(&images)).await
     }
 
-    fn tell_image(&self, action: &str, id: &str, name: Option<&String>) {
+    pub(crate) fn tell_image(&self, action: &str, id: &str, name: Option<&String>) {
         let name = name.map_or(id, String::as_str).to_owned();
         self.events.tell("image", action, id, vec![("name".to_owned(), name)]);
     }

@@ -18,6 +18,7 @@ mod info;
 mod names;
 pub(crate) mod network;
 mod notice;
+mod registry;
 mod sizes;
 mod undo;
 mod usage;
@@ -62,6 +63,7 @@ pub use network::{
     pools::AddressPool,
     remove::PruneNetworks,
 };
+pub use registry::{PullImage, PushImage, Transfer};
 pub use usage::{DiskUsage, ImageUsage, UsageOf};
 pub use volume::{create::CreateVolume, inspect::VolumeView, prune::Pruned};
 

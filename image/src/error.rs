@@ -10,6 +10,15 @@ pub enum ImageError {
     /// No image of this name or id.
     #[error("No such image: {0}")]
     NotFound(String),
+    /// A registry has no such thing, or does not show it to us.
+    #[error("{0}")]
+    Missing(String),
+    /// A registry wants to know who we are, or does not believe it.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// A registry did not answer, or broke off.
+    #[error("{0}")]
+    Unreachable(String),
     /// The name is not a valid reference, a digest is malformed, a change instruction is unknown…
     #[error("{0}")]
     Invalid(String),

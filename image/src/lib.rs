@@ -10,6 +10,7 @@
 //! | `content/<hex>` | configurations, by digest: the digest is the image's id |
 //! | `layers/<hex>/` | unpacked layers, by the digest of their uncompressed archive (`diff_id`) |
 //! | `repositories.json` | names |
+//! | `origins.json` | what registries call layers and images |
 //! | `snapshots/<hex>` | which layers a container stands on, also when its image is gone |
 //! | `staging/` | what is being made; emptied on start |
 //! | `empty/` | the lower layer of images that have none |
@@ -32,9 +33,14 @@ mod kills;
 mod layer;
 mod load;
 mod manifest;
+mod origins;
 mod overlay;
 mod owners;
+mod parallel;
+mod pull;
+mod push;
 mod reference;
+mod registry;
 mod remove;
 mod repositories;
 mod save;
@@ -60,6 +66,9 @@ pub use error::ImageError;
 pub use layer::{Change, ChangeKind, remove_tree};
 use oci_spec::image::ImageConfiguration;
 pub use owners::{OwnerRange, Owners};
+pub use pull::{Distribution, Pull};
+pub use push::Push;
+pub use registry::{Credentials, Listener, News, RegistryOptions};
 pub use remove::{ImageUse, Removed};
 pub use snapshot::{Snapshot, Writes};
 
@@ -68,6 +77,7 @@ use configuration::Configuration;
 use content::Content;
 use digest::Digest;
 use layer::Layers;
+use origins::Origins;
 use reference::{Named, Reference};
 use repositories::Repositories;
 use staging::Staging;
@@ -76,6 +86,7 @@ use staging::Staging;
 pub struct Images {
     root: PathBuf,
     limits: Limits,
+    registries: RegistryOptions,
     state: Mutex<State>,
 }
 
@@ -90,10 +101,14 @@ pub struct Image {
     pub extras: Extras,
     /// Repository and tag of every name it has, `name:tag` in the familiar form (`nginx:latest`).
     pub tags: Vec<String>,
+    /// What registries know it by, `name@sha256:…`.
+    pub digests: Vec<String>,
     /// The sum of its layers' uncompressed sizes, bytes.
     pub size: u64,
     /// Diff ids of its layers, lowest first.
     pub layers: Vec<String>,
+    /// Their uncompressed sizes, bytes.
+    pub layer_sizes: Vec<u64>,
 }
 
 /// What is known, in memory and on disk alike.
@@ -101,6 +116,7 @@ struct State {
     content: Content,
     layers: Layers,
     repositories: Repositories,
+    origins: Origins,
     images: BTreeMap<Digest, Configuration>,
     /// Layers somebody is about to use: how many times.
     pins: HashMap<Digest, usize>,
@@ -142,18 +158,26 @@ impl Images {
             content,
             layers,
             repositories,
+            origins: Origins::open(&root),
             images,
             pins: HashMap::new(),
         };
         let images = Self {
             root,
             limits,
+            registries: RegistryOptions::default(),
             state: Mutex::new(state),
         };
         if all_readable {
             images.sweep()?;
         }
         Ok(images)
+    }
+
+    /// The same store; registries are reached as `options` say.
+    pub fn with_registries(mut self, options: RegistryOptions) -> Self {
+        self.registries = options;
+        self
     }
 
     /// All images, newest first.
@@ -259,19 +283,26 @@ impl Images {
 impl State {
     fn image(&self, id: &Digest) -> Option<Image> {
         let configuration = self.images.get(id)?;
-        let sizes = configuration
-            .diff_ids
-            .iter()
-            .filter_map(|layer| self.layers.get(layer))
-            .map(|layer| layer.size);
+        let size = |layer: &Digest| self.layers.get(layer).map_or(0, |layer| layer.size);
+        let sizes: Vec<u64> = configuration.diff_ids.iter().map(size).collect();
         Some(Image {
             id: id.to_string(),
             config: configuration.oci.clone(),
             extras: configuration.extras.clone(),
             tags: self.repositories.of(id).map(Reference::familiar).collect(),
-            size: sizes.fold(0, u64::saturating_add),
+            digests: self.digests_of(id),
+            size: sizes.iter().copied().fold(0, u64::saturating_add),
+            layer_sizes: sizes,
             layers: configuration.diff_ids.iter().map(Digest::to_string).collect(),
         })
+    }
+
+    /// `name@digest` of an image.
+    fn digests_of(&self, id: &Digest) -> Vec<String> {
+        let known = self.origins.digests(id).into_iter();
+        known
+            .map(|(repository, digest)| format!("{}@{digest}", reference::familiar_repository(&repository)))
+            .collect()
     }
 
     /// Docker's order: a whole id, a name, the beginning of an id. What begins several ids is none of them.
@@ -290,7 +321,7 @@ impl State {
             Some(Named::Id(id)) => Some(id),
             Some(Named::Digested(repository, id)) => {
                 let is_one = self.repositories.of(&id).any(|name| name.repository == repository);
-                is_one.then_some(id)
+                self.origins.image(&repository, &id).or(is_one.then_some(id))
             }
             Some(Named::Tagged(reference)) => self.repositories.get(&reference).cloned(),
             None => None,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::ImageError;
 
@@ -40,16 +40,21 @@ pub(crate) struct Descriptor {
     #[serde(default)]
     pub media_type: String,
     pub digest: String,
+    /// Bytes; archives do not have to say.
+    #[serde(default)]
+    pub size: Option<u64>,
     pub platform: Option<Platform>,
     #[serde(default)]
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
 /// What an image runs on.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Platform {
     pub os: String,
     pub architecture: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
 }
 
 /// Reads one of them.

@@ -101,7 +101,8 @@ fn parse_named(text: &str) -> Result<Reference, ImageError> {
     })
 }
 
-fn familiar_repository(repository: &str) -> &str {
+/// As Docker shows a repository.
+pub(crate) fn familiar_repository(repository: &str) -> &str {
     let Some(path) = repository.strip_prefix("docker.io/") else {
         return repository;
     };

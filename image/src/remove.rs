@@ -57,8 +57,17 @@ impl Images {
                     short(id.hex())
                 )));
             }
-            let reference = named(&state, &id, name)?;
-            state.untag(reference, &mut removed)?;
+            match reference::parse(name)? {
+                Named::Digested(repository, digest) if state.origins.image(&repository, &digest).is_some() => {
+                    state.origins.untag(&repository, &digest)?;
+                    let repository = reference::familiar_repository(&repository);
+                    removed.push(Removed::Untagged(format!("{repository}@{digest}")));
+                }
+                _ => {
+                    let reference = named(&state, &id, name)?;
+                    state.untag(&id, reference, &mut removed)?;
+                }
+            }
             // other names, or a container that still stands on it: the image stays, and that is no error
             if state.repositories.of(&id).next().is_some() || state.check(&id, &users, force, true).is_err() {
                 return Ok(removed);
@@ -95,10 +104,31 @@ impl State {
         Ok(())
     }
 
-    fn untag(&mut self, reference: Reference, removed: &mut Vec<Removed>) -> Result<(), ImageError> {
+    /// Takes a name away; with the last tag of a repository also what that repository's registry calls the image.
+    fn untag(&mut self, id: &Digest, reference: Reference, removed: &mut Vec<Removed>) -> Result<(), ImageError> {
         let familiar = reference.familiar();
+        let repository = reference.repository.clone();
         self.repositories.change([(reference, None)])?;
         removed.push(Removed::Untagged(familiar));
+        if self.repositories.of(id).all(|name| name.repository != repository) {
+            self.forget_digests(id, Some(&repository), removed)?;
+        }
+        Ok(())
+    }
+
+    fn forget_digests(
+        &mut self,
+        id: &Digest,
+        only: Option<&str>,
+        removed: &mut Vec<Removed>,
+    ) -> Result<(), ImageError> {
+        for (repository, digest) in self.origins.digests(id) {
+            if only.is_none_or(|only| only == repository) {
+                self.origins.untag(&repository, &Digest::parse(&digest)?)?;
+                let repository = reference::familiar_repository(&repository);
+                removed.push(Removed::Untagged(format!("{repository}@{digest}")));
+            }
+        }
         Ok(())
     }
 
@@ -107,7 +137,7 @@ impl State {
         self.repositories
             .change(names.iter().map(|name| (name.clone(), None)))?;
         removed.extend(names.iter().map(|name| Removed::Untagged(name.familiar())));
-        Ok(())
+        self.forget_digests(id, None, removed)
     }
 
     /// Names, then the configuration, then layers: killed in between, the next start sweeps the rest.
@@ -117,6 +147,15 @@ impl State {
         let image = self.images.remove(id);
         removed.push(Removed::Deleted(id.to_string()));
         let gone: BTreeSet<Digest> = self.sweep(root)?.into_iter().collect();
+        let Self {
+            origins,
+            layers,
+            images,
+            ..
+        } = self;
+        let has_layer = |layer: &str| Digest::parse(layer).is_ok_and(|layer| layers.get(&layer).is_some());
+        let has_image = |image: &str| Digest::parse(image).is_ok_and(|image| images.contains_key(&image));
+        origins.forget(has_layer, has_image)?;
         let layers = image.map(|image| image.diff_ids).unwrap_or_default();
         let chain = digest::chain_ids(&layers);
         for (layer, chain_id) in layers.iter().zip(&chain).rev() {

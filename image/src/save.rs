@@ -97,7 +97,7 @@ impl Images {
     }
 
     /// Bytes of a layer's archive.
-    fn archive_of(&self, layer: &Digest) -> Result<u64, ImageError> {
+    pub(crate) fn archive_of(&self, layer: &Digest) -> Result<u64, ImageError> {
         let state = self.state();
         state
             .layers

@@ -51,25 +51,47 @@ impl Staging {
         expected: Option<&Digest>,
         limits: Limits,
     ) -> Result<Digest, ImageError> {
+        let staged = self.place()?;
+        let (diff_id, layer) = unpack_at(archive, expected, &staged, limits)?;
+        self.take(diff_id.clone(), layer, staged);
+        Ok(diff_id)
+    }
+
+    /// An empty directory for a layer that is unpacked elsewhere.
+    pub fn place(&mut self) -> Result<PathBuf, ImageError> {
         self.made += 1;
         let staged = self.directory.join(format!("layer-{}", self.made));
         fs::create_dir(&staged).map_err(|why| ImageError::failed("cannot make", &staged, why))?;
-        let unpacked = layer::unpack(archive, &staged, limits)?;
-        if let Some(expected) = expected.filter(|expected| **expected != unpacked.diff_id) {
-            return Err(ImageError::BadArchive(format!(
-                "layer verification failed for digest {expected}: the layer is {}",
-                unpacked.diff_id
-            )));
-        }
-        let layer = Layer {
-            size: unpacked.size,
-            root: unpacked.root,
-            archive: Some(unpacked.archive),
-        };
-        layer::describe(&staged, &layer)?;
-        self.layers.push((unpacked.diff_id.clone(), layer, staged));
-        Ok(unpacked.diff_id)
+        Ok(staged)
     }
+
+    /// A layer that was unpacked in a place of ours.
+    pub fn take(&mut self, diff_id: Digest, layer: Layer, staged: PathBuf) {
+        self.layers.push((diff_id, layer, staged));
+    }
+}
+
+/// Unpacks an archive as a layer in an empty directory; `expected` is what its digest has to be.
+pub(crate) fn unpack_at(
+    archive: impl std::io::Read,
+    expected: Option<&Digest>,
+    staged: &Path,
+    limits: Limits,
+) -> Result<(Digest, Layer), ImageError> {
+    let unpacked = layer::unpack(archive, staged, limits)?;
+    if let Some(expected) = expected.filter(|expected| **expected != unpacked.diff_id) {
+        return Err(ImageError::BadArchive(format!(
+            "layer verification failed for digest {expected}: the layer is {}",
+            unpacked.diff_id
+        )));
+    }
+    let layer = Layer {
+        size: unpacked.size,
+        root: unpacked.root,
+        archive: Some(unpacked.archive),
+    };
+    layer::describe(staged, &layer)?;
+    Ok((unpacked.diff_id, layer))
 }
 
 impl Drop for Staging {

@@ -3,19 +3,21 @@
 use axum::{
     Json,
     body::Body,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
+use sluice_engine::{PullImage, PushImage, Transfer};
 
 use crate::{
-    body,
+    body, credentials,
     error::{Answer, ApiError},
     name::Name,
     query::Query,
-    routes::{State, container::files::stream},
+    routes::{State, container::files},
+    stream,
     version::Version,
-    wire::image,
+    wire::{image, progress},
 };
 
 /// `GET /images/json?filters=`
@@ -36,10 +38,17 @@ pub(crate) async fn history(state: State, Name(name): Name) -> Answer<Json<Value
     Ok(Json(image::history(&state.inspect_image(&name).await?)))
 }
 
-/// `POST /images/create?fromSrc=-&repo=&tag=&message=&changes=`: an image of a tar stream. Pulling (`fromImage`) is not in this version.
-pub(crate) async fn create(state: State, query: Query, body: Body) -> Answer<Response> {
+/// `POST /images/create?fromImage=&tag=&platform=`: an image of a registry. `?fromSrc=-&repo=&tag=&message=&changes=`: one of a tar stream.
+pub(crate) async fn create(state: State, query: Query, headers: HeaderMap, body: Body) -> Answer<Response> {
     if let Some(image) = query.text("fromImage") {
-        return Err(cannot_pull(image, query.text("tag")));
+        let reference = named(image, query.text("tag"));
+        let request = PullImage {
+            all_tags: query.text("tag").is_none() && !has_tag(image),
+            reference,
+            platform: query.text("platform").map(str::to_owned),
+            credentials: credentials::of_request(&headers),
+        };
+        return Ok(transfer(state.pull_image(request).await?));
     }
     match query.text("fromSrc") {
         Some("-") => {}
@@ -59,16 +68,14 @@ pub(crate) async fn create(state: State, query: Query, body: Body) -> Answer<Res
     let message = query.text("message").unwrap_or_default().to_owned();
     let tar = body::upload(body);
     let image = state.import_image(tar, reference, changes, message).await?;
-    Ok(progress([json!({ "status": image.id })]))
+    Ok(told([json!({ "status": image.id })]))
 }
 
 /// `POST /images/load`
 pub(crate) async fn load(state: State, body: Body) -> Answer<Response> {
     let tar = body::upload(body);
     let lines = state.load_images(tar).await?;
-    Ok(progress(
-        lines.iter().map(|line| json!({ "stream": format!("{line}\n") })),
-    ))
+    Ok(told(lines.iter().map(|line| json!({ "stream": format!("{line}\n") }))))
 }
 
 /// `POST /images/{name}/tag?repo=&tag=`
@@ -86,6 +93,29 @@ pub(crate) async fn remove(state: State, Name(name): Name, query: Query) -> Answ
     let force = query.flag("force");
     let removed = state.remove_image(&name, force).await?;
     Ok(Json(image::removed(&removed)))
+}
+
+/// `POST /images/{name}/push?tag=`; without a tag, all of them.
+pub(crate) async fn push(state: State, Name(name): Name, query: Query, headers: HeaderMap) -> Answer<Response> {
+    let request = PushImage {
+        all_tags: query.text("tag").is_none() && !has_tag(&name),
+        reference: named(&name, query.text("tag")),
+        credentials: credentials::of_request(&headers),
+    };
+    Ok(transfer(state.push_image(request).await?))
+}
+
+/// `GET /distribution/{name}/json`
+pub(crate) async fn distribution(state: State, Name(name): Name, headers: HeaderMap) -> Answer<Json<Value>> {
+    let found = state.distribution(&name, credentials::of_request(&headers)).await?;
+    Ok(Json(image::distribution(&found)))
+}
+
+/// `GET /images/search`: refused.
+pub(crate) async fn search() -> ApiError {
+    ApiError::not_offered(
+        "searching for images (registries of OCI's kind have no search: look at the registry's own site, or list a private one with GET /v2/_catalog)",
+    )
 }
 
 /// `GET /images/{name}/get`
@@ -108,7 +138,7 @@ pub(crate) async fn save_all(state: State, query: Query) -> Answer<Response> {
 
 async fn archive_of(state: &State, names: Vec<String>) -> Answer<Response> {
     let tar = state.save_images(names).await?;
-    Ok(([(header::CONTENT_TYPE, "application/x-tar")], stream(tar)).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], files::stream(tar)).into_response())
 }
 
 /// `POST /images/prune?filters=`
@@ -122,21 +152,6 @@ pub(crate) async fn prune(state: State, query: Query) -> Answer<Json<Value>> {
     Ok(Json(json!({ "ImagesDeleted": gone, "SpaceReclaimed": bytes })))
 }
 
-/// `docker run` pulls what is not here, and shows this sentence to its user; scripts look for the first half of it.
-fn cannot_pull(image: &str, tag: Option<&str>) -> ApiError {
-    let image = image.strip_prefix("docker.io/").unwrap_or(image);
-    let image = image.strip_prefix("library/").unwrap_or(image);
-    let name = named(image, tag);
-    let version = env!("CARGO_PKG_VERSION");
-    ApiError {
-        status: StatusCode::NOT_FOUND,
-        message: format!(
-            "pull access denied for {name}, repository does not exist or may require 'docker login': \
-             this version of Sluice ({version}) does not pull from registries, bring the image with 'docker load' or 'docker import'"
-        ),
-    }
-}
-
 /// A name with its tag or digest.
 pub(crate) fn named(repository: &str, tag: Option<&str>) -> String {
     match tag {
@@ -146,8 +161,25 @@ pub(crate) fn named(repository: &str, tag: Option<&str>) -> String {
     }
 }
 
+/// Does the name say which of a repository's images it means?
+fn has_tag(name: &str) -> bool {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    last.contains([':', '@'])
+}
+
+/// What happens in a transfer, line by line.
+fn transfer(transfer: Transfer) -> Response {
+    stream::lines_of(futures_util::stream::unfold(transfer, |mut transfer| async move {
+        let document = match transfer.next().await? {
+            Ok(news) => progress::of_news(&news),
+            Err(error) => progress::of_error(&error),
+        };
+        Some((progress::line(&document), transfer))
+    }))
+}
+
 /// Lines of progress, as clients print them.
-fn progress(lines: impl IntoIterator<Item = Value>) -> Response {
+fn told(lines: impl IntoIterator<Item = Value>) -> Response {
     let text: String = lines.into_iter().map(|line| format!("{line}\r\n")).collect();
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

@@ -5,10 +5,12 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluice_engine::UsageOf;
 
 use crate::{
+    body,
+    credentials::Login,
     error::{Answer, ApiError},
     query::Query,
     routes::State,
@@ -42,6 +44,14 @@ pub(crate) async fn version() -> Json<Value> {
 /// `GET /info`
 pub(crate) async fn info(state: State) -> Answer<Json<Value>> {
     Ok(Json(system::info_document(&state.info().await?)))
+}
+
+/// `POST /auth`: does the registry take these credentials?
+pub(crate) async fn login(state: State, body::Json(login): body::Json<Login>) -> Answer<Json<Value>> {
+    let server = login.serveraddress.clone();
+    let credentials = login.credentials().unwrap_or_default();
+    let identity = state.login(&server, credentials).await?.unwrap_or_default();
+    Ok(Json(json!({ "Status": "Login Succeeded", "IdentityToken": identity })))
 }
 
 /// `GET /system/df?type=`

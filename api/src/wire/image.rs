@@ -1,7 +1,7 @@
 //! Images.
 
 use serde_json::{Value, json};
-use sluice_image::{Image, Removed};
+use sluice_image::{Distribution, Image, Removed};
 
 use crate::{
     error::{Answer, ApiError},
@@ -27,7 +27,7 @@ pub(crate) fn summary(image: &Image, version: Version) -> Value {
         "Id": image.id,
         "ParentId": "",
         "RepoTags": if nameless { json!(["<none>:<none>"]) } else { json!(image.tags) },
-        "RepoDigests": if nameless { json!(["<none>@<none>"]) } else { json!([]) },
+        "RepoDigests": if nameless && image.digests.is_empty() { json!(["<none>@<none>"]) } else { json!(image.digests) },
         "Created": created(image).map_or(0, jiff::Timestamp::as_second),
         "Size": image.size,
         "SharedSize": -1,
@@ -46,7 +46,7 @@ pub(crate) fn document(image: &Image, version: Version) -> Value {
     let mut document = json!({
         "Id": image.id,
         "RepoTags": image.tags,
-        "RepoDigests": [],
+        "RepoDigests": image.digests,
         "Parent": "",
         "Comment": image.extras.comment,
         "Created": config.created().as_deref().unwrap_or(time::NEVER),
@@ -76,18 +76,41 @@ pub(crate) fn document(image: &Image, version: Version) -> Value {
 
 /// Its steps, the last first.
 pub(crate) fn history(image: &Image) -> Value {
-    let steps = image.config.history().iter().flatten().rev().enumerate();
-    let step = |(position, step): (usize, &oci_spec::image::History)| {
+    let mut sizes = image.layer_sizes.iter();
+    // each step that is not empty is the next layer
+    let size = |step: &oci_spec::image::History| match step.empty_layer() {
+        Some(true) => 0,
+        _ => sizes.next().copied().unwrap_or(0),
+    };
+    let steps = image.config.history().as_deref().unwrap_or_default();
+    let sizes: Vec<u64> = steps.iter().map(size).collect();
+    let steps = steps.iter().zip(sizes).rev().enumerate();
+    let step = |(position, (step, size)): (usize, (&oci_spec::image::History, u64))| {
         json!({
             "Id": if position == 0 { image.id.as_str() } else { "<missing>" },
             "Created": step.created().as_deref().and_then(seconds).unwrap_or(0),
             "CreatedBy": step.created_by().as_deref().unwrap_or_default(),
             "Tags": if position == 0 && !image.tags.is_empty() { json!(image.tags) } else { Value::Null },
-            "Size": 0,
+            "Size": size,
             "Comment": step.comment().as_deref().unwrap_or_default(),
         })
     };
     steps.map(step).collect()
+}
+
+/// What a registry says of a name.
+pub(crate) fn distribution(found: &Distribution) -> Value {
+    let platform = |(os, architecture, variant): &(String, String, Option<String>)| {
+        let mut platform = json!({ "architecture": architecture, "os": os });
+        if let Some(variant) = variant {
+            platform["variant"] = json!(variant);
+        }
+        platform
+    };
+    json!({
+        "Descriptor": { "mediaType": found.media_type, "digest": found.digest, "size": found.size },
+        "Platforms": found.platforms.iter().map(platform).collect::<Vec<_>>(),
+    })
 }
 
 /// What became of names and images.
@@ -255,6 +278,8 @@ mod tests {
                 ..Default::default()
             },
             layers: vec!["sha256:11".to_owned()],
+            layer_sizes: vec![77],
+            digests: vec![format!("web@sha256:{}", "ef".repeat(32))],
         }
     }
 

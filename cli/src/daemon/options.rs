@@ -154,6 +154,28 @@ pub(crate) struct Options {
     #[arg(long, value_name = "USER[:GROUP]")]
     pub(crate) userns_remap: Option<String>,
 
+    /// A registry that may be spoken to without TLS, or whose certificate is not looked at: host[:port] or a subnet; may be said more than once
+    /// [default: addresses of this machine]
+    #[arg(long, value_name = "HOST|CIDR")]
+    pub(crate) insecure_registry: Vec<String>,
+
+    /// A mirror of Docker's own registry, asked before it: https://host[:port]; may be said more than once
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry_mirror: Vec<String>,
+
+    /// Where certificates of registries are: <directory>/<host:port>/{*.crt, *.cert, *.key}; may be said more than once [default:
+    /// /etc/docker/certs.d and /etc/sluice/certs.d]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) registry_certs: Vec<PathBuf>,
+
+    /// Layers that come at a time while an image is pulled [default: 3]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_concurrent_downloads: Option<usize>,
+
+    /// Layers that go at a time while an image is pushed [default: 5]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_concurrent_uploads: Option<usize>,
+
     /// The program that watches over a container [default: sluice-shim beside this program]
     #[arg(long, value_name = "FILE")]
     pub(crate) shim: Option<PathBuf>,
@@ -209,6 +231,15 @@ impl Options {
             dns_option: list(self.dns_option, below.dns_option),
             cgroup_parent: self.cgroup_parent.or(below.cgroup_parent),
             userns_remap: self.userns_remap.or(below.userns_remap),
+            insecure_registry: list(self.insecure_registry, below.insecure_registry),
+            registry_mirror: list(self.registry_mirror, below.registry_mirror),
+            registry_certs: if self.registry_certs.is_empty() {
+                below.registry_certs
+            } else {
+                self.registry_certs
+            },
+            max_concurrent_downloads: self.max_concurrent_downloads.or(below.max_concurrent_downloads),
+            max_concurrent_uploads: self.max_concurrent_uploads.or(below.max_concurrent_uploads),
             shim: self.shim.or(below.shim),
             log_level: self.log_level.or(if self.debug { None } else { below.log_level }),
             debug: self.debug || below.debug,

@@ -65,6 +65,7 @@ async fn start(settings: &Settings) -> Result<Arc<Engine>, Trouble> {
     let store = Embedded::open(&data_root.join("store.redb")).map_err(|why| Trouble(why.to_string()))?;
     let store = Arc::new(store);
     let images = Images::open(data_root).map_err(|why| Trouble::new("open the images", why))?;
+    let images = images.with_registries(settings.registries.clone());
     let runtime = Runtime::open(settings.runtime.clone()).map_err(|why| Trouble::new("open the runtime", why))?;
     let agent = Agent::start(settings.agent.clone(), store.clone())
         .await

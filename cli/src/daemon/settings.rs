@@ -7,6 +7,7 @@ use std::{
 };
 
 use sluice_engine::DefaultBridge;
+use sluice_image::RegistryOptions;
 
 use crate::{
     Trouble,
@@ -30,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) log_level: LogLevel,
     pub(crate) instance: String,
     pub(crate) says_iptables: bool,
+    pub(crate) registries: RegistryOptions,
     pub(crate) engine: sluice_engine::Config,
     pub(crate) agent: sluice_agent::Config,
     pub(crate) runtime: sluice_runtime::Config,
@@ -46,6 +48,7 @@ impl Settings {
 
     fn of(mut options: Options) -> Result<Self, Trouble> {
         let bridge = bridge(&options)?;
+        let registries = registries(&mut options)?;
         let instance = options
             .instance
             .map_or_else(|| "default".to_owned(), |instance| instance.0);
@@ -94,6 +97,7 @@ impl Settings {
             false => tracing::level_filters::LevelFilter::INFO,
         }));
         Ok(Self {
+            registries,
             hosts,
             pidfile: options.pidfile.unwrap_or_else(|| exec_root.join("sluiced.pid")),
             log_level,
@@ -135,6 +139,37 @@ impl Settings {
             instance,
         })
     }
+}
+
+/// Which registries are reached how.
+fn registries(options: &mut Options) -> Result<RegistryOptions, Trouble> {
+    let default = RegistryOptions::default();
+    let at_least_one = |flag: &str, number: Option<usize>, default: usize| match number {
+        Some(0) => Err(Trouble(format!("invalid {flag} 0: at least 1 is wanted"))),
+        number => Ok(number.unwrap_or(default)),
+    };
+    let certificates = std::mem::take(&mut options.registry_certs);
+    let registries = RegistryOptions {
+        insecure: std::mem::take(&mut options.insecure_registry),
+        mirrors: std::mem::take(&mut options.registry_mirror),
+        certificates: if certificates.is_empty() {
+            default.certificates
+        } else {
+            certificates
+        },
+        downloads: at_least_one(
+            "--max-concurrent-downloads",
+            options.max_concurrent_downloads,
+            default.downloads,
+        )?,
+        uploads: at_least_one(
+            "--max-concurrent-uploads",
+            options.max_concurrent_uploads,
+            default.uploads,
+        )?,
+    };
+    registries.check().map_err(Trouble)?;
+    Ok(registries)
 }
 
 /// What the default network stands on, and that nothing else is said that contradicts it.

@@ -132,6 +132,24 @@ impl Daemon {
         self.request(Method::POST, path, Some(kind), body).await
     }
 
+    /// As above, with further headers.
+    pub async fn post_with(
+        &self,
+        path: &str,
+        headers: &[(&str, String)],
+        body: Body,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut request = self.builder(Method::POST, path);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let response = self.exchange(request.body(body)).await?;
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(refusal(response).await),
+        }
+    }
+
     /// Brings something whose length nobody knows yet.
     pub async fn put_stream(&self, path: &str, kind: &str, body: Body) -> Result<Response<Incoming>, Failure> {
         self.request(Method::PUT, path, Some(kind), body).await

@@ -3,6 +3,7 @@
 //! It decides nothing: every command is a request, or a few in the order a person would make them.
 
 mod command;
+mod credentials;
 mod daemon;
 mod failure;
 mod keys;
@@ -19,7 +20,7 @@ mod terminal;
 use clap::{Parser, Subcommand};
 use command::{
     archive, attach, cleanup, copy, create, datapath, drops, events, exec, files, image, inspect, life, logs, network,
-    port, prune, ps, run, start, stats, system, update, volume,
+    port, prune, ps, registry, run, start, stats, system, update, volume,
 };
 use daemon::{Address, Daemon};
 use failure::Failure;
@@ -107,6 +108,16 @@ enum Command {
     Commit(files::Commit),
     /// Write images as an archive for `load`
     Save(files::Save),
+    /// Bring an image from a registry
+    Pull(registry::Pull),
+    /// Send an image to a registry
+    Push(registry::Push),
+    /// Keep the credentials for a registry, if it takes them
+    Login(registry::Login),
+    /// Forget the credentials for a registry
+    Logout(registry::Logout),
+    /// Refused: registries of this kind have no search
+    Search(registry::Search),
     /// Networks
     #[command(subcommand)]
     Network(network::Network),
@@ -189,6 +200,11 @@ fn answer(arguments: Sluice) -> Result<(), Failure> {
             Command::History(history) => history.answer(&daemon).await,
             Command::Import(import) => import.answer(&daemon).await,
             Command::Load(load) => load.answer(&daemon).await,
+            Command::Pull(pull) => pull.answer(&daemon).await,
+            Command::Push(push) => push.answer(&daemon).await,
+            Command::Login(login) => login.answer(&daemon).await,
+            Command::Logout(logout) => logout.answer(),
+            Command::Search(search) => search.answer(&daemon).await,
             Command::Network(network) => network.answer(&daemon).await,
             Command::Cp(copy) => copy.answer(&daemon).await,
             Command::Diff(diff) => diff.answer(&daemon).await,

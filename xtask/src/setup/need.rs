@@ -92,6 +92,8 @@ static ALL: &[Need] = &[
     need(Test, "the reference for containers", Program("runc"), &["runc"]),
     need(Test, "the other client", Check(has_docker_py), &["python3-docker"]),
     need(Test, "compose", Program("docker-compose"), &["docker-compose"]),
+    need(Test, "a registry of images", Program("docker-registry"), &["docker-registry"]),
+    need(Test, "certificates for it", Program("openssl"), &["openssl"]),
     need(Test, "another reader of archives", Program("skopeo"), &["skopeo"]),
     need(Test, "the store of several hosts", Program("etcd"), &["etcd-server"]),
     need(Test, "the docker CLI", Program("docker"), &["docker.io"]),

@@ -6,17 +6,13 @@ use bytes::Bytes;
 use clap::Args;
 use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
-use hyper::{
-    Response,
-    body::{Frame, Incoming},
-};
-use serde_json::Value;
+use hyper::body::Frame;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::{
-    daemon::{self, Body, Daemon},
+    command::progress::follow,
+    daemon::{Body, Daemon},
     failure::Failure,
-    output::print,
     query::query,
 };
 
@@ -70,7 +66,7 @@ impl Import {
         let response = daemon
             .post_stream(&format!("/images/create{}", query(&pairs)), "application/x-tar", body)
             .await?;
-        follow(response).await
+        follow(response, false).await.map(drop)
     }
 }
 
@@ -83,7 +79,7 @@ impl Load {
         let response = daemon
             .post_stream("/images/load?quiet=1", "application/x-tar", body)
             .await?;
-        follow(response).await
+        follow(response, false).await.map(drop)
     }
 }
 
@@ -102,36 +98,4 @@ async fn body(file: Option<&PathBuf>) -> Result<Body, Failure> {
         Ok((!piece.is_empty()).then(|| (Frame::data(Bytes::from(piece)), source)))
     });
     Ok(StreamBody::new(pieces).boxed_unsync())
-}
-
-/// Prints what the daemon tells, a line of JSON each; an error among them is ours.
-async fn follow(response: Response<Incoming>) -> Result<(), Failure> {
-    let (mut body, mut pending) = (response.into_body(), Vec::new());
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(daemon::broken)?.into_data() {
-            pending.extend_from_slice(&data);
-        }
-        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            tell(line.trim_ascii())?;
-        }
-    }
-    tell(pending.trim_ascii())
-}
-
-fn tell(line: &[u8]) -> Result<(), Failure> {
-    if line.is_empty() {
-        return Ok(());
-    }
-    let told: Value = daemon::json(line)?;
-    let error = told["errorDetail"]["message"].as_str().or(told["error"].as_str());
-    if let Some(message) = error {
-        return Err(Failure::Usage(message.to_owned()));
-    }
-    match (told["stream"].as_str(), told["status"].as_str()) {
-        (Some(text), _) => print(text),
-        // a status with an id is progress of a layer
-        (None, Some(text)) if told["id"].is_null() => print(&format!("{text}\n")),
-        _ => Ok(()),
-    }
 }

@@ -6,12 +6,13 @@ use bollard_stubs::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, NetworkingConfig, RestartPolicy,
     RestartPolicyNameEnum,
 };
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 
 use super::{
     care::Care,
     limits::{Limits, security_options},
     mounts::Mounts,
+    registry,
 };
 use crate::{daemon::Daemon, failure::Failure, measure::parse_bytes, output::print, publish::Published, query::query};
 
@@ -23,6 +24,14 @@ pub struct Create {
     container: Container,
 }
 
+/// When an image is brought from its registry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Pulling {
+    Always,
+    Missing,
+    Never,
+}
+
 /// A container, as its options describe it.
 #[derive(Args, Debug)]
 pub struct Container {
@@ -32,6 +41,9 @@ pub struct Container {
     /// Connect to STDIN, STDOUT or STDERR only
     #[arg(short, long, value_name = "STREAM")]
     pub attach: Vec<String>,
+    /// Bring the image from its registry: when it is not here, always, or never
+    #[arg(long, value_enum, default_value_t = Pulling::Missing, value_name = "WHEN")]
+    pull: Pulling,
     /// Add a capability
     #[arg(long)]
     cap_add: Vec<String>,
@@ -210,15 +222,21 @@ impl Container {
             let name = self.name.as_deref().map(|name| ("name", name));
             let platform = self.platform.as_deref().map(|platform| ("platform", platform));
             let pairs: Vec<_> = name.into_iter().chain(platform).collect();
-            let made = daemon
-                .post_json(&format!("/containers/create{}", query(&pairs)), &body)
-                .await;
-            let made = made.inspect_err(|failure| {
-                // docker would pull now; this says as docker does why it does not run
-                if failure.is_missing() && failure.to_string().contains("No such image") {
+            let path = format!("/containers/create{}", query(&pairs));
+            if self.pull == Pulling::Always {
+                registry::fetch(daemon, image, self.platform.as_deref()).await?;
+            }
+            let made = match daemon.post_json(&path, &body).await {
+                Err(failure) if failure.is_missing() && failure.to_string().contains("No such image") => {
+                    if self.pull == Pulling::Never {
+                        return Err(failure);
+                    }
                     eprintln!("Unable to find image '{}' locally", with_tag(image));
+                    registry::fetch(daemon, image, self.platform.as_deref()).await?;
+                    daemon.post_json(&path, &body).await?
                 }
-            })?;
+                made => made?,
+            };
             let id = made["Id"]
                 .as_str()
                 .ok_or_else(|| Failure::Broken("the daemon did not tell the id".into()))?;
