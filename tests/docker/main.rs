@@ -23,6 +23,7 @@ mod many;
 mod modes;
 mod names;
 mod networks;
+mod registries;
 mod remap;
 mod restarts;
 mod running;

@@ -160,7 +160,7 @@ impl Fetched {
         let any: Any = serde_json::from_slice(&self.bytes).map_err(|why| {
             ImageError::BadArchive(format!("the registry's manifest {} cannot be read: {why}", self.digest))
         })?;
-        if any.schema_version == 1 || self.media_type.contains("manifest.v1") {
+        if any.schema_version == 1 || self.media_type.contains("distribution.manifest.v1") {
             return Err(ImageError::Invalid(
                 "the image has a manifest of schema version 1, which is not supported: push it again with a newer Docker".into(),
             ));
@@ -325,6 +325,11 @@ mod tests {
             format!(r#"{{"schemaVersion":2,"mediaType":"{DOCKER_MANIFEST}","config":{descriptor},"layers":[]}}"#);
         assert!(matches!(
             fetched(&image, DOCKER_MANIFEST).document(),
+            Ok(Document::Image { .. })
+        ));
+        let oci = image.replace(DOCKER_MANIFEST, OCI_MANIFEST);
+        assert!(matches!(
+            fetched(&oci, OCI_MANIFEST).document(),
             Ok(Document::Image { .. })
         ));
         let both = format!(r#"{{"schemaVersion":2,"config":{descriptor},"layers":[],"manifests":[]}}"#);

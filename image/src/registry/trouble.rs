@@ -156,6 +156,10 @@ fn described(why: &str) -> String {
     if why.contains("UnknownIssuer") {
         return "tls: failed to verify certificate: x509: certificate signed by unknown authority (put its authority into certs.d/<host:port>/ca.crt)".into();
     }
+    if why.contains("CaUsedAsEndEntity") {
+        return "tls: failed to verify certificate: x509: the registry shows the certificate of an authority instead of one that an authority has signed \
+                for it (make one with basicConstraints=CA:FALSE, signed by that authority)".into();
+    }
     if why.contains("NotValidForName") {
         return format!("tls: failed to verify certificate: x509: it is not valid for this name ({why})");
     }
