@@ -79,8 +79,10 @@ pub fn now() -> u64 {
 pub struct Swept {
     /// Entries that were there, in the fuller table.
     pub found: usize,
-    /// Entries that went.
+    /// Entries that went, of that table.
     pub ended: usize,
+    /// Its name.
+    pub table: &'static str,
     /// How long it took.
     pub took: Duration,
 }
@@ -111,10 +113,19 @@ pub fn sweep(maps: &Maps, now: u64, pace: Pace) -> io::Result<Swept> {
     sweep_table(&maps.OPENING6, &mut round)?;
     maps.SWEPT.put(&0, &now)?;
     // The pace is that of the fuller of both: each has room of its own.
+    let fuller = match ipv6.found > ipv4.found {
+        true => Swept {
+            table: "FLOWS6",
+            ..ipv6
+        },
+        false => Swept {
+            table: "FLOWS4",
+            ..ipv4
+        },
+    };
     Ok(Swept {
-        found: ipv4.found.max(ipv6.found),
-        ended: ipv4.ended + ipv6.ended,
         took: started.elapsed(),
+        ..fuller
     })
 }
 
@@ -281,8 +292,8 @@ mod tests {
         let after = |found, took| {
             let swept = Swept {
                 found,
-                ended: 0,
                 took: Duration::from_millis(took),
+                ..Swept::default()
             };
             pace(&swept, 131_072)
         };

@@ -13,6 +13,7 @@ mod expire;
 #[cfg(test)]
 mod fixture;
 mod follow;
+mod fullness;
 mod kernel;
 mod link;
 mod map;
@@ -341,6 +342,11 @@ impl Agent {
         let names = self.names.clone();
         let programs = blocking(move || attacher.view(&devices, &names)).await??;
         let progress = self.shared.progress.borrow().clone();
+        let full: Vec<String> = tables
+            .iter()
+            .filter(|table| matches!(table.name.as_str(), "FLOWS4" | "FLOWS6"))
+            .filter_map(|table| fullness::sentence(&table.name, table.entries, table.capacity, &shares))
+            .collect();
         Ok(view::Status {
             instance: self.names.instance.clone(),
             revision: progress.revision,
@@ -350,6 +356,7 @@ impl Agent {
                 .stuck
                 .into_iter()
                 .chain(progress.troubles.into_values())
+                .chain(full)
                 .collect(),
             tables,
             shares,

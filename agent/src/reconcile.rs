@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use sluice_store::SharedStore;
 use tokio::{sync::watch, time::sleep};
 
-use crate::{Config, Limits, expire, follow, link::resolver_leg::ResolverLeg};
+use crate::{Config, Limits, expire, follow, fullness, link::resolver_leg::ResolverLeg, map::pins::Maps, observe};
 
 pub use session::Session;
 pub use shared::{Shared, blocking, lock};
@@ -93,7 +93,8 @@ async fn follow_forever(setup: &Setup, store: &SharedStore, shared: &Shared, ses
 }
 
 async fn expire_forever(shared: &Shared, limits: Limits) {
-    let mut pace = expire::CALM;
+    let (mut pace, mut warner) = (expire::CALM, fullness::Warner::default());
+    let capacity = limits.entries();
     loop {
         tokio::select! {
             () = sleep(pace.interval) => {}
@@ -102,13 +103,28 @@ async fn expire_forever(shared: &Shared, limits: Limits) {
         let Some((maps, _)) = lock(&shared.open).clone() else {
             continue;
         };
-        match blocking(move || expire::sweep(&maps, expire::now(), pace)).await {
+        let walked = maps.clone();
+        match blocking(move || expire::sweep(&walked, expire::now(), pace)).await {
             Ok(Ok(swept)) => {
-                pace = expire::pace(&swept, limits.entries() as usize);
+                pace = expire::pace(&swept, capacity as usize);
+                if let Some(sentence) = full(&maps, shared, &swept, capacity) {
+                    warner.warn(&sentence);
+                }
                 tracing::trace!(swept.found, swept.ended, "looked through the flows");
             }
             Ok(Err(error)) => tracing::warn!(%error, "cannot look through the flows"),
             Err(error) => tracing::warn!(%error, "cannot look through the flows"),
         }
     }
+}
+
+/// What is to be said of the fuller table when it has no room left.
+fn full(maps: &Maps, shared: &Shared, swept: &expire::Swept, capacity: u32) -> Option<String> {
+    let left = swept.found.saturating_sub(swept.ended) as u64;
+    let has_room = fullness::sentence(swept.table, left, capacity.into(), &[]).is_none();
+    if has_room {
+        return None;
+    }
+    let shares = observe::shares(maps, &lock(&shared.roster)).unwrap_or_default();
+    fullness::sentence(swept.table, left, capacity.into(), &shares)
 }

@@ -3,11 +3,13 @@
 
 mod beside;
 mod drops;
+mod full;
 mod guards;
 mod hairpin;
 mod ipv6;
 mod isolation;
 mod lab_itself;
+mod lent;
 mod mtu;
 mod names;
 mod netfilter;

@@ -3,7 +3,7 @@
 use clap::Args;
 use http_body_util::BodyExt;
 use jiff::tz::TimeZone;
-use sluice_agent::view::{Drop, DropTold, Telling, Told};
+use sluice_agent::view::{Drop, DropTold, Share, Status, Telling, Told};
 
 use crate::{
     daemon::{self, Daemon},
@@ -36,7 +36,15 @@ impl Drops {
             return print(&(String::from_utf8_lossy(&bytes).trim_end().to_owned() + "\n"));
         }
         let telling: Telling = document(&daemon.get_bytes("/sluice/v1/drops/telling").await?)?;
-        print(&(drops(document(&bytes)?) + &untold(&telling)))
+        let drops: Vec<Drop> = document(&bytes)?;
+        let holders = match drops.iter().any(|drop| is_for_room(&drop.reason)) {
+            true => {
+                let status: Status = document(&daemon.get_bytes("/sluice/v1/status").await?)?;
+                holders(&status.shares)
+            }
+            false => String::new(),
+        };
+        print(&(self::drops(drops) + &holders + &untold(&telling)))
     }
 
     async fn follow(&self, daemon: &Daemon) -> Result<(), Failure> {
@@ -77,6 +85,25 @@ fn drops(mut drops: Vec<Drop>) -> String {
         ])
     }));
     table::align(&lines)
+}
+
+/// Was there no room for the connection?
+fn is_for_room(reason: &str) -> bool {
+    matches!(reason, "flow_table_full" | "flow_limit")
+}
+
+/// Who holds connections now, whoever holds most first: who is refused one is seldom the one who has too many.
+fn holders(shares: &[Share]) -> String {
+    const NAMED: usize = 5;
+    let holders: Vec<String> = shares
+        .iter()
+        .take(NAMED)
+        .map(|share| format!("{} {}", share.endpoint, share.connections))
+        .collect();
+    match holders.is_empty() {
+        true => String::new(),
+        false => format!("\nConnections are held by: {}\n", holders.join(", ")),
+    }
 }
 
 /// What those who followed were not told; nothing if they were told all.
