@@ -1,10 +1,10 @@
 //! What processes do with their sockets: a connection to a published port is turned to the endpoint before its first packet exists, and an endpoint's
-//! question for a name to the resolver.
+//! question for a name to the resolver. A port that is lent to a masqueraded conversation is told from the host's own (`stage/lent.rs`).
 
 use core::ptr::read_volatile;
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, bpf_sock_addr},
+    bindings::{BPF_ANY, bpf_sock, bpf_sock_addr},
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
 };
 use sluice_datapath_common::{
@@ -16,15 +16,20 @@ use sluice_datapath_common::{
 
 use crate::{
     family::Tables,
+    key::End,
     maps::{self, CONFIG, RESOLVERS, Table},
     packet::{TCP, UDP},
-    stage::publish,
+    stage::{lent, publish},
 };
 
 /// The call goes on.
 pub const ALLOW: i32 = 1;
 /// The call fails.
 const REFUSE: i32 = 0;
+/// `EADDRINUSE`
+pub const IN_USE: i32 = -98;
+/// `EADDRNOTAVAIL`: what `connect` says when another socket has the same two ends.
+pub const NOT_AVAILABLE: i32 = -99;
 
 /// `connect` and `sendmsg`: to a published port of any of the host's addresses, loopback included. The endpoint takes its place, and what the
 /// process asked for is remembered.
@@ -41,15 +46,42 @@ pub fn connect(call: *mut bpf_sock_addr) -> i32 {
             return ALLOW;
         }
     }
-    if is_ours(call)
-        && let Some(publication) = publication_for(asked.address, asked.port, protocol)
-    {
-        let port = publication.inside(asked.port);
-        let key = peer_key(call, publication.address, port);
-        let _ = Ipv4::PEERS.insert(&key, &raw const asked, BPF_ANY);
-        set_address(call, publication.address, port);
+    if !is_ours(call) {
+        return ALLOW;
     }
+    let Some(publication) = publication_for(asked.address, asked.port, protocol) else {
+        return speak(call, asked.address, asked.port, protocol);
+    };
+    let port = publication.inside(asked.port);
+    let key = peer_key(call, publication.address, port);
+    let _ = Ipv4::PEERS.insert(&key, &raw const asked, BPF_ANY);
+    set_address(call, publication.address, port);
     ALLOW
+}
+
+/// The socket speaks to this address by its own port, unless that is lent to whoever speaks there already.
+#[inline(always)]
+pub fn speak(call: *mut bpf_sock_addr, address: Ipv4Address, port: u16, protocol: u8) -> i32 {
+    let socket = socket(call);
+    // SAFETY: `call` has a socket, whose fields the verifier turns into the real ones.
+    let (own_port, own) = unsafe {
+        (
+            read_volatile(&raw const (*socket).src_port),
+            read_volatile(&raw const (*socket).src_ip4),
+        )
+    };
+    let peer = End { address, port };
+    match lent::may_speak::<Ipv4>(Ipv4Address(own), own_port as u16, peer, protocol) {
+        true => ALLOW,
+        false => refuse(NOT_AVAILABLE),
+    }
+}
+
+/// The socket that the call is about.
+#[inline(always)]
+pub fn socket(call: *mut bpf_sock_addr) -> *mut bpf_sock {
+    // SAFETY: see `asked_for`.
+    unsafe { read_volatile(&raw const (*call).__bindgen_anon_1.sk) }
 }
 
 /// `recvmsg` and `getpeername`: the process is shown whom it asked for.
@@ -79,18 +111,16 @@ pub fn bind(call: *mut bpf_sock_addr) -> i32 {
         && is_ours(call)
         && is_reserved(wanted.address, wanted.port, protocol)
     {
-        return refuse();
+        return refuse(IN_USE);
     }
     ALLOW
 }
 
-/// The address is in use.
+/// The call fails with this error.
 #[inline(always)]
-pub fn refuse() -> i32 {
-    /// `EADDRINUSE`
-    const IN_USE: i32 = -98;
+pub fn refuse(error: i32) -> i32 {
     // SAFETY: integers only. Without it the process would see EPERM.
-    unsafe { bpf_set_retval(IN_USE) };
+    unsafe { bpf_set_retval(error) };
     REFUSE
 }
 

@@ -14,7 +14,12 @@ use sluice_datapath_common::{
 };
 
 use super::socket::{self, ALLOW};
-use crate::{family::Tables, maps, stage::publish};
+use crate::{
+    family::Tables,
+    key::End,
+    maps,
+    stage::{lent, publish},
+};
 
 /// An endpoint's address and port, as the socket is to see it.
 struct Answerer {
@@ -28,11 +33,15 @@ pub fn connect(call: *mut bpf_sock_addr) -> i32 {
     let Some((asked, protocol)) = asked_for(call) else {
         return ALLOW;
     };
-    if !ask_resolver(call, &asked)
-        && socket::is_ours(call)
-        && let Some(answerer) = answerer_for(asked.address, asked.port, protocol)
-    {
-        turn(call, &asked, &answerer);
+    if ask_resolver(call, &asked) || !socket::is_ours(call) {
+        return ALLOW;
+    }
+    match answerer_for(asked.address, asked.port, protocol) {
+        Some(answerer) => turn(call, &asked, &answerer),
+        None => match asked.address.to_mapped() {
+            Some(address) => return socket::speak(call, address, asked.port, protocol),
+            None => return speak(call, &asked, protocol),
+        },
     }
     ALLOW
 }
@@ -43,14 +52,41 @@ pub fn send(call: *mut bpf_sock_addr) -> i32 {
     let Some((asked, protocol)) = asked_for(call) else {
         return ALLOW;
     };
-    if !ask_resolver(call, &asked)
-        && socket::is_ours(call)
-        && let Some(answerer) = answerer_for(asked.address, asked.port, protocol)
-        && answerer.address.to_mapped().is_none()
-    {
-        turn(call, &asked, &answerer);
+    if ask_resolver(call, &asked) || !socket::is_ours(call) || asked.address.to_mapped().is_some() {
+        return ALLOW;
+    }
+    match answerer_for(asked.address, asked.port, protocol) {
+        Some(answerer) if answerer.address.to_mapped().is_none() => turn(call, &asked, &answerer),
+        Some(_) => {}
+        None => return speak(call, &asked, protocol),
     }
     ALLOW
+}
+
+/// See [`socket::speak`].
+#[inline(always)]
+fn speak(call: *mut bpf_sock_addr, asked: &SocketPeer<Ipv6>, protocol: u8) -> i32 {
+    let socket = socket::socket(call);
+    // SAFETY: `call` has a socket, whose fields the verifier turns into the real ones.
+    let (own_port, own) = unsafe {
+        (
+            read_volatile(&raw const (*socket).src_port),
+            [
+                read_volatile(&raw const (*socket).src_ip6[0]),
+                read_volatile(&raw const (*socket).src_ip6[1]),
+                read_volatile(&raw const (*socket).src_ip6[2]),
+                read_volatile(&raw const (*socket).src_ip6[3]),
+            ],
+        )
+    };
+    let peer = End {
+        address: asked.address,
+        port: asked.port,
+    };
+    match lent::may_speak::<Ipv6>(Ipv6Address(own), own_port as u16, peer, protocol) {
+        true => ALLOW,
+        false => socket::refuse(socket::NOT_AVAILABLE),
+    }
 }
 
 /// `recvmsg` and `getpeername`: see [`socket::show_peer`]. A datagram that went out by IPv4 was noted there.
@@ -91,7 +127,7 @@ pub fn bind(call: *mut bpf_sock_addr) -> i32 {
             }
         };
         if is_taken {
-            return socket::refuse();
+            return socket::refuse(socket::IN_USE);
         }
     }
     ALLOW

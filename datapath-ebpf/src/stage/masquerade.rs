@@ -4,6 +4,9 @@
 //! tables: a published port is not, nor one with a socket of the host, nor any of the host's ephemeral range, which the host may take at any
 //! moment without asking us. So a container's own ephemeral port is usually exchanged for one outside that range.
 //!
+//! Which one, is no matter of chance at first: each ephemeral port of an endpoint has one that stands for it, so that the connections of one endpoint to
+//! one server do not meet, and none of them has to search.
+//!
 //! All of those ports can be had: some are tried at random, then they are gone through in order. A search that goes through all of them is made only
 //! now and then, as it costs a millisecond; a conversation that finds no port meanwhile is refused, and its sender tries again.
 
@@ -88,7 +91,7 @@ struct Search {
     found: bool,
 }
 
-/// Tries one port: the opener's own first, then others at random, then in a row. 1 ends the search.
+/// Tries one port: the opener's own first, or what stands for it, then others at random, then in a row. 1 ends the search.
 extern "C" fn probe<F: Layer3>(round: u32, search: *mut Search) -> i64 {
     // SAFETY: `choose_port` hands over its `search`, which nobody else touches meanwhile.
     let search = unsafe { &mut *search };
@@ -100,10 +103,10 @@ extern "C" fn probe<F: Layer3>(round: u32, search: *mut Search) -> i64 {
     }
     let port = if round == 0 {
         let own = desk.key.source_port;
-        if desk.plan.flags & FLOW_MASQUERADES != 0 && !range.contains(own) {
-            return 0;
+        match desk.plan.flags & FLOW_MASQUERADES != 0 && !range.contains(own) {
+            true => range.counterpart(own, desk.plan.back.endpoint),
+            false => own,
         }
-        own
     } else if round <= AT_RANDOM {
         range.port(random(range.size()))
     } else {
@@ -162,6 +165,12 @@ fn may_search_all() -> bool {
     }
 }
 
+/// Can a conversation be lent this port (host byte order)? Those below the first are kept by endpoints that have them.
+#[inline(always)]
+pub fn is_lent(port: u16) -> bool {
+    Range::of(false).contains(port.to_be())
+}
+
 /// The ports from [`FIRST`] on without the host's ephemeral ones, host byte order; or all identifiers of ICMP.
 #[derive(Clone, Copy)]
 struct Range {
@@ -198,6 +207,19 @@ impl Range {
     fn contains(self, port: u16) -> bool {
         let port = u32::from(u16::from_be(port));
         port < self.ephemeral_first || port > self.ephemeral_last
+    }
+
+    /// The port that stands for an ephemeral one. Ports of one endpoint have different ones each, as long as there are enough; and neighbours are far
+    /// apart, so that a search that runs into those of another endpoint soon finds its way out.
+    #[inline(always)]
+    fn counterpart(self, own: u16, endpoint: u32) -> u16 {
+        /// A prime, so that no multiples of it meet before all places are taken; by the golden ratio of 2³² they are far apart.
+        const APART: u64 = 0x9e37_79b1;
+        let own = u64::from(u16::from_be(own)) - u64::from(self.ephemeral_first);
+        // Endpoints begin at different places.
+        let place = own * APART + (u64::from(endpoint) << 9);
+        // There always are some; a division by zero would be a panic to the compiler.
+        self.port(place.checked_rem(u64::from(self.size())).unwrap_or(0) as u32)
     }
 
     #[inline(always)]

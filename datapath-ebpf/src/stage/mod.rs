@@ -8,6 +8,7 @@ pub mod error;
 pub mod flow;
 pub mod fragment;
 pub mod hold;
+pub mod lent;
 pub mod life;
 pub mod many;
 pub mod masquerade;
