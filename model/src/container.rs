@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, IdMap, MacAddress, PortBinding, PortSpec, health::Healthcheck};
+use crate::{Id, IdMap, MacAddress, PortBinding, PortSpec, health::Healthcheck, port::runs_of_ports};
 
 /// The part of the wish that an image can hold too.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -35,6 +35,7 @@ pub struct ContainerConfig {
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Ports that `-P` publishes.
+    #[serde(with = "runs_of_ports")]
     pub exposed_ports: Vec<PortSpec>,
     /// Mount points that get a volume of their own.
     pub volumes: Vec<String>,

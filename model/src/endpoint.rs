@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, MacAddress, PortSpec, PublishedPort};
+use crate::{Id, MacAddress, PortSpec, PublishedPort, port::runs_of_ports};
 
 /// A network namespace of a container, kept by a file that it is mounted on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ pub struct Endpoint {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<EndpointLink>,
     /// The container's exposed ports: what a link to it opens.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "runs_of_ports")]
     pub exposed: Vec<PortSpec>,
     /// Who may use its published ports; empty: everybody. A family that is not among them may not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,6 +1,6 @@
 //! Ports: what an image exposes, what a user asks to publish, and what is published.
 
-use std::{collections::HashMap, fmt, net::IpAddr, str::FromStr};
+use std::{collections::HashMap, fmt, hash::Hash, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -60,14 +60,53 @@ pub struct PublishedPort {
 #[error("invalid port specification: {0:?}")]
 pub struct InvalidPort(pub String);
 
+/// Consecutive ports of the host that stand for consecutive ports of a container.
+trait Run: Sized {
+    /// What all of its ports have in common.
+    type Common: Eq + Hash;
+
+    /// None: it stands alone, whatever follows it.
+    fn common(&self) -> Option<Self::Common>;
+    /// The first port at the host, and that of the container.
+    fn first(&self) -> (u16, u16);
+    fn count(&mut self) -> &mut u16;
+}
+
+/// The same ports with each run of consecutive ones as one, in the order of their first ports.
+fn runs<R: Run>(ports: impl IntoIterator<Item = R>) -> Vec<R> {
+    let mut runs: Vec<R> = Vec::new();
+    // By what the next port of a run would be.
+    let mut open = HashMap::new();
+    for mut port in ports {
+        let Some(common) = port.common() else {
+            runs.push(port);
+            continue;
+        };
+        let (host, container) = port.first();
+        let (host, container, count) = (u32::from(host), u32::from(container), *port.count());
+        let key = (common, host, container);
+        let place = match open.remove(&key) {
+            Some(place) => {
+                let run: &mut R = &mut runs[place];
+                *run.count() += count;
+                place
+            }
+            None => {
+                runs.push(port);
+                runs.len() - 1
+            }
+        };
+        let (common, ..) = key;
+        open.insert((common, host + u32::from(count), container + u32::from(count)), place);
+    }
+    runs
+}
+
 impl PublishedPort {
     /// Each port of a range by itself.
     pub fn singles(self) -> impl Iterator<Item = Self> {
         (0..self.count).map(move |offset| Self {
-            container: PortSpec {
-                port: self.container.port.saturating_add(offset),
-                ..self.container
-            },
+            container: self.container.after(offset),
             host_port: self.host_port.saturating_add(offset),
             count: 1,
             ..self
@@ -76,35 +115,61 @@ impl PublishedPort {
 
     /// The same ports with each run of consecutive ones as a range, in the order of their first ports.
     pub fn ranges(ports: impl IntoIterator<Item = Self>) -> Vec<Self> {
-        let mut ranges: Vec<Self> = Vec::new();
-        // By what the next port of a range would be.
-        let mut open = HashMap::new();
-        for port in ports {
-            let next = |port: &Self| {
-                let host = u32::from(port.host_port) + u32::from(port.count);
-                let container = u32::from(port.container.port) + u32::from(port.count);
-                (port.container.protocol, port.host_address, host, container)
-            };
-            let here = (
-                port.container.protocol,
-                port.host_address,
-                u32::from(port.host_port),
-                u32::from(port.container.port),
-            );
-            let place = match open.remove(&here) {
-                Some(place) => {
-                    let range: &mut Self = &mut ranges[place];
-                    range.count += port.count;
-                    place
-                }
-                None => {
-                    ranges.push(port);
-                    ranges.len() - 1
-                }
-            };
-            open.insert(next(&ranges[place]), place);
-        }
-        ranges
+        runs(ports)
+    }
+}
+
+impl Run for PublishedPort {
+    type Common = (Protocol, IpAddr);
+
+    fn common(&self) -> Option<Self::Common> {
+        Some((self.container.protocol, self.host_address))
+    }
+
+    fn first(&self) -> (u16, u16) {
+        (self.host_port, self.container.port)
+    }
+
+    fn count(&mut self) -> &mut u16 {
+        &mut self.count
+    }
+}
+
+impl PortBinding {
+    /// Each port of a range by itself.
+    pub fn singles(&self) -> impl Iterator<Item = Self> + use<> {
+        let first = self.clone();
+        (0..self.count).map(move |offset| {
+            let after = |port: u16| if port == 0 { 0 } else { port.saturating_add(offset) };
+            Self {
+                container: first.container.after(offset),
+                host_ports: (after(first.host_ports.0), after(first.host_ports.1)),
+                count: 1,
+                ..first
+            }
+        })
+    }
+
+    /// The same bindings with each run of consecutive ports as one, in the order of their first ports. One that may choose its port stays alone.
+    pub fn ranges(bindings: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        runs(bindings)
+    }
+}
+
+impl Run for PortBinding {
+    type Common = (Protocol, Option<IpAddr>);
+
+    fn common(&self) -> Option<Self::Common> {
+        let (first, last) = self.host_ports;
+        (first == last && first != 0).then_some((self.container.protocol, self.host_address))
+    }
+
+    fn first(&self) -> (u16, u16) {
+        (self.host_ports.0, self.container.port)
+    }
+
+    fn count(&mut self) -> &mut u16 {
+        &mut self.count
     }
 }
 
@@ -159,6 +224,16 @@ impl FromStr for Protocol {
 
 // === impl PortSpec ===
 
+impl PortSpec {
+    /// The port so many further on.
+    pub fn after(self, offset: u16) -> Self {
+        Self {
+            port: self.port.saturating_add(offset),
+            ..self
+        }
+    }
+}
+
 impl FromStr for PortSpec {
     type Err = InvalidPort;
 
@@ -195,6 +270,61 @@ impl TryFrom<String> for PortSpec {
 impl From<PortSpec> for String {
     fn from(port: PortSpec) -> Self {
         port.to_string()
+    }
+}
+
+/// A list of ports in a record: consecutive ones as one word, `1-10000/tcp`. Read, they stand in order.
+pub mod runs_of_ports {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use super::{InvalidPort, PortSpec};
+
+    /// Writes them.
+    pub fn serialize<S: Serializer>(ports: &[PortSpec], to: S) -> Result<S::Ok, S::Error> {
+        let mut sorted = ports.to_vec();
+        sorted.sort_unstable_by_key(|port| (port.protocol, port.port));
+        let mut runs: Vec<(PortSpec, u16)> = Vec::new();
+        for port in sorted {
+            match runs.last_mut() {
+                Some((first, last)) if first.protocol == port.protocol && last.checked_add(1) == Some(port.port) => {
+                    *last = port.port;
+                }
+                _ => runs.push((port, port.port)),
+            }
+        }
+        let words = runs.into_iter().map(|(first, last)| match first.port == last {
+            true => first.to_string(),
+            false => format!("{}-{last}/{}", first.port, first.protocol),
+        });
+        words.collect::<Vec<String>>().serialize(to)
+    }
+
+    /// Reads them.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PortSpec>, D::Error> {
+        let mut ports = Vec::new();
+        for word in Vec::<String>::deserialize(from)? {
+            ports.extend(run(&word).map_err(D::Error::custom)?);
+        }
+        ports.sort_unstable();
+        Ok(ports)
+    }
+
+    fn run(word: &str) -> Result<impl Iterator<Item = PortSpec> + use<>, InvalidPort> {
+        let invalid = || InvalidPort(word.to_owned());
+        let (first, last): (PortSpec, PortSpec) = match word.split_once('-') {
+            None => (word.parse()?, word.parse()?),
+            Some((first, last)) => {
+                let last: PortSpec = last.parse().map_err(|_| invalid())?;
+                (
+                    format!("{first}/{}", last.protocol).parse().map_err(|_| invalid())?,
+                    last,
+                )
+            }
+        };
+        match first.port <= last.port {
+            true => Ok((first.port..=last.port).map(move |port| PortSpec { port, ..first })),
+            false => Err(invalid()),
+        }
     }
 }
 
@@ -241,6 +371,72 @@ mod tests {
         // The last port is the end, and a range is a range already.
         let end = PublishedPort::ranges([port(65_534, 1, "::"), port(65_535, 2, "::")]);
         assert_eq!(PublishedPort::ranges(end.clone()), end);
+    }
+
+    #[test]
+    fn bindings_to_consecutive_ports_are_one_and_those_that_may_choose_stay_alone() {
+        let binding = |host_ports: (u16, u16), container: u16, address: Option<&str>| PortBinding {
+            container: PortSpec {
+                port: container,
+                protocol: Protocol::Udp,
+            },
+            host_address: address.map(|address| address.parse().unwrap()),
+            host_ports,
+            count: 1,
+        };
+        let same = |port: u16| (port, port);
+        let mut bindings: Vec<_> = (0..10_000)
+            .map(|offset| binding(same(20_000 + offset), 1 + offset, None))
+            .collect();
+        bindings.push(binding(same(30_000), 10_001, Some("127.0.0.1")));
+        bindings.push(binding((0, 0), 10_002, None));
+        bindings.push(binding((0, 0), 10_003, None));
+        bindings.push(binding((40_000, 40_010), 10_004, None));
+        let ranges = PortBinding::ranges(bindings.clone());
+        let told: Vec<_> = ranges.iter().map(|range| (range.host_ports, range.count)).collect();
+        assert_eq!(
+            told,
+            [
+                (same(20_000), 10_000),
+                (same(30_000), 1),
+                ((0, 0), 1),
+                ((0, 0), 1),
+                ((40_000, 40_010), 1)
+            ]
+        );
+        let singles: Vec<_> = ranges.iter().flat_map(PortBinding::singles).collect();
+        assert_eq!(singles, bindings);
+    }
+
+    #[test]
+    fn exposed_ports_are_written_as_runs_and_read_one_by_one() {
+        #[derive(Serialize, Deserialize)]
+        struct Record {
+            #[serde(with = "runs_of_ports")]
+            exposed: Vec<PortSpec>,
+        }
+        let written = |exposed: &[PortSpec]| {
+            let exposed = exposed.to_vec();
+            serde_json::to_string(&Record { exposed }).unwrap()
+        };
+        let read = |text: &str| serde_json::from_str::<Record>(text).map(|record| record.exposed);
+        let mut exposed: Vec<PortSpec> = (1..=10_000)
+            .map(|port| format!("{port}/tcp").parse().unwrap())
+            .collect();
+        exposed.extend(["53/udp", "65535/udp"].map(|port| port.parse::<PortSpec>().unwrap()));
+        exposed.sort_unstable();
+        let text = written(&exposed);
+        assert_eq!(text, r#"{"exposed":["1-10000/tcp","53/udp","65535/udp"]}"#);
+        assert_eq!(read(&text).unwrap(), exposed);
+        // as an earlier version has written them
+        let before = r#"{"exposed":["80/tcp","443/tcp"]}"#;
+        assert_eq!(
+            read(before).unwrap(),
+            ["80/tcp", "443/tcp"].map(|port| port.parse().unwrap())
+        );
+        for nonsense in ["80-79/tcp", "0-5/tcp", "1-70000/tcp", "1-2-3/tcp", "-5/tcp"] {
+            assert!(read(&format!(r#"{{"exposed":["{nonsense}"]}}"#)).is_err(), "{nonsense}");
+        }
     }
 
     #[test]

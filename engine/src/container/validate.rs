@@ -320,6 +320,19 @@ fn ports(host: &HostConfig) -> Result<(), EngineError> {
                 "invalid port specification: \"{first}-{last}\""
             )));
         }
+        // what makes several ports of one binding sees to it that there are so many
+        let fits = |port: u16| port.checked_add(binding.count.saturating_sub(1)).is_some();
+        let is_range = binding.count > 1;
+        if binding.count == 0
+            || (is_range && (first != last || first == 0))
+            || !fits(first)
+            || !fits(binding.container.port)
+        {
+            return Err(EngineError::invalid(format!(
+                "invalid port specification: {} ports from {} on at {first}",
+                binding.count, binding.container
+            )));
+        }
     }
     Ok(())
 }

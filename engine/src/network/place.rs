@@ -259,7 +259,7 @@ impl Engine {
                 &wishes,
                 ports::Binding::of(network),
                 ephemeral,
-                &ports::trial(wishes.len()),
+                &ports::trial(wishes.iter().map(|wish| usize::from(wish.count)).sum()),
             )
             .map_err(|error| {
                 let doing = format!(

@@ -19,7 +19,7 @@ pub(crate) struct Binding {
 /// `80/tcp` to its bindings.
 pub(crate) type Bindings = BTreeMap<String, Vec<Binding>>;
 
-/// What is to be published.
+/// What is to be published. Consecutive ports are one binding.
 pub(crate) fn bindings(given: &Bindings) -> Answer<Vec<PortBinding>> {
     let mut bindings = Vec::new();
     for (port, places) in given {
@@ -33,7 +33,9 @@ pub(crate) fn bindings(given: &Bindings) -> Answer<Vec<PortBinding>> {
             });
         }
     }
-    Ok(bindings)
+    // they come in the order of their names
+    bindings.sort_by_key(|binding| binding.container);
+    Ok(PortBinding::ranges(bindings))
 }
 
 /// `80/tcp`, or `80`.
@@ -72,7 +74,7 @@ fn host_ports(text: &str) -> Answer<(u16, u16)> {
 /// `HostConfig.PortBindings`, as it was asked for.
 pub(crate) fn bindings_document(bindings: &[PortBinding]) -> Value {
     let mut document = Map::new();
-    for binding in bindings {
+    for binding in bindings.iter().flat_map(PortBinding::singles) {
         let host_port = match binding.host_ports {
             (0, 0) => String::new(),
             (first, last) if first == last => first.to_string(),
@@ -149,6 +151,25 @@ mod tests {
                 ("80/tcp".to_owned(), Some("127.0.0.1".parse().unwrap()), (0, 0)),
             ]
         );
+    }
+
+    #[test]
+    fn consecutive_ports_are_one_binding_and_shown_as_they_were_asked_for() {
+        let asked: Map<String, Value> = (1..=2_000)
+            .map(|port: u32| {
+                (
+                    format!("{port}/tcp"),
+                    json!([{ "HostIp": "", "HostPort": (20_000 + port).to_string() }]),
+                )
+            })
+            .collect();
+        let bindings = parsed(&Value::Object(asked.clone()).to_string()).unwrap();
+        let told: Vec<_> = bindings
+            .iter()
+            .map(|binding| (binding.host_ports, binding.count))
+            .collect();
+        assert_eq!(told, [((20_001, 20_001), 2_000)]);
+        assert_eq!(bindings_document(&bindings), Value::Object(asked));
     }
 
     #[test]
