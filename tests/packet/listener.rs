@@ -42,6 +42,45 @@ impl Listener {
         Self(socket)
     }
 
+    /// Hears what leaves by any device of the namespace.
+    pub fn of_all() -> Self {
+        let socket = socket::socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
+            SockProtocol::EthAll,
+        )
+        .unwrap();
+        Self(socket)
+    }
+
+    /// The devices that this very frame has left by, of all that has left so far. What leaves is heard before whoever sends it goes on.
+    pub fn left_by(&self, frame: &[u8]) -> Vec<u32> {
+        let (mut devices, mut buffer) = (Vec::new(), vec![0; 4096]);
+        loop {
+            // SAFETY: all zero is an address of no device.
+            let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+            let mut size = size_of_val(&address) as u32;
+            // SAFETY: buffer and address are writable, of the sizes that are said.
+            let length = unsafe {
+                libc::recvfrom(
+                    self.0.as_raw_fd(),
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                    0,
+                    (&raw mut address).cast(),
+                    &raw mut size,
+                )
+            };
+            let Ok(length) = usize::try_from(length) else {
+                return devices;
+            };
+            if address.sll_pkttype == libc::PACKET_OUTGOING && buffer[..length] == *frame {
+                devices.push(address.sll_ifindex as u32);
+            }
+        }
+    }
+
     /// The next frames; and there are no more than these.
     pub fn frames(&self, count: usize) -> Vec<Frame> {
         self.frames_of(count, |_| true)

@@ -1,6 +1,6 @@
 //! Is what lies in the kernel's tables what the reference expects?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_datapath_common::flow::{
     FLOW_CHECKS_MTU, FLOW_FIN_SENT, FLOW_IS_REPLY, FLOW_MASQUERADES, FLOW_PUBLISHED, FLOW_REWRITES_DESTINATION,
@@ -34,6 +34,14 @@ pub fn fates(expected: &Fate, outcome: &crate::datapath::Outcome) -> Result<(), 
             Frame(frame.clone())
         )),
         _ => Ok(()),
+    }
+}
+
+/// To whom it was handed as it was.
+pub fn copies(expected: &BTreeSet<u32>, found: &[u32]) -> Result<(), String> {
+    match found.iter().copied().eq(expected.iter().copied()) {
+        true => Ok(()),
+        false => Err(format!("it was handed to the devices {found:?}, not to {expected:?}")),
     }
 }
 

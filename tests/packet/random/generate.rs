@@ -63,7 +63,8 @@ pub fn step(chance: &mut Chance, trial: &Trial<'_>) -> Step {
         10..14 => return Step::Asks(question(chance)),
         14..54 => continued(chance, trial),
         54..62 => error(chance, trial),
-        62..94 => opened(chance, trial),
+        62..91 => opened(chance, trial),
+        91..94 => to_many(chance),
         _ => wild(chance),
     };
     Step::Says(disturbed(chance, speech))
@@ -80,7 +81,7 @@ fn limits(chance: &mut Chance) -> Step {
 fn change(chance: &mut Chance, trial: &Trial<'_>) -> Step {
     let protocol = chance.one_of(&[TCP, UDP]);
     let port = chance.one_of(&PORTS);
-    match chance.below(27) {
+    match chance.below(30) {
         22 | 23 => Step::Opens {
             network: chance.one_of(&NETWORKS).0,
             host_access: chance.one_of(&[HostAccess::All, HostAccess::All, HostAccess::Gateway, HostAccess::None]),
@@ -96,6 +97,10 @@ fn change(chance: &mut Chance, trial: &Trial<'_>) -> Step {
                 holds: chance.percent(75),
             }
         }
+        27..30 => Step::Carries {
+            network: chance.one_of(&NETWORKS).0,
+            multicast: chance.percent(75),
+        },
         26 => Step::Serves {
             endpoint: chance.one_of(&TENANTS).number,
             only: chance.one_of(&[
@@ -244,6 +249,29 @@ fn opened(chance: &mut Chance, trial: &Trial<'_>) -> Speech {
         speech.protocol = protocol;
     }
     speech
+}
+
+/// An endpoint says something to all others of its network.
+fn to_many(chance: &mut Chance) -> Speech {
+    let tenant = chance.one_of(&TENANTS);
+    let from = match chance.below(6) {
+        0 => Place::Nobody,
+        1 => Place::WebLink,
+        _ => tenant.place,
+    };
+    let to = chance.one_of(&[Place::Group, Place::Group, Place::Broadcast, Place::WebBroadcast]);
+    Speech {
+        device: tenant.device,
+        family: family(chance),
+        ends: Ends::New(from, chance.one_of(&PORTS), to, chance.one_of(&PORTS)),
+        protocol: chance.one_of(&[UDP, UDP, UDP, ICMP, 2, TCP]),
+        to: if chance.once_in(8) {
+            Station::Gateway
+        } else {
+            Station::Everybody
+        },
+        ..PLAIN
+    }
 }
 
 /// A known conversation goes on.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::reference::world::{Family, Mac};
+use crate::reference::world::{Family, Mac, link_local};
 use crate::twin;
 
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -36,6 +36,10 @@ pub enum Place {
     Loopback,
     Group,
     Broadcast,
+    /// All of the first network, in IPv4.
+    WebBroadcast,
+    /// What the first endpoint calls itself on its link.
+    WebLink,
     Nobody,
     Reserved,
 }
@@ -43,7 +47,7 @@ pub enum Place {
 use Place::*;
 
 impl Place {
-    pub const ALL: [Place; 23] = [
+    pub const ALL: [Place; 25] = [
         Web,
         Shop,
         Lone,
@@ -65,6 +69,8 @@ impl Place {
         Loopback,
         Group,
         Broadcast,
+        WebBroadcast,
+        WebLink,
         Nobody,
         Reserved,
     ];
@@ -72,6 +78,7 @@ impl Place {
     pub fn address(self, family: Family) -> IpAddr {
         match family {
             Family::V4 => IpAddr::from(self.octets4()),
+            Family::V6 if self == WebLink => link_local(TENANTS[0].mac),
             Family::V6 => IpAddr::V6(twin::of(Ipv4Addr::from(self.octets4()))),
         }
     }
@@ -99,6 +106,8 @@ impl Place {
             Loopback => [127, 0, 0, 1],
             Group => [224, 0, 0, 251],
             Broadcast => [255; 4],
+            WebBroadcast => [10, 9, 0, 255],
+            WebLink => [169, 254, 0, 2],
             Nobody => [0; 4],
             Reserved => [240, 0, 0, 1],
         }

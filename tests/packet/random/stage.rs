@@ -13,6 +13,7 @@ use super::place::{FAMILIES, Place, TENANTS};
 use super::tables::{self, Entry, Tables};
 use crate::datapath::{Datapath, Outcome};
 use crate::frame::Frame;
+use crate::listener::Listener;
 use crate::reference::conversation::Key;
 use crate::reference::world::World;
 use crate::reference::{Datagram, Hook};
@@ -31,6 +32,7 @@ pub struct Stage {
     /// What the drop counters showed when the last case ended.
     drops: BTreeMap<(u32, u8, u8), (u64, u64)>,
     namespace: File,
+    listener: Listener,
     _sockets: ([UdpSocket; 3], TcpListener),
 }
 
@@ -58,6 +60,7 @@ impl Stage {
             tables: Tables::default(),
             drops: BTreeMap::new(),
             namespace,
+            listener: Listener::of_all(),
             _sockets: ([v4, v6, everywhere], listener),
         };
         stage.clear();
@@ -82,6 +85,13 @@ impl Stage {
             Hook::ToNic => programs::TO_NIC,
         };
         self.datapath.try_run(program, device, &Frame(frame.to_vec()), sum)
+    }
+
+    /// The devices that this very frame has left by since it was last asked, in order.
+    pub fn copies_of(&self, frame: &[u8]) -> Vec<u32> {
+        let mut devices = self.listener.left_by(frame);
+        devices.sort_unstable();
+        devices
     }
 
     /// The entry that packets with this key take.

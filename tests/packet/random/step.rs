@@ -43,6 +43,11 @@ pub enum Step {
         host_access: HostAccess,
         unprotected: bool,
     },
+    /// A network hands what is said to many to its endpoints from now on, or no more.
+    Carries {
+        network: u32,
+        multicast: bool,
+    },
     /// A link from one endpoint to another is made, or goes.
     Links {
         from: u32,

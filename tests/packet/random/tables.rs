@@ -8,10 +8,11 @@ use sluice_datapath_common::endpoint::{self, Attachment, EndpointKey};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::{FRAGMENT_OF_HOST, FragmentKey, FragmentPorts};
 use sluice_datapath_common::network::{
-    NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL, NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_NO_HOST,
-    NETWORK_ONLY_GATEWAY, NETWORK_ROUTED6, NETWORK_UNPROTECTED, NETWORK_UNPROTECTED6, Network as NetworkEntry,
+    NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL, NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_MULTICAST,
+    NETWORK_NO_HOST, NETWORK_ONLY_GATEWAY, NETWORK_ROUTED6, NETWORK_UNPROTECTED, NETWORK_UNPROTECTED6,
+    Network as NetworkEntry,
 };
-use sluice_datapath_common::policy::LinkKey;
+use sluice_datapath_common::policy::{LinkKey, MemberKey};
 use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey, SourceKey, blocks, reserved_at};
 use sluice_datapath_common::settings::Settings;
 use sluice_datapath_common::uplink::{LocalAddress, Uplink};
@@ -30,6 +31,7 @@ pub struct Tables {
     generations: Vec<(u32, u32)>,
     networks: Vec<(u32, NetworkEntry)>,
     links: Vec<(LinkKey, u32)>,
+    members: Vec<(MemberKey, u32)>,
     attachments: Vec<(u32, Attachment)>,
     reserved: BTreeMap<u32, u64>,
     settings: Option<Settings>,
@@ -297,6 +299,7 @@ impl Tables {
             (key, 1)
         });
         write(datapath, "LINKS", &mut self.links, links.collect());
+        write(datapath, "MEMBERS", &mut self.members, members(world));
         self.write_reserved(datapath, world);
         self.v4.write(datapath, world);
         self.v6.write(datapath, world);
@@ -502,6 +505,23 @@ fn write_array<V: Pod + PartialEq>(
     *there = wanted;
 }
 
+/// Who hears what is said to many, one place after the other.
+fn members(world: &World) -> Vec<(MemberKey, u32)> {
+    let mut members = Vec::new();
+    for (&network, _) in world.networks.iter().filter(|(_, rules)| rules.multicast) {
+        let devices = world
+            .attachments
+            .iter()
+            .filter(|(_, endpoint)| endpoint.network == network);
+        members.extend(
+            (0..)
+                .zip(devices)
+                .map(|(place, (device, _))| (MemberKey { network, place }, *device)),
+        );
+    }
+    members
+}
+
 fn network_entry(network: &Network) -> NetworkEntry {
     let bit = |set: bool, bit: u32| if set { bit } else { 0 };
     NetworkEntry {
@@ -511,10 +531,11 @@ fn network_entry(network: &Network) -> NetworkEntry {
             | bit(network.routed6, NETWORK_ROUTED6)
             | bit(network.internal, NETWORK_INTERNAL)
             | bit(network.unprotected, NETWORK_UNPROTECTED | NETWORK_UNPROTECTED6)
+            | bit(network.multicast, NETWORK_MULTICAST)
             | bit(network.host_access == HostAccess::None, NETWORK_NO_HOST)
             | bit(network.host_access == HostAccess::Gateway, NETWORK_ONLY_GATEWAY),
         mtu: network.mtu,
-        broadcast4: Default::default(),
+        broadcast4: network.broadcast.and_then(Ipv4::address).unwrap_or_default(),
         gateway4: network.gateway4.and_then(Ipv4::address).unwrap_or_default(),
         gateway6: network.gateway6.and_then(Ipv6::address).unwrap_or_default(),
         gateway_mac: network.gateway_mac,

@@ -108,8 +108,10 @@ impl<'a> Trial<'a> {
         let stage = &mut *self.stage;
         let mut witness = |opening: &Key| Some(stage.flow(opening)?.source.1);
         let fate = self.reference.hear(hook, device, frame, &mut witness)?;
-        *self.fates.entry(name(hook, &fate)).or_default() += 1;
+        let told = !self.reference.told.is_empty();
+        *self.fates.entry(name(hook, &fate, told)).or_default() += 1;
         compare::fates(&fate, &outcome)?;
+        compare::copies(&self.reference.told, &self.stage.copies_of(frame))?;
         if let Some(opened) = self.reference.opened {
             self.opened.insert(label, opened);
         }
@@ -214,6 +216,11 @@ impl<'a> Trial<'a> {
             } => {
                 if let Some(rules) = world.networks.get_mut(&network) {
                     (rules.host_access, rules.unprotected) = (host_access, unprotected);
+                }
+            }
+            Step::Carries { network, multicast } => {
+                if let Some(rules) = world.networks.get_mut(&network) {
+                    rules.multicast = multicast;
                 }
             }
             Step::Links {
@@ -500,14 +507,18 @@ fn nic_mac(device: u32) -> Mac {
     if device == SECOND_NIC { SECOND_NIC_MAC } else { NIC_MAC }
 }
 
-fn name(hook: Hook, fate: &Fate) -> String {
+fn name(hook: Hook, fate: &Fate, told: bool) -> String {
     match fate {
+        Fate::Heard if told => TOLD.to_owned(),
         Fate::Stays(_) => format!("{hook:?} stays"),
         Fate::Sent(_) => format!("{hook:?} sent"),
         Fate::Heard => format!("{hook:?} heard"),
         Fate::Dropped(reason) => format!("{hook:?} dropped: {reason:?}"),
     }
 }
+
+/// What becomes of what is said to many, and somebody hears.
+const TOLD: &str = "FromContainer told to many";
 
 /// What has become of all packets: a test that only ever sees one kind of them proves little.
 #[derive(Default)]
@@ -525,6 +536,7 @@ impl Census {
         if self.0.values().sum::<u64>() < 200_000 {
             return;
         }
+        assert!(self.0.contains_key(TOLD), "nobody spoke to many");
         use DropReason::*;
         let met = [
             Truncated,

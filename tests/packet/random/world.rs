@@ -47,6 +47,8 @@ pub fn world() -> World {
                 unprotected: false,
                 internal: false,
                 host_access: HostAccess::All,
+                multicast: false,
+                broadcast: Some(broadcast(gateway.address(Family::V4))),
                 mtu: 1500,
                 gateway4: Some(gateway.address(Family::V4)),
                 gateway6: Some(gateway.address(Family::V6)),
@@ -116,6 +118,14 @@ fn add_family(world: &mut World, family: Family) {
     world.sockets.insert((UDP, at(Place::Nic), at_nic));
     world.sockets.insert((UDP, at(Place::Nobody), udp));
     world.sockets.insert((TCP, at(Place::Nobody), tcp));
+}
+
+/// That of the 24 bits around a gateway.
+fn broadcast(gateway: IpAddr) -> IpAddr {
+    match gateway {
+        IpAddr::V4(gateway) => IpAddr::V4(Ipv4Addr::from_bits(gateway.to_bits() | 0xff)),
+        IpAddr::V6(_) => gateway,
+    }
 }
 
 /// The endpoint begins to live at its addresses.

@@ -14,7 +14,7 @@ pub mod path;
 pub mod wire;
 pub mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_datapath_common::DropReason;
 use sluice_datapath_common::drop::Direction;
@@ -35,6 +35,8 @@ pub struct Reference {
     pub drops: BTreeMap<(u32, u8, u8), (u64, u64)>,
     /// The conversation that the last packet opened: what its opener says, and what is answered.
     pub opened: Option<(Key, Key)>,
+    /// The devices that the last packet was handed to as it was, as it was said to many.
+    pub told: BTreeSet<u32>,
     /// How many entries the table of answered flows holds: two per conversation.
     pub capacity: usize,
 }
@@ -65,7 +67,7 @@ pub enum Fate {
     Stays(Vec<u8>),
     /// It goes elsewhere.
     Sent(Vec<u8>),
-    /// It was understood and needs no answer, or waits for the first fragment of its datagram.
+    /// It was understood and needs no answer, was said to many, or waits for the first fragment of its datagram.
     Heard,
     /// It died.
     Dropped(DropReason),
@@ -83,6 +85,7 @@ impl Reference {
             fragments: BTreeMap::new(),
             drops: BTreeMap::new(),
             opened: None,
+            told: BTreeSet::new(),
             capacity,
         }
     }
@@ -90,6 +93,7 @@ impl Reference {
     /// A frame comes by. `Err`: the datapath made a choice that is not allowed.
     pub fn hear(&mut self, hook: Hook, device: u32, frame: &[u8], witness: Witness<'_>) -> Result<Fate, String> {
         self.opened = None;
+        self.told.clear();
         let mut refusal = None;
         let mut witness = Chosen {
             witness,

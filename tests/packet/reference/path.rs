@@ -8,7 +8,7 @@ use sluice_datapath_common::flow::Action;
 use super::conversation::{Key, Known, Side, may_open};
 use super::judge::{Judgement, must_be_unicast};
 use super::wire::{self, Change, ETHERNET, Kind, Piece, Reading, change, change_error, ether_type, read};
-use super::world::{Endpoint, Family, Reach, family, reach};
+use super::world::{Endpoint, Family, Reach, any, family, link_local, reach};
 use super::{Chosen, Datagram, Fate, Reference, neighbour};
 
 /// What comes by a NIC has this scope.
@@ -39,7 +39,7 @@ impl Reference {
         if wire::sender(frame) != sender.mac {
             return Err(DropReason::ForgedMac);
         }
-        if reading.source != given.ok_or(DropReason::FamilyDisabled)? {
+        if reading.source != given.ok_or(DropReason::FamilyDisabled)? && !self.may_say_to_many(&sender, &reading) {
             return Err(match reach(reading.source) {
                 Reach::Link => DropReason::LinkLocal,
                 _ => DropReason::ForgedSource,
@@ -55,7 +55,10 @@ impl Reference {
         let (index, side) = match self.follow(device, &key, reading.tcp_flags, frame.len())? {
             Known::As(index, side) => (index, side),
             Known::Unknown => {
-                self.check_switched(frame, &reading, &sender)?;
+                if self.check_switched(frame, &reading, &sender)? == Audience::Many {
+                    self.told = self.world.others(sender.network, device);
+                    return Ok(Fate::Heard);
+                }
                 self.admit(device, frame, &key, &reading, chosen)?
             }
         };
@@ -223,7 +226,7 @@ impl Reference {
     }
 
     /// A frame that is not for the gateway stays inside the network.
-    fn check_switched(&self, frame: &[u8], reading: &Reading, sender: &Endpoint) -> Result<(), DropReason> {
+    fn check_switched(&self, frame: &[u8], reading: &Reading, sender: &Endpoint) -> Result<Audience, DropReason> {
         let network = self
             .world
             .networks
@@ -231,15 +234,35 @@ impl Reference {
             .ok_or(DropReason::UnknownDevice)?;
         let receiver = wire::receiver(frame);
         if receiver == network.gateway_mac {
-            return Ok(());
+            return Ok(Audience::One);
         }
         if receiver[0] & 1 != 0 {
-            return Err(DropReason::Multicast);
+            let is_for_many =
+                reach(reading.destination) == Reach::Multicast || network.broadcast == Some(reading.destination);
+            return match (network.multicast && is_for_many, network.icc) {
+                (false, _) => Err(DropReason::Multicast),
+                (true, false) => Err(DropReason::IccDisabled),
+                (true, true) => Ok(Audience::Many),
+            };
         }
         match self.world.home(reading.destination) {
-            Some(home) if home == sender.network => Ok(()),
+            Some(home) if home == sender.network => Ok(Audience::One),
             _ => Err(DropReason::NoSuchEndpoint),
         }
+    }
+
+    /// To many an endpoint may also speak before it has an address (DHCP), and by the link-local address of IPv6.
+    fn may_say_to_many(&self, sender: &Endpoint, reading: &Reading) -> bool {
+        let is_carried = self
+            .world
+            .networks
+            .get(&sender.network)
+            .is_some_and(|network| network.multicast);
+        let own = match family(reading.source) {
+            Family::V4 => any(reading.source),
+            Family::V6 => link_local(sender.mac),
+        };
+        is_carried && reach(reading.destination) == Reach::Multicast && reading.source == own
     }
 
     /// Judges a new conversation and opens it.
@@ -430,6 +453,15 @@ impl Reference {
         wire::address(&mut frame, leg.to_mac, leg.from_mac);
         Ok(Fate::Sent(frame))
     }
+}
+
+/// For whom a frame is that an endpoint sends.
+#[derive(PartialEq, Eq)]
+enum Audience {
+    /// By its address.
+    One,
+    /// All others of the network.
+    Many,
 }
 
 fn family_of(frame: &[u8]) -> Option<Family> {

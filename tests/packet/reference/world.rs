@@ -67,6 +67,10 @@ pub struct Network {
     pub internal: bool,
     /// Where its endpoints reach the host itself.
     pub host_access: HostAccess,
+    /// What an endpoint says to many is handed to the others.
+    pub multicast: bool,
+    /// Of IPv4, the address of all of them.
+    pub broadcast: Option<IpAddr>,
     pub mtu: u32,
     pub gateway4: Option<IpAddr>,
     pub gateway6: Option<IpAddr>,
@@ -222,6 +226,18 @@ impl World {
     pub fn serves(&self, endpoint: u32, client: IpAddr) -> bool {
         let sources = self.sources.get(&endpoint);
         sources.is_none_or(|all| all.iter().any(|(prefix, bits)| within(client, *prefix, *bits)))
+    }
+
+    /// Who hears what the endpoint behind this device says to many, by device.
+    pub fn others(&self, network: u32, device: u32) -> BTreeSet<u32> {
+        let neighbours = self
+            .attachments
+            .iter()
+            .filter(|(_, endpoint)| endpoint.network == network);
+        neighbours
+            .map(|(device, _)| *device)
+            .filter(|other| *other != device)
+            .collect()
     }
 
     /// A way out by one of our NICs.
