@@ -82,7 +82,7 @@ const KNOWN: [Case; 7] = [
 ];
 
 /// First packets of connections.
-const FIRST: [Case; 3] = [
+const FIRST: [Case; 4] = [
     Case {
         program: programs::FROM_CONTAINER,
         what: "first, to a neighbour",
@@ -96,6 +96,12 @@ const FIRST: [Case; 3] = [
         packet: |n| Packet::tcp((WEB.address, 10_100 + n), (SERVER, 80), SYN).macs(WEB.mac, GATEWAY_MAC),
     },
     Case {
+        program: programs::FROM_CONTAINER,
+        what: "first, masqueraded, from an ephemeral port",
+        device: WEB.ifindex,
+        packet: |n| Packet::tcp((WEB.address, EPHEMERAL + n), (SERVER, 80), SYN).macs(WEB.mac, GATEWAY_MAC),
+    },
+    Case {
         program: programs::FROM_NIC,
         what: "first, to a published port",
         device: NIC,
@@ -103,6 +109,8 @@ const FIRST: [Case; 3] = [
     },
 ];
 
+/// The first of the ephemeral ports that are spoken from.
+const EPHEMERAL: u16 = 60_000;
 /// The published port that is spoken to.
 const PUBLISHED: u16 = 8080;
 
@@ -115,6 +123,7 @@ fn nanoseconds_per_packet() {
             scene.publish(Ipv4Addr::UNSPECIFIED, 20_000 + n, TCP, SHOP, 80);
         }
     });
+    compare("connections to one server", &[1, 27_000], fill_ports);
     compare("networks", &[2, 1_000], fill_networks);
 }
 
@@ -233,6 +242,14 @@ fn fill_flows(scene: &mut Scene, flows: u32) {
     }
 }
 
+/// So many connections to one server from ephemeral ports, which have to be exchanged for others.
+fn fill_ports(scene: &mut Scene, connections: u32) {
+    for n in 1..connections as u16 {
+        let syn = Packet::tcp((WEB.address, 32_768 + n), (SERVER, 80), SYN);
+        scene.says(WEB, &syn).sent();
+    }
+}
+
 /// So many networks, each with a subnet and an endpoint.
 fn fill_networks(scene: &mut Scene, networks: u32) {
     for n in 4..networks {
@@ -258,6 +275,12 @@ fn forget_first(scene: &mut Scene) {
     for n in 0..PACKETS as u16 {
         let port = 10_100 + n;
         let (own, published) = ((WEB.address, port), (NIC_ADDRESS, PUBLISHED));
+        let exchanged = (WEB.address, EPHEMERAL + n);
+        if let Some(flow) = scene.lookup::<_, Flow<Ipv4>>("FLOWS4", scene::key(2, TCP, exchanged, (SERVER, 80))) {
+            let back = scene::key(0, TCP, (SERVER, 80), (NIC_ADDRESS, u16::from_be(flow.source_port)));
+            scene.remove::<_, Flow<Ipv4>>("FLOWS4", back);
+            scene.remove::<_, Flow<Ipv4>>("FLOWS4", scene::key(2, TCP, exchanged, (SERVER, 80)));
+        }
         for key in [
             scene::key(2, TCP, own, (SHOP.address, 80)),
             scene::key(2, TCP, (SHOP.address, 80), own),

@@ -73,7 +73,11 @@ fn write_page(all: &Costs) -> String {
         "# What the verifier makes of the programs\n\nBefore the kernel runs a program it walks every path through it, and gives up after a million instructions; a program and \
          all that it calls may use 512 bytes of stack. How many instructions it walks differs from kernel to kernel. The stack is counted \
          as the oldest kernel does, each function rounded up to 32 bytes. A test fails when a program needs more than a quarter of the instructions, \
-         or more stack than there is, and when a figure here is far from what is measured.\n\nThis page is written by \
+         or more stack than there is, and when a figure here is far from what is measured.\n\nOf the stack no quarter could do: 128 bytes \
+         hold two keys of IPv6 and nothing else, and a call rounds every function up. The deepest path of `from_container` uses all of it on every \
+         kernel. So the rule for the stack is that everything fits where it is counted most strictly; what does not, lies in tables of each \
+         CPU's own (what is read of a packet, and the plan and keys of a conversation), and what is large is proven by itself as a \
+         function that begins with what is left. A program that needs a byte more is refused by every kernel, by this test first.\n\nThis page is written by \
          that test (`UPDATE_DOCS=1 cargo test -p sluice-tests --features root --test packet verifier`), for the kernel it runs under; the figures of other kernels stay.\n\n",
     );
     let kernels: Vec<_> = all.keys().collect();
