@@ -58,3 +58,14 @@ fn streams_flow_as_docker_py_expects() {
 fn what_is_asked_less_often_is_as_docker_py_expects() {
     run("more.py");
 }
+
+#[test]
+fn containers_for_tests_are_as_testcontainers_expects() {
+    let asked = Command::new(python())
+        .args(["-c", "import testcontainers.core.container"])
+        .output();
+    if !asked.is_ok_and(|answer| answer.status.success()) {
+        return lab::skipped("testcontainers is not installed (pip install testcontainers)");
+    }
+    run("testing.py");
+}
