@@ -44,7 +44,7 @@ impl Shim<'_> {
         };
         let (ours, theirs) = syscall::message_pair().map_err(failed("make a socket pair"))?;
         // SAFETY: nothing in this binary starts a thread.
-        match unsafe { syscall::clone3(0, libc::SIGCHLD, None) }.map_err(failed("fork a creator"))? {
+        let maker = match unsafe { syscall::clone3(0, libc::SIGCHLD, None) }.map_err(failed("fork a creator"))? {
             Cloned::Child => {
                 // SAFETY: takes no pointers; the line must end with the shim.
                 unsafe { libc::close(ours.as_raw_fd()) };
@@ -58,14 +58,16 @@ impl Shim<'_> {
                 // SAFETY: ends the fork without running what the shim registered for its own end.
                 unsafe { libc::_exit(code) }
             }
-            Cloned::Parent(_) => {}
-        }
+            Cloned::Parent(maker) => maker,
+        };
         let client = &mut self.clients[at];
         client.attached = Some(exec_id.clone());
         client.has_of_piece = 0;
         client.told_end = false;
         client.awaits_start = Some(exec_id.clone());
-        self.jobs.push(Job::new(exec_id, ours, kept, stdin));
+        let mut job = Job::new(exec_id, ours, kept, stdin);
+        job.maker = Some(maker);
+        self.jobs.push(job);
         Ok(())
     }
 }

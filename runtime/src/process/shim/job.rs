@@ -36,6 +36,8 @@ pub(crate) struct Job {
     pub exec_id: String,
     /// In the shim's namespace; none until it is told.
     pub pid: Option<i32>,
+    /// Who makes it, and tells its pid; none: he has ended, or is not the loop's business.
+    pub maker: Option<i32>,
     pub stage: Stage,
     /// The line to it until its own program runs.
     pub channel: Option<OwnedFd>,
@@ -70,6 +72,7 @@ impl Job {
         Self {
             exec_id,
             pid: None,
+            maker: None,
             stage: Stage::Making,
             channel: Some(channel),
             stdin,

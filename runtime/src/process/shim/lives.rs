@@ -2,7 +2,11 @@
 
 use std::{fs, os::fd::AsFd};
 
-use super::{job::Stage, serve::Shim, write_whole};
+use super::{
+    job::Stage,
+    serve::{Shim, is_readable},
+    write_whole,
+};
 use crate::{
     RuntimeError,
     plan::file,
@@ -27,6 +31,10 @@ impl Shim<'_> {
             if pid <= 0 {
                 return;
             }
+            if let Some(at) = self.jobs.iter().position(|job| job.maker == Some(pid)) {
+                self.maker_ended(at);
+                continue;
+            }
             match self
                 .jobs
                 .iter()
@@ -37,6 +45,19 @@ impl Shim<'_> {
                 // A creator, or an orphan.
                 None => {}
             }
+        }
+    }
+
+    /// Who made a process has ended, and should have told its pid. If he was killed before, the process waits in vain, with its end of the line.
+    fn maker_ended(&mut self, at: usize) {
+        self.jobs[at].maker = None;
+        while self.jobs[at].pid.is_none() && self.jobs[at].channel.as_ref().is_some_and(is_readable) {
+            self.hear_process(at);
+        }
+        if self.jobs[at].pid.is_none() && self.jobs[at].channel.is_some() {
+            let error =
+                RuntimeError::Failed("the maker of the process ended before it told whom it has made".to_owned());
+            self.start_failed(at, &error);
         }
     }
 
@@ -204,6 +225,23 @@ mod tests {
                 channel::wait_for_go(line.as_fd()).unwrap();
             });
         }
+    }
+
+    #[test]
+    fn an_execd_process_whose_maker_is_killed_before_it_tells_the_pid_is_let_go() {
+        with_one_in_the_making(|mut shim, line| {
+            channel::send_ready(line.as_fd(), None).unwrap();
+            shim.jobs[1].maker = Some(42);
+            shim.maker_ended(1);
+            assert!(shim.jobs[1].channel.is_none() && shim.jobs[1].pid.is_none());
+            channel::wait_for_go(line.as_fd()).unwrap_err();
+        });
+        with_one_in_the_making(|mut shim, line| {
+            channel::send_ready(line.as_fd(), None).unwrap();
+            channel::send_pid(line.as_fd(), 43).unwrap();
+            shim.maker_ended(1);
+            assert_eq!(shim.jobs[1].stage, Stage::Going, "it has told all that there was");
+        });
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
     borrow::Cow,
     ffi::{OsStr, OsString},
     fs, io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
 };
@@ -101,7 +101,7 @@ pub fn main() -> i32 {
         },
         Err(error) => {
             // SAFETY: standard output is open: it was given to us.
-            let report = unsafe { std::os::fd::BorrowedFd::borrow_raw(1) };
+            let report = unsafe { BorrowedFd::borrow_raw(1) };
             let error = RuntimeError::Failed(format!("detach the shim from the daemon: {error}"));
             answer(report, Kind::Failed, &error.encode());
             1
@@ -158,7 +158,7 @@ fn take_over_standard_streams() -> io::Result<OwnedFd> {
     Ok(report)
 }
 
-fn answer(report: std::os::fd::BorrowedFd<'_>, kind: Kind, payload: &[u8]) {
+fn answer(report: BorrowedFd<'_>, kind: Kind, payload: &[u8]) {
     let mut bytes = Vec::new();
     wire::push(&mut bytes, kind, payload);
     // The daemon may be gone already; the container is there all the same.
@@ -249,7 +249,9 @@ fn make_first(orders: &Orders, report: &OwnedFd) -> Result<Job, RuntimeError> {
     };
     drop((ends, theirs));
     let mut job = Job::new(String::new(), ours, kept, orders.has('o'));
-    let made = wait_until_ready(&mut job, orders.has('i'));
+    let made = syscall::pidfd_open(creator)
+        .map_err(failed("open the creator"))
+        .and_then(|creator| wait_until_ready(&mut job, orders.has('i'), creator.as_fd()));
     let status = wait_for(creator);
     if let Some(pid) = job.pid.filter(|_| made.is_err() || status != 0) {
         // SAFETY: takes no pointers; it is our child and not yet reaped, so the pid is still its.
@@ -265,9 +267,16 @@ fn make_first(orders: &Orders, report: &OwnedFd) -> Result<Job, RuntimeError> {
     Ok(job)
 }
 
-fn wait_until_ready(job: &mut Job, stdin: bool) -> Result<(), RuntimeError> {
+fn wait_until_ready(job: &mut Job, stdin: bool, creator: BorrowedFd<'_>) -> Result<(), RuntimeError> {
     let mut failure = None;
     while let Some(channel) = &job.channel {
+        // The process waits for us then, with its end of the line: there would be no end to be heard.
+        if job.pid.is_none() && !has_more_to_say(channel.as_fd(), creator) {
+            failure.get_or_insert_with(|| {
+                RuntimeError::Failed("the creator of the container ended before it told whom it has made".to_owned())
+            });
+            break;
+        }
         match channel::receive(channel.as_fd()) {
             // The creator tells the pid and the process that it is ready: either may come first.
             Ok(Some(channel::Report::Pid(pid))) => {
@@ -299,6 +308,27 @@ fn wait_until_ready(job: &mut Job, stdin: bool) -> Result<(), RuntimeError> {
     }
     Err(failure
         .unwrap_or_else(|| RuntimeError::Failed("the container's first process ended while being made".to_owned())))
+}
+
+/// Waits until something is said; false: the creator, who has not said all, has ended, and nothing was left to be heard.
+fn has_more_to_say(channel: BorrowedFd<'_>, creator: BorrowedFd<'_>) -> bool {
+    loop {
+        let mut polled = [channel, creator].map(|fd| libc::pollfd {
+            fd: fd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        });
+        // SAFETY: two entries, as said.
+        unsafe { libc::poll(polled.as_mut_ptr(), 2, -1) };
+        if polled[0].revents != 0 {
+            return true;
+        }
+        if polled[1].revents != 0 {
+            // its last words may have come between the two looks
+            // SAFETY: one entry, as said.
+            return unsafe { libc::poll(polled.as_mut_ptr(), 1, 0) > 0 };
+        }
+    }
 }
 
 fn wait_for(pid: i32) -> i32 {
@@ -350,7 +380,7 @@ fn write_whole(name: &str, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::BorrowedFd;
+    use std::process::Command;
 
     use super::*;
 
@@ -359,8 +389,28 @@ mod tests {
         let (ours, theirs) = syscall::message_pair().unwrap();
         say(theirs.as_fd());
         drop(theirs);
+        heard(ours)
+    }
+
+    /// What is made of what was said by a maker who has ended.
+    fn heard(ours: OwnedFd) -> (Result<(), RuntimeError>, Job) {
+        let mut maker = Command::new("true").spawn().unwrap();
+        let ended = syscall::pidfd_open(maker.id() as i32).unwrap();
+        maker.wait().unwrap();
         let mut job = Job::new(String::new(), ours, None, false);
-        (wait_until_ready(&mut job, false), job)
+        (wait_until_ready(&mut job, false, ended.as_fd()), job)
+    }
+
+    #[test]
+    fn a_maker_that_is_killed_before_it_tells_the_pid_is_not_waited_for() {
+        let (ours, theirs) = syscall::message_pair().unwrap();
+        channel::send_ready(theirs.as_fd(), None).unwrap();
+        // the process is there, and waits with its end of the line
+        let (made, job) = heard(ours);
+        assert!(made.unwrap_err().to_string().contains("ended before it told"));
+        assert_eq!(job.pid, None);
+        drop(job);
+        channel::wait_for_go(theirs.as_fd()).unwrap_err();
     }
 
     #[test]

@@ -365,7 +365,7 @@ fn give_back() {
 #[cfg(not(target_env = "gnu"))]
 fn give_back() {}
 
-fn is_readable(output: &OwnedFd) -> bool {
+pub(super) fn is_readable(output: &OwnedFd) -> bool {
     let mut polled = libc::pollfd {
         fd: output.as_raw_fd(),
         events: libc::POLLIN,
