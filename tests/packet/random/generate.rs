@@ -184,8 +184,8 @@ fn end(chance: &mut Chance, trial: &Trial<'_>) -> Step {
         0..3 => Step::Expires { of },
         3..7 => Step::Ages {
             of,
-            // Nowhere near a lifetime.
-            seconds: chance.one_of(&[5, 20, 45, 90, 200, 700, 100_000]),
+            // Multiples of eleven: no sum of them comes near to a lifetime from below (10, 30, 60, 120, 600 seconds, a day), and real time passes besides.
+            seconds: chance.one_of(&[11, 22, 44, 88, 198, 704, 99_000]),
         },
         _ => Step::PushedOut { of, side: side(chance) },
     }
