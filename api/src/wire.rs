@@ -3,6 +3,7 @@
 //! What comes in is read into small structs that take what clients really send; what goes out is written as the document it is. The tests hold
 //! the documents against the models of bollard-stubs, an independent reading of Docker's specification.
 
+pub(crate) mod cluster;
 pub(crate) mod container;
 pub(crate) mod events;
 pub(crate) mod exec;

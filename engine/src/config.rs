@@ -45,6 +45,8 @@ pub struct Config {
     pub dns_options: Vec<String>,
     /// `--userns-remap`: whose the users of containers are on the host; none: the host's own.
     pub id_map: Option<sluice_model::IdMap>,
+    /// `--cluster-store` and `--cluster-advertise`: the hosts that share networks with this one; none: this host is alone.
+    pub cluster: Option<crate::ClusterOptions>,
     /// cgroup parent of containers.
     pub cgroup_parent: String,
 }

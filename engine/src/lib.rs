@@ -7,6 +7,7 @@ mod blocking;
 mod boot;
 mod chunks;
 mod cleanup;
+pub(crate) mod cluster;
 mod config;
 pub(crate) mod container;
 pub mod error;
@@ -40,6 +41,7 @@ use tokio::task::JoinSet;
 
 pub use chunks::Chunks;
 pub use cleanup::cleanup;
+pub use cluster::{Advertise, ClusterOptions, status::ClusterStatus};
 pub use config::{Config, DefaultBridge};
 pub use container::{
     archive::PutOptions,
@@ -60,6 +62,7 @@ pub use filter::fits;
 pub use info::Info;
 pub use network::{
     create::{CreateNetwork, SubnetWish},
+    inspect::NetworkView,
     pools::AddressPool,
     remove::PruneNetworks,
 };
@@ -74,6 +77,8 @@ pub struct Engine {
     /// This daemon's id.
     identity: String,
     store: SharedStore,
+    /// The hosts that share networks with this one.
+    cluster: Option<Arc<cluster::Cluster>>,
     agent: Arc<Agent>,
     images: Arc<Images>,
     runtime: Arc<Runtime>,
@@ -117,6 +122,10 @@ impl Engine {
         let (networks, revision) = store.list(sluice_store::key::NETWORKS).await?;
         let engine = Arc::new_cyclic(|me| Self {
             me: me.clone(),
+            cluster: config
+                .cluster
+                .clone()
+                .map(|options| Arc::new(cluster::Cluster::new(options))),
             config,
             identity,
             store,
@@ -141,6 +150,7 @@ impl Engine {
         engine.read_volumes(volumes).await?;
         let places = engine.read_places().await?;
         engine.make_default_networks().await?;
+        engine.join_cluster().await?;
         engine.adopt_containers(places).await?;
         Ok(engine)
     }

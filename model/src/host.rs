@@ -22,7 +22,8 @@ pub struct Host {
     pub addresses: Vec<IpAddr>,
     /// The UDP port at which it takes it.
     pub vxlan_port: u16,
-    /// The version of its daemon.
+    /// The version of its daemon. (Every record has a `version` of its own.)
+    #[serde(rename = "daemon_version")]
     pub version: String,
     /// Since when it is there.
     pub since: Timestamp,

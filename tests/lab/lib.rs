@@ -4,6 +4,7 @@
 //! goes, also when a test panics; what a killed run left behind is removed by the next one.
 
 mod cgroup;
+mod cluster;
 mod daemon;
 mod docker;
 mod files;
@@ -21,6 +22,7 @@ mod snapshot;
 mod terminal;
 mod watch;
 
+pub use cluster::{Cluster, Frozen};
 pub use daemon::{Daemon, Engine};
 pub use docker::Docker;
 pub use files::binary;

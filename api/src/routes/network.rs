@@ -20,7 +20,7 @@ pub(crate) async fn list(state: State, query: Query) -> Answer<axum::Json<Vec<Va
     let mut documents = Vec::new();
     for (found, is_used) in state.list_networks().await? {
         if network::agrees(&found, is_used, &filters)? {
-            documents.push(network::document(&found, &[]));
+            documents.push(network::document(&found, &[], None));
         }
     }
     Ok(axum::Json(documents))
@@ -28,8 +28,7 @@ pub(crate) async fn list(state: State, query: Query) -> Answer<axum::Json<Vec<Va
 
 /// `GET /networks/{id}`
 pub(crate) async fn inspect(state: State, Name(name): Name) -> Answer<axum::Json<Value>> {
-    let (found, endpoints) = state.inspect_network(&name).await?;
-    Ok(axum::Json(network::document(&found, &endpoints)))
+    Ok(axum::Json(network::view(&state.inspect_network(&name).await?)))
 }
 
 /// `POST /networks/create`

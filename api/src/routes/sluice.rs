@@ -16,11 +16,17 @@ use crate::{
     query::Query,
     routes::State,
     stream::lines_of,
+    wire,
 };
 
 /// `GET /sluice/v1/status`
 pub(crate) async fn status(state: State) -> Answer<Json<Status>> {
     state.agent().status().await.map(Json).map_err(failed)
+}
+
+/// `GET /sluice/v1/cluster`
+pub(crate) async fn cluster(state: State) -> Answer<Json<serde_json::Value>> {
+    Ok(Json(wire::cluster::document(&state.cluster_status().await?)))
 }
 
 /// `GET /sluice/v1/flows`

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sluice_engine::{CreateNetwork, SubnetWish, fits};
-use sluice_model::{Endpoint, Network, container::NetworkWish, network::Driver};
+use sluice_engine::{CreateNetwork, NetworkView, SubnetWish, fits};
+use sluice_model::{Endpoint, Host, Id, MacAddress, Network, container::NetworkWish, network::Driver};
 
 use crate::{
     error::{Answer, ApiError},
@@ -131,7 +131,10 @@ impl Create {
                 return Err(ApiError::not_offered(what));
             }
         }
-        if !matches!(self.scope.as_str(), "" | "local") {
+        if !matches!(
+            (self.scope.as_str(), self.driver.as_str()),
+            ("" | "local", _) | ("global", "overlay")
+        ) {
             return Err(ApiError::not_offered(format!("a network of scope {}", self.scope)));
         }
         if !matches!(self.ipam.driver.as_str(), "" | "default") {
@@ -250,12 +253,12 @@ impl EndpointConfig {
 }
 
 /// A network as `inspect` and `ls` show it. The list leaves out who is on it.
-pub(crate) fn document(network: &Network, endpoints: &[Endpoint]) -> Value {
+pub(crate) fn document(network: &Network, endpoints: &[Endpoint], host: Option<&Host>) -> Value {
     json!({
         "Name": network.name,
         "Id": network.id.as_str(),
         "Created": time::text(network.created),
-        "Scope": "local",
+        "Scope": scope(network),
         "Driver": driver(network.driver),
         "EnableIPv4": network.subnets.iter().any(|subnet| subnet.subnet.addr().is_ipv4()),
         "EnableIPv6": network.subnets.iter().any(|subnet| subnet.subnet.addr().is_ipv6()),
@@ -269,10 +272,42 @@ pub(crate) fn document(network: &Network, endpoints: &[Endpoint]) -> Value {
         "Ingress": false,
         "ConfigFrom": { "Network": "" },
         "ConfigOnly": false,
-        "Containers": containers(endpoints),
+        "Containers": containers(endpoints, host),
         "Options": network.options,
         "Labels": network.labels,
     })
+}
+
+/// A network as `inspect` shows it. Of one that is on several hosts it tells who is on it on all of them, each with its host.
+pub(crate) fn view(view: &NetworkView) -> Value {
+    let mut document = document(&view.network, &view.endpoints, view.host.as_ref());
+    if !view.network.is_shared() {
+        return document;
+    }
+    for (endpoint, host) in &view.remote {
+        document["Containers"][endpoint.container.as_str()] = place(
+            &endpoint.name,
+            &endpoint.id,
+            endpoint.mac,
+            &endpoint.addresses,
+            Some(host),
+        );
+    }
+    let own = view.host.iter().filter(|_| !view.endpoints.is_empty());
+    let hosts: BTreeMap<&str, &Host> = own
+        .chain(view.remote.iter().map(|(_, host)| host))
+        .map(|host| (host.id.as_str(), host))
+        .collect();
+    let peer = |host: &&Host| json!({ "Name": host.name, "IP": host.addresses.first() });
+    document["Peers"] = hosts.values().map(peer).collect();
+    document
+}
+
+fn scope(network: &Network) -> &'static str {
+    match network.is_shared() {
+        true => "global",
+        false => "local",
+    }
 }
 
 /// Does a network agree with the filters of `ls`?
@@ -282,7 +317,7 @@ pub(crate) fn agrees(network: &Network, is_used: bool, filters: &Filters) -> Ans
     Ok(filters.any("name", |name| fits(name, &network.name))
         && filters.any("id", |id| fits(id, network.id.as_str()))
         && filters.any("driver", |name| driver(network.driver) == name)
-        && filters.any("scope", |scope| scope == "local")
+        && filters.any("scope", |wanted| scope(network) == wanted)
         && filters.any("type", |kind| kind == if built_in { "builtin" } else { "custom" })
         && filters.all("label", |label| label_agrees(label, &network.labels))
         && filters
@@ -316,25 +351,33 @@ fn ranges(network: &Network) -> Value {
     network.subnets.iter().map(range).collect()
 }
 
-fn containers(endpoints: &[Endpoint]) -> Value {
-    let address = |endpoint: &Endpoint, v4: bool| {
-        let found = endpoint.addresses.iter().find(|net| net.addr().is_ipv4() == v4);
-        found.map_or_else(String::new, ToString::to_string)
-    };
-    let place = |endpoint: &Endpoint| {
-        json!({
-            "Name": endpoint.name,
-            "EndpointID": endpoint.id.as_str(),
-            "MacAddress": endpoint.mac.to_string(),
-            "IPv4Address": address(endpoint, true),
-            "IPv6Address": address(endpoint, false),
-        })
-    };
+fn containers(endpoints: &[Endpoint], host: Option<&Host>) -> Value {
     let places: Map<String, Value> = endpoints
         .iter()
-        .map(|endpoint| (endpoint.container.to_string(), place(endpoint)))
+        .map(|endpoint| {
+            let place = place(&endpoint.name, &endpoint.id, endpoint.mac, &endpoint.addresses, host);
+            (endpoint.container.to_string(), place)
+        })
         .collect();
     Value::Object(places)
+}
+
+fn place(name: &str, id: &Id, mac: MacAddress, addresses: &[IpNet], host: Option<&Host>) -> Value {
+    let address = |v4: bool| {
+        let found = addresses.iter().find(|net| net.addr().is_ipv4() == v4);
+        found.map_or_else(String::new, ToString::to_string)
+    };
+    let mut place = json!({
+        "Name": name,
+        "EndpointID": id.as_str(),
+        "MacAddress": mac.to_string(),
+        "IPv4Address": address(true),
+        "IPv6Address": address(false),
+    });
+    if let Some(host) = host {
+        place["Host"] = json!(host.name);
+    }
+    place
 }
 
 #[cfg(test)]
@@ -353,7 +396,7 @@ mod tests {
 
     #[test]
     fn a_network_is_shown_as_dockers_specification_says() {
-        let document = document(&network(), &[]);
+        let document = document(&network(), &[], None);
         assert_eq!(document["Options"], json!({}));
         assert_eq!(
             document["IPAM"]["Config"],

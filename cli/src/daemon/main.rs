@@ -4,6 +4,7 @@
 
 mod allocator;
 mod cleanup;
+mod cluster;
 mod instance;
 mod limits;
 mod log;

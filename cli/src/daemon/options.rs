@@ -146,6 +146,31 @@ pub(crate) struct Options {
     #[arg(long, value_name = "OPTION", visible_alias = "dns-opt")]
     pub(crate) dns_option: Vec<String>,
 
+    /// The store of the hosts that share networks: etcd://HOST[:PORT][,...][/PREFIX], version 3.4 or newer
+    #[arg(long, value_name = "URL")]
+    pub(crate) cluster_store: Option<String>,
+
+    /// The address or the device by which the other hosts reach this one; may be said more than once, the best first
+    #[arg(long, value_name = "IP|DEVICE")]
+    pub(crate) cluster_advertise: Vec<String>,
+
+    /// How the store is spoken to: kv.cacertfile=FILE, kv.certfile=FILE, kv.keyfile=FILE, kv.path=PREFIX; discovery.ttl=SECONDS is how long a host is
+    /// taken for alive of which nothing is heard [default: 30]
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) cluster_store_opt: Vec<String>,
+
+    /// Who this host is to the store, where that wants to know
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster_user: Option<String>,
+
+    /// The file with its password
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cluster_password_file: Option<PathBuf>,
+
+    /// The UDP port at which the other hosts send to this one's containers [default: 4789]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) cluster_vxlan_port: Option<u16>,
+
     /// cgroup below which containers live [default: sluice]
     #[arg(long, value_name = "NAME")]
     pub(crate) cgroup_parent: Option<String>,
@@ -229,6 +254,12 @@ impl Options {
             dns: if self.dns.is_empty() { below.dns } else { self.dns },
             dns_search: list(self.dns_search, below.dns_search),
             dns_option: list(self.dns_option, below.dns_option),
+            cluster_store: self.cluster_store.or(below.cluster_store),
+            cluster_advertise: list(self.cluster_advertise, below.cluster_advertise),
+            cluster_store_opt: list(self.cluster_store_opt, below.cluster_store_opt),
+            cluster_user: self.cluster_user.or(below.cluster_user),
+            cluster_password_file: self.cluster_password_file.or(below.cluster_password_file),
+            cluster_vxlan_port: self.cluster_vxlan_port.or(below.cluster_vxlan_port),
             cgroup_parent: self.cgroup_parent.or(below.cgroup_parent),
             userns_remap: self.userns_remap.or(below.userns_remap),
             insecure_registry: list(self.insecure_registry, below.insecure_registry),

@@ -10,7 +10,7 @@ use sluice_engine::DefaultBridge;
 use sluice_image::RegistryOptions;
 
 use crate::{
-    Trouble,
+    Trouble, cluster,
     options::{Flags, Options},
     remap,
     value::{Host, LogLevel},
@@ -49,6 +49,7 @@ impl Settings {
     fn of(mut options: Options) -> Result<Self, Trouble> {
         let bridge = bridge(&options)?;
         let registries = registries(&mut options)?;
+        let cluster = cluster::options(&options)?;
         let instance = options
             .instance
             .map_or_else(|| "default".to_owned(), |instance| instance.0);
@@ -134,6 +135,7 @@ impl Settings {
                 dns_search: options.dns_search,
                 dns_options: options.dns_option,
                 id_map,
+                cluster,
                 cgroup_parent,
             },
             instance,

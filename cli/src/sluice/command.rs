@@ -4,6 +4,7 @@ pub mod archive;
 pub mod attach;
 mod care;
 pub mod cleanup;
+pub mod cluster;
 pub mod copy;
 pub mod create;
 pub mod datapath;

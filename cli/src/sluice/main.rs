@@ -19,8 +19,8 @@ mod terminal;
 
 use clap::{Parser, Subcommand};
 use command::{
-    archive, attach, cleanup, copy, create, datapath, drops, events, exec, files, image, inspect, life, logs, network,
-    port, prune, ps, registry, run, start, stats, system, update, volume,
+    archive, attach, cleanup, cluster, copy, create, datapath, drops, events, exec, files, image, inspect, life, logs,
+    network, port, prune, ps, registry, run, start, stats, system, update, volume,
 };
 use daemon::{Address, Daemon};
 use failure::Failure;
@@ -137,6 +137,9 @@ enum Command {
     Ping(system::Ping),
     /// How the datapath is: tables, programs, troubles
     Status(datapath::Status),
+    /// The hosts that share networks
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     /// List the connections in the flow table
     Flows(datapath::Flows),
     /// List dropped packets by reason
@@ -218,6 +221,7 @@ fn answer(arguments: Sluice) -> Result<(), Failure> {
             Command::Info(info) => info.answer(&daemon).await,
             Command::Ping(ping) => ping.answer(&daemon).await,
             Command::Status(status) => status.answer(&daemon).await,
+            Command::Cluster(cluster) => cluster.answer(&daemon).await,
             Command::Flows(flows) => flows.answer(&daemon).await,
             Command::Drops(drops) => drops.answer(&daemon).await,
             Command::Cleanup(cleanup) => cleanup.answer(arguments.host.is_some(), &daemon).await,

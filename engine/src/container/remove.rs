@@ -65,6 +65,7 @@ impl Engine {
             gone.instrument(debug_span!("record"))
         );
         self.release(&endpoints);
+        self.tell_of_ended().await;
         if let Err(error) = cleared.and(committed) {
             held.change(|container| container.state.phase = Phase::Dead);
             if let Err(error) = self.save(held).await {

@@ -37,6 +37,11 @@ impl Engine {
                 ],
             };
             // flows and drops show the new name too
+            let before = engine.networks.of_container(&held.id);
+            if let Err(error) = engine.claim_new_name(&before, &new_name).await {
+                engine.containers.release(&new_name);
+                return Err(error);
+            }
             let mut endpoints = engine.networks.of_container(&held.id);
             for endpoint in &mut endpoints {
                 endpoint.name.clone_from(&new_name);
@@ -46,6 +51,7 @@ impl Engine {
             }
             if let Err(error) = engine.commit(transaction).await {
                 engine.containers.release(&new_name);
+                engine.others_are_told();
                 return Err(error);
             }
             held.change(|container| container.name.clone_from(&new_name));

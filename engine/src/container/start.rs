@@ -137,6 +137,7 @@ impl Engine {
         });
         held.began();
         self.tell_linked(held);
+        self.wait_for_others(&place.endpoints).await;
         self.tell_networks("connect", &held.id, &self.networks.of_container(&held.id));
         self.tell(held, "start", &[]);
         self.watch(held);

@@ -112,6 +112,7 @@ impl Engine {
             self.clear(held)
         );
         self.release(&endpoints);
+        self.tell_of_ended().await;
         self.tell_networks("disconnect", &held.id, &endpoints);
         committed.and(cleared)
     }

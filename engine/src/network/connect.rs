@@ -70,7 +70,8 @@ impl Engine {
             return Err(there_already(container, &network));
         }
         let wish = joining.wish.clone();
-        let (endpoint, yielding) = self.take_led_endpoint(container, &present, &joining)?;
+        let (mut endpoint, yielding) = self.take_led_endpoint(container, &present, &joining)?;
+        let claimed = self.claim_endpoint(&mut endpoint, &network, &wish).await;
         undo.by("give the place in the network back", {
             let (engine, endpoint, present) = (self.clone(), endpoint.clone(), present.clone());
             async move {
@@ -79,9 +80,12 @@ impl Engine {
                 for before in present {
                     places.endpoints.insert(before.id.clone(), before);
                 }
+                drop(places);
+                engine.others_are_told();
                 Ok(())
             }
         });
+        claimed?;
         let mut after = container.clone();
         remember_mode(&mut after);
         after.networks.insert(network.name.clone(), wish);
@@ -116,6 +120,7 @@ impl Engine {
         });
         let revision = self.commit(transaction).await?;
         self.agent.settled(revision, &[endpoint.id.as_str()]).await?;
+        self.wait_for_others(&[(endpoint.clone(), network)]).await;
         held.change(|container| container.networks = after.networks);
         self.rewrite_hosts(held);
         self.tell_networks("connect", &held.id, &[endpoint]);

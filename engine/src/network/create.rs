@@ -81,7 +81,7 @@ impl Engine {
             labels: request.labels,
             internal: request.internal,
             attachable: request.attachable,
-            masquerade: driver == Driver::Bridge,
+            masquerade: matches!(driver, Driver::Bridge | Driver::Overlay),
             default_binding: self.config.default_binding,
             mtu_follows: self.config.mtu.is_none(),
             ..defaults::bare(&request.name, driver)
@@ -114,7 +114,24 @@ impl Engine {
         } else {
             occupied.without_host()
         };
-        network.subnets = self.subnets(&request.subnets, families, &checked, &occupied)?;
+        if network.is_shared() {
+            network.created = Timestamp::now();
+            let made = self
+                .make_shared(network, |network, present| {
+                    if present.networks.iter().any(|other| other.name == network.name) {
+                        return Err(exists(&network.name));
+                    }
+                    let mut occupied = occupied.clone();
+                    let theirs = present.networks.iter().flat_map(|other| &other.subnets);
+                    occupied.networks.extend(theirs.map(|subnet| subnet.subnet));
+                    network.subnets = self.subnets(&request.subnets, families, &occupied, &occupied, network.driver)?;
+                    Ok(())
+                })
+                .await?;
+            self.tell_network("create", &made);
+            return Ok(made.id.to_string());
+        }
+        network.subnets = self.subnets(&request.subnets, families, &checked, &occupied, driver)?;
         if network.is_placed() {
             network.number = self.networks.take_number()?;
         }
@@ -160,9 +177,7 @@ impl Engine {
             return Err(EngineError::invalid(format!("invalid network name: {name:?}")));
         }
         if self.networks.all().iter().any(|network| network.name == name) {
-            return Err(EngineError::conflict(format!(
-                "network with name {name} already exists"
-            )));
+            return Err(exists(name));
         }
         Ok(())
     }
@@ -173,6 +188,7 @@ impl Engine {
         families: Families,
         checked: &Occupied,
         occupied: &Occupied,
+        driver: Driver,
     ) -> Result<Vec<Subnet>, EngineError> {
         let mut subnets: Vec<Subnet> = Vec::new();
         // a wish without a subnet is one about the subnet that is chosen: of the family of whatever else it says
@@ -190,11 +206,11 @@ impl Engine {
                     "the bridge driver does not support several subnets of a family in one network",
                 ));
             }
-            subnets.push(self.subnet(wish, family, checked, occupied)?);
+            subnets.push(self.subnet(wish, family, checked, occupied, driver)?);
         }
         for family in Family::BOTH {
             if families.wants(family) && !subnets.iter().any(|subnet| Family::of(subnet.gateway) == family) {
-                subnets.push(self.subnet(&SubnetWish::default(), family, checked, occupied)?);
+                subnets.push(self.subnet(&SubnetWish::default(), family, checked, occupied, driver)?);
             }
         }
         subnets.sort_by_key(|subnet| Family::of(subnet.gateway));
@@ -211,6 +227,7 @@ impl Engine {
         family: Family,
         checked: &Occupied,
         occupied: &Occupied,
+        driver: Driver,
     ) -> Result<Subnet, EngineError> {
         let whole = match wish.subnet {
             Some(subnet) => {
@@ -218,10 +235,18 @@ impl Engine {
                 checked.check(subnet)?;
                 subnet
             }
+            None if driver == Driver::Overlay => {
+                let pools = pools::of_all_hosts(&self.config.address_pools);
+                pools::choose(family, &pools, &self.identity, occupied)?
+            }
             None => pools::choose(family, &self.config.address_pools, &self.identity, occupied)?,
         };
         place_in(whole, wish)
     }
+}
+
+fn exists(name: &str) -> EngineError {
+    EngineError::conflict(format!("network with name {name} already exists"))
 }
 
 /// Has the kernel IPv6 at all (it may be switched off at boot)?
@@ -315,11 +340,9 @@ fn read_driver(name: &str) -> Result<Driver, EngineError> {
         "" | "bridge" | "default" => Ok(Driver::Bridge),
         "macvlan" => Ok(Driver::Macvlan),
         "ipvlan" => Ok(Driver::Ipvlan),
+        "overlay" => Ok(Driver::Overlay),
         "host" | "null" => Err(EngineError::forbidden(format!(
             "only one instance of \"{name}\" network is allowed"
-        ))),
-        "overlay" => Err(EngineError::not_offered(format!(
-            "the network driver {name} is not supported by this version of Sluice"
         ))),
         unknown => Err(EngineError::not_found(format!(
             "could not find plugin {unknown} in v2 plugin registry: plugin \"{unknown}\" not found"
@@ -403,10 +426,10 @@ mod tests {
     fn drivers_that_are_not_ours_are_told_apart() {
         assert_eq!(read_driver("").unwrap(), Driver::Bridge);
         assert_eq!(read_driver("macvlan").unwrap(), Driver::Macvlan);
+        assert_eq!(read_driver("overlay").unwrap(), Driver::Overlay);
         for (name, kind) in [
             ("host", Kind::Forbidden),
             ("null", Kind::Forbidden),
-            ("overlay", Kind::NotOffered),
             ("fancy", Kind::NotFound),
         ] {
             assert_eq!(read_driver(name).unwrap_err().kind, kind, "{name}");

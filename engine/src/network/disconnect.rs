@@ -98,6 +98,7 @@ impl Engine {
             }
         }
         held.change(|container| container.networks = after.networks);
+        self.tell_of_ended().await;
         // the device is gone, and another leads out, when the answer comes
         let revision = self.released.load(std::sync::atomic::Ordering::Acquire);
         self.agent.settled(revision, &[]).await?;
@@ -149,6 +150,8 @@ impl Engine {
         for endpoint in endpoints {
             places.release(endpoint);
         }
+        drop(places);
+        self.others_are_told();
     }
 
     /// Tells that a container came to or left its networks.

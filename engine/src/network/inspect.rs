@@ -1,8 +1,31 @@
 //! Networks for those who look.
 
-use sluice_model::{Endpoint, Network};
+use sluice_model::{Endpoint, Host, Network, RemoteEndpoint};
+use sluice_store::{Entry, StoreError, key, record};
 
 use crate::{Engine, EngineError, network::options};
+
+/// A network and who is on it.
+#[derive(Clone, Debug)]
+pub struct NetworkView {
+    /// The network.
+    pub network: Network,
+    /// Its endpoints on this host.
+    pub endpoints: Vec<Endpoint>,
+    /// This host, where the network is on others, too.
+    pub host: Option<Host>,
+    /// Its endpoints on other hosts, with these.
+    pub remote: Vec<(RemoteEndpoint, Host)>,
+}
+
+fn read_one<T: serde::de::DeserializeOwned>(entry: Option<Entry>) -> Result<Option<T>, StoreError> {
+    entry.map(|entry| record::decode(&entry.key, &entry.value)).transpose()
+}
+
+fn read_all<T: serde::de::DeserializeOwned>(entries: &[Entry]) -> Result<Vec<T>, StoreError> {
+    let read = |entry: &Entry| record::decode(&entry.key, &entry.value);
+    entries.iter().map(read).collect()
+}
 
 impl Engine {
     /// Networks, and whether somebody is on each.
@@ -18,11 +41,30 @@ impl Engine {
     }
 
     /// By id, prefix or name; with its endpoints.
-    pub async fn inspect_network(&self, name: &str) -> Result<(Network, Vec<Endpoint>), EngineError> {
+    pub async fn inspect_network(&self, name: &str) -> Result<NetworkView, EngineError> {
         let mut network = self.networks.find(name)?;
         self.tell_mtu(&mut network).await;
-        let endpoints = self.networks.in_network(&network.id);
-        Ok((network, endpoints))
+        let mut view = NetworkView {
+            endpoints: self.networks.in_network(&network.id),
+            network,
+            host: None,
+            remote: vec![],
+        };
+        if view.network.is_shared() {
+            view.host = read_one(self.store.get(key::THIS_HOST).await?)?;
+            let hosts: Vec<Host> = read_all(&self.store.list(key::HOSTS).await?.0)?;
+            let prefix = key::remote_endpoints(&view.network.id);
+            let remote: Vec<RemoteEndpoint> = read_all(&self.store.list(&prefix).await?.0)?;
+            // one whose host is gone is about to go
+            view.remote = remote
+                .into_iter()
+                .filter_map(|endpoint| {
+                    let host = hosts.iter().find(|host| host.id == endpoint.host)?;
+                    Some((endpoint, host.clone()))
+                })
+                .collect();
+        }
+        Ok(view)
     }
 
     /// Where the default network's options speak of an MTU that follows the way out, they say what it is now.

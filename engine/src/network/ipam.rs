@@ -93,6 +93,14 @@ impl Ipam {
         self.pool(network, Family::of(address)).taken.remove(&bits(address));
     }
 
+    /// These addresses of a network are somebody's, and no others; what comes next is as it was.
+    pub fn replace(&mut self, network: &Id, addresses: &[IpAddr]) {
+        for family in Family::BOTH {
+            let taken = addresses.iter().filter(|address| Family::of(**address) == family);
+            self.pool(network, family).taken = taken.map(|address| bits(*address)).collect();
+        }
+    }
+
     /// Forgets a network that is gone.
     pub fn forget(&mut self, network: &Id) {
         for family in Family::BOTH {

@@ -7,12 +7,15 @@ use sluice_model::{
     network::{HostAccess, UnknownHostAccess},
 };
 
-use crate::{EngineError, network::create};
+use crate::{EngineError, cluster::network::GREATEST_VNI, network::create};
 
 /// What all of them begin with.
 const OURS: &str = "com.docker.network.";
 /// The MTU of a network's devices.
 pub(crate) const MTU: &str = "com.docker.network.driver.mtu";
+
+/// The number on the wire of a network on several hosts.
+const VXLAN_ID: &str = "com.docker.network.driver.overlay.vxlanid_list";
 
 /// What ours begin with.
 const SLUICE: &str = "sluice.";
@@ -46,6 +49,26 @@ fn set(network: &mut Network, name: &str, value: &str) -> Result<(), String> {
 pub(crate) fn apply(network: &mut Network, options: BTreeMap<String, String>) -> Result<(), EngineError> {
     for (name, value) in &options {
         let invalid = |why: String| EngineError::invalid(format!("invalid option {name}={value}: {why}"));
+        match name.as_str() {
+            "encrypted" if network.is_shared() && !matches!(boolean(value), Ok(false)) => {
+                return Err(invalid(
+                    "this version of Sluice cannot encrypt what hosts send to each other, and does not send it in the clear when it is asked to"
+                        .to_owned(),
+                ));
+            }
+            "direct-routing" if network.is_shared() => {
+                network.direct_routing = value.is_empty() || boolean(value).map_err(invalid)?;
+            }
+            VXLAN_ID if network.is_shared() => {
+                network.vni = value
+                    .parse()
+                    .ok()
+                    .filter(|vni| (1..=GREATEST_VNI).contains(vni))
+                    .ok_or_else(|| invalid(format!("one number of 1 to {GREATEST_VNI} is wanted")))?;
+                continue;
+            }
+            _ => {}
+        }
         if let Some(ours) = name.strip_prefix(SLUICE) {
             set(network, ours, value).map_err(invalid)?;
         }
@@ -64,6 +87,12 @@ pub(crate) fn apply(network: &mut Network, options: BTreeMap<String, String>) ->
             }
             "bridge.gateway_mode_ipv4" => network.gateway_mode4 = mode(value).map_err(invalid)?,
             "bridge.gateway_mode_ipv6" => network.gateway_mode6 = mode(value).map_err(invalid)?,
+            // no other words would be understood by a network on several hosts
+            "bridge.name" if network.is_shared() => {
+                return Err(invalid(
+                    "a network on several hosts has no device of its own on one".to_owned(),
+                ));
+            }
             "driver.mtu" => {
                 network.mtu = value
                     .parse()

@@ -21,6 +21,9 @@ use crate::{
     },
 };
 
+/// The label that says where a container's published ports are: `mesh`, at all hosts of the cluster.
+const PUBLISH: &str = "sluice.publish";
+
 /// What a container has of the network while it runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
@@ -78,14 +81,30 @@ impl Engine {
     /// Chooses a place. It is taken in memory until [`Engine::give_up_place`].
     pub(crate) async fn choose_place(&self, container: &Container) -> Result<Place, EngineError> {
         let before = self.released.load(Ordering::Acquire);
-        match self.try_place(container) {
+        let mut place = match self.try_place(container) {
             // the port of a container that just ended is refused by the kernel until the agent has caught up
             Err(error) if error.kind == Kind::Failed && before > 0 => {
                 self.agent.settled(before, &[]).await?;
                 self.try_place(container)
             }
             result => result,
+        }?;
+        match self.claim_place(container, &mut place).await {
+            Ok(()) => Ok(place),
+            Err(error) => {
+                self.give_up_place(&place);
+                Err(error)
+            }
         }
+    }
+
+    /// In networks that are on several hosts the others must agree.
+    async fn claim_place(&self, container: &Container, place: &mut Place) -> Result<(), EngineError> {
+        for (endpoint, network) in &mut place.endpoints {
+            let wish = container.networks.get(&network.name).cloned().unwrap_or_default();
+            self.claim_endpoint(endpoint, network, &wish).await?;
+        }
+        Ok(())
     }
 
     fn try_place(&self, container: &Container) -> Result<Place, EngineError> {
@@ -213,7 +232,7 @@ impl Engine {
             links: self.endpoint_links(container, network, wish),
             exposed: container.config.exposed_ports.clone(),
             publish_from,
-            publish_mesh: false,
+            publish_mesh: network.is_shared() && container.config.labels.get(PUBLISH).is_some_and(|how| how == "mesh"),
         };
         // among those of the container at once: the next one must find another name for its device
         places.endpoints.insert(endpoint.id.clone(), endpoint.clone());
@@ -277,6 +296,8 @@ impl Engine {
         for (endpoint, _) in &place.endpoints {
             places.release(endpoint);
         }
+        drop(places);
+        self.others_are_told();
     }
 }
 

@@ -27,6 +27,8 @@ const DEFAULTS: [(Ipv4Addr, u8); 6] = [
     (Ipv4Addr::new(10, 64, 0, 0), 10),
 ];
 const DEFAULT_SIZE: u8 = 24;
+/// Networks on several hosts are made where none of the networks of one host are: each host chooses these without asking the others.
+const OF_ALL_HOSTS: [(Ipv4Addr, u8); 2] = [(Ipv4Addr::new(10, 32, 0, 0), 11), (Ipv4Addr::new(10, 16, 0, 0), 12)];
 /// The subnets of the unique local prefix that this host makes up (RFC 4193, 3.1: 40 random bits, then 16 of the subnet).
 const LOCAL_SIZE: u8 = 64;
 
@@ -104,16 +106,29 @@ pub(crate) fn choose(
         })
 }
 
+/// Where the subnets of networks on several hosts come from.
+pub(crate) fn of_all_hosts(pools: &[AddressPool]) -> Vec<AddressPool> {
+    let mut all = pools.to_vec();
+    if !all.iter().any(|pool| pool.base.addr().is_ipv4()) {
+        all.extend(cut(&OF_ALL_HOSTS));
+    }
+    all
+}
+
+fn cut(bases: &[(Ipv4Addr, u8)]) -> Vec<AddressPool> {
+    bases
+        .iter()
+        .filter_map(|(base, length)| Ipv4Net::new(*base, *length).ok())
+        .map(|base| AddressPool {
+            base: IpNet::V4(base),
+            size: DEFAULT_SIZE,
+        })
+        .collect()
+}
+
 fn defaults(family: Family, identity: &str) -> Vec<AddressPool> {
     match family {
-        Family::V4 => DEFAULTS
-            .iter()
-            .filter_map(|(base, length)| Ipv4Net::new(*base, *length).ok())
-            .map(|base| AddressPool {
-                base: IpNet::V4(base),
-                size: DEFAULT_SIZE,
-            })
-            .collect(),
+        Family::V4 => cut(&DEFAULTS),
         Family::V6 => vec![AddressPool {
             base: IpNet::V6(unique_local(identity)),
             size: LOCAL_SIZE,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{
         Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use sluice_model::{Endpoint, Id, Network, container::EndpointView};
+use sluice_model::{Endpoint, Id, Network, RemoteEndpoint, container::EndpointView};
 
 use crate::{
     EngineError,
@@ -92,6 +93,67 @@ impl Networks {
     /// Is the network (still) there?
     pub fn has(&self, id: &Id) -> bool {
         self.all.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    }
+
+    /// A network by its id.
+    pub fn by_id(&self, id: &Id) -> Option<Network> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// The endpoints in networks that are on all hosts of a cluster.
+    pub fn shared_endpoints(&self) -> BTreeMap<Id, Endpoint> {
+        let shared: BTreeSet<Id> = self
+            .all()
+            .into_iter()
+            .filter(Network::is_shared)
+            .map(|network| network.id)
+            .collect();
+        let places = self.places();
+        let endpoints = places.endpoints.iter();
+        endpoints
+            .filter(|(_, endpoint)| shared.contains(&endpoint.network))
+            .map(|(id, endpoint)| (id.clone(), endpoint.clone()))
+            .collect()
+    }
+
+    /// The addresses that endpoints on other hosts have in shared networks: these, and no others.
+    pub fn others_have(&self, mut addresses: BTreeMap<Id, Vec<IpAddr>>) {
+        let shared = self.all().into_iter().filter(Network::is_shared);
+        let mut places = self.places();
+        let own: Vec<(Id, IpAddr)> = places
+            .endpoints
+            .values()
+            .flat_map(|endpoint| {
+                endpoint
+                    .addresses
+                    .iter()
+                    .map(|address| (endpoint.network.clone(), address.addr()))
+            })
+            .collect();
+        for network in shared {
+            let mut taken = addresses.remove(&network.id).unwrap_or_default();
+            taken.extend(
+                own.iter()
+                    .filter(|(id, _)| *id == network.id)
+                    .map(|(_, address)| *address),
+            );
+            places.ipam.replace(&network.id, &taken);
+        }
+    }
+
+    /// An endpoint of another host came to a shared network, or left it.
+    pub fn other_has(&self, endpoint: &RemoteEndpoint, is_there: bool) {
+        let mut places = self.places();
+        for address in endpoint.addresses.iter().map(IpNet::addr) {
+            let is_ours = places.endpoints.values().any(|own| {
+                own.network == endpoint.network && own.addresses.iter().any(|taken| taken.addr() == address)
+            });
+            match is_there {
+                true => places.ipam.enter(&endpoint.network, address),
+                false if is_ours => {}
+                false => places.ipam.release(&endpoint.network, address),
+            }
+        }
     }
 
     /// The networks that somebody is on.

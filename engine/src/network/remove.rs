@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use sluice_model::{Endpoint, Network};
+use sluice_model::{Id, Network};
 use sluice_store::{Transaction, Write, key};
 
 use crate::{Engine, EngineError, network::defaults};
@@ -61,13 +61,18 @@ impl Engine {
 
     /// The story itself; the caller holds the lock of networks.
     async fn unmake(self: &Arc<Self>, network: Network) -> Result<(), EngineError> {
-        self.networks
-            .strike_if_empty(&network.id)
-            .map_err(|endpoints| in_use(&network, &endpoints))?;
-        let writes = vec![
-            Write::Delete(key::network(&network.id)),
-            Write::Delete(key::network_name(&network.name)),
-        ];
+        self.networks.strike_if_empty(&network.id).map_err(|endpoints| {
+            let endpoints = endpoints.iter().map(|endpoint| (endpoint.name.as_str(), &endpoint.id));
+            in_use(&network, endpoints)
+        })?;
+        if network.is_shared() {
+            let gone = self.unmake_shared(&network).await;
+            gone.inspect_err(|_| self.networks.enter(network.clone()))?;
+        }
+        let mut writes = vec![Write::Delete(key::network(&network.id))];
+        if !network.is_shared() {
+            writes.push(Write::Delete(key::network_name(&network.name)));
+        }
         let gone = self
             .commit(Transaction {
                 writes,
@@ -81,10 +86,10 @@ impl Engine {
     }
 }
 
-fn in_use(network: &Network, endpoints: &[Endpoint]) -> EngineError {
+/// Docker's words for a network that somebody is on, named by name and id.
+pub(crate) fn in_use<'a>(network: &Network, endpoints: impl Iterator<Item = (&'a str, &'a Id)>) -> EngineError {
     let names: Vec<String> = endpoints
-        .iter()
-        .map(|endpoint| format!("name:\"{}\" id:\"{}\"", endpoint.name, endpoint.id.short()))
+        .map(|(name, id)| format!("name:\"{name}\" id:\"{}\"", id.short()))
         .collect();
     EngineError::forbidden(format!(
         "error while removing network: network {} id {} has active endpoints ({})",

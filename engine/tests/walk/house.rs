@@ -355,6 +355,7 @@ fn engine_config(data_root: PathBuf, exec_root: PathBuf, parent: &str) -> Config
         dns_search: vec![],
         dns_options: vec![],
         id_map: None,
+        cluster: None,
         cgroup_parent: parent.to_owned(),
     }
 }
