@@ -29,6 +29,7 @@ mod restarts;
 mod running;
 mod security;
 mod shapes;
+mod strokes;
 mod surface;
 mod volumes;
 mod wires;
