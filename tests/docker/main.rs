@@ -6,6 +6,7 @@ mod archives;
 mod attach;
 mod bad_input;
 mod beside;
+mod cluster;
 mod compose;
 mod exec;
 mod files;
