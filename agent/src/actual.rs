@@ -19,7 +19,7 @@ use crate::{
         host_leg::HostLeg,
         listing::{self, Address, Device},
         resolver_leg, sandbox,
-        uplink::{self, World},
+        uplink::{self, Route, World},
     },
     map::contents::Tables,
     names::{MadeOf, Names},
@@ -81,6 +81,12 @@ pub struct Actual {
     pub bridges: BTreeMap<String, Device>,
     /// The MTU of the way out of this host; 0: not known yet.
     pub egress_mtu: u32,
+    /// The routes of the main table.
+    pub routes: Vec<Route>,
+    /// The MTU of networks that reach over several hosts; none: this host is in no cluster.
+    pub overlay_mtu: Option<u32>,
+    /// What bears the name of the VXLAN device.
+    pub overlay_device: Option<Device>,
     /// What bears the name of the resolver's leg.
     pub resolver_leg: Option<Device>,
     /// What of the host is not ours.
@@ -102,7 +108,8 @@ impl Actual {
         let addresses = listing::addresses(netlink)?;
         self.take(&devices, &addresses, names);
         if routes || self.egress_mtu == 0 {
-            self.egress_mtu = uplink::default_mtu(&uplink::routes(netlink)?, &devices);
+            self.routes = uplink::routes(netlink)?;
+            self.egress_mtu = uplink::default_mtu(&self.routes, &devices);
         }
         self.sandboxes = sandbox::list(netns_directory)?.into_iter().collect();
         self.sandboxes.remove(&netns_directory.join(resolver_leg::FILE));
@@ -192,6 +199,7 @@ impl Actual {
             .filter(|device| device.bridge && !names.is_ours(&device.alias))
             .map(|device| (device.name.clone(), device.clone()))
             .collect();
+        self.overlay_device = devices.iter().find(|device| device.name == names.overlay).cloned();
         self.resolver_leg = devices.iter().find(|device| device.name == names.resolver_leg).cloned();
         self.world = World::of(devices, addresses, names);
     }
@@ -213,6 +221,7 @@ impl Actual {
             }
             // the kernel gives them the parent's
             Some(_) => return 0,
+            None if network.is_shared() => self.overlay_mtu.unwrap_or(0),
             None => self.egress_mtu,
         };
         match followed {

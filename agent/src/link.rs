@@ -4,6 +4,7 @@ pub mod child;
 pub mod gateway_device;
 pub mod host_leg;
 pub mod listing;
+pub mod overlay;
 pub mod parent;
 pub mod resolver_leg;
 pub mod sandbox;

@@ -32,6 +32,8 @@ pub struct Names {
     pub datapath_leg: String,
     /// The datapath's end of the resolver's leg.
     pub resolver_leg: String,
+    /// The VXLAN device.
+    pub overlay: String,
     /// `<bpffs>/sluice/<instance>`.
     pub directory: PathBuf,
 }
@@ -50,6 +52,7 @@ impl Names {
             instance: instance.to_owned(),
             datapath_leg: format!("{host_leg}-dp"),
             resolver_leg: format!("{host_leg}-ns"),
+            overlay: format!("{host_leg}-vx"),
             host_leg,
             directory: bpffs.join("sluice").join(instance),
         })
@@ -127,17 +130,32 @@ impl Names {
         format!("sluice/{}/resolver", self.instance)
     }
 
+    /// The alias of the VXLAN device that hears at this UDP port.
+    pub fn overlay_alias(&self, port: u16) -> String {
+        format!("{}{port}", self.overlay_aliases())
+    }
+
+    fn overlay_aliases(&self) -> String {
+        format!("sluice/{}/overlay/", self.instance)
+    }
+
+    /// Is it the alias of such a device?
+    pub fn is_overlay(&self, alias: &str) -> bool {
+        alias.starts_with(&self.overlay_aliases())
+    }
+
     /// Does a device with this alias belong to this instance?
     pub fn is_ours(&self, alias: &str) -> bool {
         alias == self.leg_alias()
             || alias == self.resolver_alias()
+            || self.is_overlay(alias)
             || self.read_alias(alias).is_some()
             || self.is_gateway(alias)
     }
 
     /// May a device with this name be ours? Events about a device that is being made come before its alias.
     pub fn is_our_name(&self, name: &str) -> bool {
-        [&self.host_leg, &self.datapath_leg, &self.resolver_leg]
+        [&self.host_leg, &self.datapath_leg, &self.resolver_leg, &self.overlay]
             .iter()
             .any(|ours| *ours == name)
             || is_host_end(name)

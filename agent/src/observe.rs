@@ -172,6 +172,7 @@ fn towards(action: u8) -> &'static str {
     match action {
         action if action == Action::Endpoint as u8 => "container",
         action if action == Action::Host as u8 => "host",
+        action if action == Action::Overlay as u8 => "overlay",
         _ => "world",
     }
 }

@@ -15,6 +15,7 @@ mod beside;
 mod devices;
 mod endpoint;
 mod network;
+pub mod overlay;
 mod place;
 mod policy;
 mod publish;

@@ -31,7 +31,7 @@ pub struct Flow {
     pub translated_to: Option<Peer>,
     /// `unanswered`, `established`, `closing` or `closed`.
     pub state: String,
-    /// `container`, `host` or `world`: where its packets are taken.
+    /// `container`, `host`, `overlay` (another host of the cluster) or `world`: where its packets are taken.
     pub towards: String,
     /// Packets and bytes from the opener.
     pub packets: u64,

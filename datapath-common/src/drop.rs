@@ -68,6 +68,10 @@ drop_reasons! {
     32 TooManyQuestions     "too_many_questions"     "The endpoint asks for names faster than one endpoint may, so that the others are answered too.";
     33 HostAccess           "host_access"            "The container spoke to the host itself, and its network does not let containers do so (sluice.host-access).";
     34 PublishFrom          "publish_from"           "The port is published for some addresses only, and the client's is not among them (sluice.publish-from).";
+    35 UnknownVni           "unknown_vni"            "An encapsulated packet bears a number (VNI) that no overlay network of this host has.";
+    36 NotAMember           "not_a_member"           "An encapsulated packet came from an address that belongs to no host of the cluster.";
+    37 ForgedRemote         "forged_remote"          "The sender inside an encapsulated packet does not live on the host that the packet came from.";
+    38 NoOverlay            "no_overlay"             "No way is known to the host on which the destination lives, or this host cannot encapsulate.";
 }
 
 /// Which way the packet went when it died.
@@ -84,6 +88,8 @@ pub enum Direction {
     ToNic = 3,
     /// From the resolver to an endpoint (`from_resolver`).
     FromResolver = 4,
+    /// From another host, where the kernel has decapsulated it (`from_overlay`). What our programs decapsulate comes from the world (`from_nic`).
+    FromOverlay = 5,
 }
 
 /// Drops are counted per reason, direction and endpoint.
@@ -111,6 +117,7 @@ impl Direction {
             2 => Some(Self::FromNic),
             3 => Some(Self::ToNic),
             4 => Some(Self::FromResolver),
+            5 => Some(Self::FromOverlay),
             _ => None,
         }
     }
@@ -123,6 +130,7 @@ impl Direction {
             Self::FromNic => "from_nic",
             Self::ToNic => "to_nic",
             Self::FromResolver => "from_resolver",
+            Self::FromOverlay => "from_overlay",
         }
     }
 }

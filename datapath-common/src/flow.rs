@@ -4,7 +4,8 @@ use crate::{Family, Ipv4, Ipv6, plain_old_data};
 
 /// The scope of packets that come from the world by a NIC.
 pub const SCOPE_WORLD: u32 = 0;
-/// The scope of packets that the host's own stack sends to containers. Other scopes are network numbers, which start at 2.
+/// The scope of packets that the host's own stack sends to containers. Other scopes are network numbers, which start at 2,
+/// and those of overlays (`overlay::scope_of`).
 pub const SCOPE_HOST: u32 = 1;
 
 /// The 5-tuple of a packet *as it arrives*, and where it came from.
@@ -21,7 +22,7 @@ pub struct FlowKey<F: Family> {
     pub source_port: u16,
     /// Destination port, network byte order.
     pub destination_port: u16,
-    /// A network's number, or [`SCOPE_WORLD`] or [`SCOPE_HOST`].
+    /// A network's number, [`SCOPE_WORLD`], [`SCOPE_HOST`] or an overlay's (`overlay::scope_of`).
     pub scope: u32,
     /// IP protocol number.
     pub protocol: u8,
@@ -41,6 +42,8 @@ pub enum Action {
     World = 3,
     /// Stay on the device the packet is on and go on there (what the host's stack forwards, translated on its way out).
     Stay = 4,
+    /// To another host, encapsulated: which one, and in which network, `reverse_scope` tells. `ifindex` is the NIC that it leaves by.
+    Overlay = 5,
 }
 
 /// The source address or port changes.

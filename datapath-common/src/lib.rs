@@ -17,6 +17,7 @@ pub mod fragment;
 pub mod lifetime;
 pub mod maps;
 pub mod network;
+pub mod overlay;
 pub mod policy;
 pub mod programs;
 pub mod publish;

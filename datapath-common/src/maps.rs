@@ -2,7 +2,7 @@
 
 /// Calls `$each!` with the table: `name: kind<key, value>, capacity, "sentence";`.
 ///
-/// Kinds are those of aya (`HashMap`, `LruHashMap`, `LruPerCpuHashMap`, `Array`, `PerCpuArray`, `LpmTrie`, `RingBuf`). The capacity is the default;
+/// Kinds are those of aya, and `SparseHashMap`, which takes memory as it fills (`HashMap`, `LruHashMap`, `LruPerCpuHashMap`, `Array`, `PerCpuArray`, `LpmTrie`, `RingBuf`). The capacity is the default;
 /// the agent may set another when it loads. That of a `RingBuf`, which has no keys, is in bytes. Names are short: the kernel shows 15 characters.
 #[macro_export]
 macro_rules! for_each_map {
@@ -32,6 +32,11 @@ macro_rules! for_each_map {
             LINKS: HashMap<LinkKey, u32>, 16_384, "Ports that a link opens where the endpoints of a network may not speak to each other.";
             MEMBERS: HashMap<MemberKey, u32>, 16_384, "Who hears what is said to many in a network, by place: the host end of its veth.";
             RESERVED: Array<u32, u64>, 8_192, "Published ports without their address, a bit each: what bind() of host processes is refused.";
+            HOSTS: Array<u32, Host>, 4_096, "The other hosts of the cluster by number: where encapsulated packets are sent, and by which way.";
+            SENDERS: HashMap<Ipv6Address, u32>, 16_384, "The number of the host that sends from an underlay address (IPv4: as an IPv4-mapped one).";
+            VNIS: HashMap<u32, u32>, 4_096, "The number of the network that encapsulated packets of a VNI belong to.";
+            REMOTES4: SparseHashMap<EndpointKey<Ipv4>, Remote>, 131_072, "Who lives at an IPv4 address of a network on another host.";
+            REMOTES6: SparseHashMap<EndpointKey<Ipv6>, Remote>, 131_072, "Who lives at an IPv6 address of a network on another host.";
             FLOWS4: HashMap<FlowKey<Ipv4>, Flow<Ipv4>>, 131_072, "Answered IPv4 flows, an entry per direction. Never evicts.";
             FLOWS6: HashMap<FlowKey<Ipv6>, Flow<Ipv6>>, 131_072, "Answered IPv6 flows, an entry per direction. Never evicts.";
             OPENING4: LruHashMap<FlowKey<Ipv4>, Flow<Ipv4>>, 32_768, "IPv4 flows that nobody has answered yet. The oldest give way.";

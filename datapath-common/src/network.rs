@@ -23,6 +23,8 @@ pub const NETWORK_ROUTED: u32 = 1 << 5;
 pub const NETWORK_ROUTED6: u32 = 1 << 6;
 /// The network is on a Linux bridge of the host: endpoints of ours go the datapath's ways, everybody else on the wire is the bridge's affair.
 pub const NETWORK_BRIDGED: u32 = 1 << 12;
+/// Packets to endpoints on other hosts of the same link go there as they are, not encapsulated.
+pub const NETWORK_DIRECT: u32 = 1 << 13;
 
 /// As [`NETWORK_MASQUERADES`], and who has a route reaches every IPv4 port of an endpoint at its own address.
 pub const NETWORK_UNPROTECTED: u32 = 1 << 7;
@@ -50,6 +52,8 @@ pub struct Network {
     /// The gateway's IPv6 address; zero: none. The gateway is found at the link-local address of `gateway_mac` too
     /// ([`Ipv6Address::link_local`]).
     pub gateway6: Ipv6Address,
+    /// What its packets are known by between hosts (24 bits); 0: it is on this host alone.
+    pub vni: u32,
     /// Where its endpoints' questions for names go by IPv4; zero: they may not ask.
     pub resolver4: Ipv4Address,
     /// The same by IPv6.
@@ -60,6 +64,6 @@ pub struct Network {
     pub padding: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Network>() == 60);
+const _: () = assert!(size_of::<Network>() == 64);
 
 plain_old_data!(Network);

@@ -10,6 +10,8 @@ pub const FROM_NIC: &str = "from_nic";
 pub const TO_NIC: &str = "to_nic";
 /// tcx/clsact ingress of the datapath's end of the resolver's leg.
 pub const FROM_RESOLVER: &str = "from_resolver";
+/// tcx/clsact ingress of the VXLAN device: what the programs on the NICs left to the kernel to decapsulate.
+pub const FROM_OVERLAY: &str = "from_overlay";
 /// `cgroup/connect4`.
 pub const CONNECT4: &str = "connect4";
 /// `cgroup/sendmsg4`.
@@ -32,7 +34,7 @@ pub const GETPEERNAME6: &str = "getpeername6";
 pub const BIND6: &str = "bind6";
 
 /// The classifiers.
-pub const CLASSIFIERS: [&str; 5] = [FROM_CONTAINER, FROM_HOST, FROM_NIC, TO_NIC, FROM_RESOLVER];
+pub const CLASSIFIERS: [&str; 6] = [FROM_CONTAINER, FROM_HOST, FROM_NIC, TO_NIC, FROM_RESOLVER, FROM_OVERLAY];
 /// The cgroup socket hooks.
 pub const SOCKET_HOOKS: [&str; 10] = [
     CONNECT4,

@@ -17,6 +17,12 @@ pub struct Settings {
     pub questions_per_tick: u32,
     /// The datapath's end of the resolver's leg: what is sent into its namespace the resolver hears. 0: there is none.
     pub resolver_ifindex: u32,
+    /// The VXLAN device: what encapsulates where the programs cannot. 0: there is none.
+    pub overlay_ifindex: u32,
+    /// The UDP port that encapsulated packets come to, network byte order; 0: none come.
+    pub overlay_port: u16,
+    /// Always zero.
+    pub padding: u16,
 }
 
 /// What an endpoint holds in the tables of answered flows. Counted without a lock by the packet path, corrected by whoever walks the tables: a
@@ -30,6 +36,6 @@ pub struct Tally {
     pub half_open: i64,
 }
 
-const _: () = assert!(size_of::<Settings>() == 20 && size_of::<Tally>() == 16);
+const _: () = assert!(size_of::<Settings>() == 28 && size_of::<Tally>() == 16);
 
 plain_old_data!(Settings, Tally);

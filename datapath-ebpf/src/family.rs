@@ -15,11 +15,12 @@ use aya_ebpf::{
     helpers::{bpf_fib_lookup, bpf_redirect_neigh, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
 };
 use sluice_datapath_common::{
-    DropReason, Family, Ipv4, Ipv4Address, checksum,
+    DropReason, Family, Ipv4, Ipv4Address, Ipv6Address, checksum,
     endpoint::{Attachment, Endpoint, EndpointKey},
     flow::{Flow, FlowKey},
     fragment::{FragmentKey, FragmentPorts},
     network::{NETWORK_MASQUERADES, NETWORK_ROUTED, NETWORK_UNPROTECTED, Network},
+    overlay::{Host, Remote},
     publish::{Publication, PublishKey, RangeKey, SourceKey},
     socket::{SocketPeer, SocketPeerKey},
     uplink::{LocalAddress, Uplink},
@@ -43,6 +44,8 @@ pub trait Tables: Family {
     const OPENING: Table<FlowKey<Self>, Flow<Self>>;
     /// Who lives at an address of a network.
     const ENDPOINTS: Table<EndpointKey<Self>, Endpoint>;
+    /// Who lives at an address of a network on another host.
+    const REMOTES: Table<EndpointKey<Self>, Remote>;
     /// The network an address belongs to.
     const SUBNETS: Table<Prefix<Self::Address>, u32>;
     /// The host's own addresses.
@@ -83,6 +86,12 @@ pub trait Tables: Family {
     fn is_broadcast(network: &Network, address: Self::Address) -> bool;
     /// What kind of address it is.
     fn reach(address: Self::Address) -> Reach;
+    /// As the tables of overlays have it: an IPv4 address as an IPv4-mapped one.
+    fn mapped(address: Self::Address) -> Ipv6Address;
+    /// The other way round. Of an address of the other family it is nonsense.
+    fn unmapped(address: Ipv6Address) -> Self::Address;
+    /// The address of another host on a link that it shares with us; `ANY`: it has none.
+    fn neighbour(host: &Host) -> Self::Address;
     /// What replacing `old` by `new` adds to a checksum.
     fn difference(old: Self::Address, new: Self::Address) -> u32;
 }
@@ -127,6 +136,7 @@ impl Tables for Ipv4 {
     const FLOWS: Table<FlowKey<Self>, Flow<Self>> = Table::of(&raw const maps::FLOWS4);
     const OPENING: Table<FlowKey<Self>, Flow<Self>> = Table::of(&raw const maps::OPENING4);
     const ENDPOINTS: Table<EndpointKey<Self>, Endpoint> = Table::of(&raw const maps::ENDPOINTS4);
+    const REMOTES: Table<EndpointKey<Self>, Remote> = Table::of(&raw const maps::REMOTES4);
     const SUBNETS: Table<Prefix<Ipv4Address>, u32> = Table::of(&raw const maps::SUBNETS4);
     const LOCAL: Table<Ipv4Address, LocalAddress> = Table::of(&raw const maps::LOCAL4);
     const UPLINKS: Table<u32, Uplink<Self>> = Table::of(&raw const maps::UPLINKS4);
@@ -187,6 +197,21 @@ impl Tables for Ipv4 {
             240..=255 => Reach::Nowhere,
             _ => Reach::Unicast,
         }
+    }
+
+    #[inline(always)]
+    fn mapped(address: Ipv4Address) -> Ipv6Address {
+        Ipv6Address::mapped(address)
+    }
+
+    #[inline(always)]
+    fn unmapped(address: Ipv6Address) -> Ipv4Address {
+        Ipv4Address(address.0[3])
+    }
+
+    #[inline(always)]
+    fn neighbour(host: &Host) -> Ipv4Address {
+        host.neighbour4
     }
 
     #[inline(always)]

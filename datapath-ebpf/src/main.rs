@@ -25,8 +25,11 @@ use sluice_datapath_common::drop::Direction;
 
 use crate::packet::Frame;
 
+// Inline: a frame more on the stack is one too many.
+
 /// tcx ingress of the host's end of every veth: what an endpoint says.
 #[classifier]
+#[inline(always)]
 fn from_container(ctx: TcContext) -> i32 {
     let frame = Frame::of(&ctx);
     verdict::act(frame, Direction::FromContainer, program::from_container::path(frame))
@@ -34,6 +37,7 @@ fn from_container(ctx: TcContext) -> i32 {
 
 /// tcx ingress of the datapath's end of the host's leg: what the host's stack says to endpoints.
 #[classifier]
+#[inline(always)]
 fn from_host(ctx: TcContext) -> i32 {
     let frame = Frame::of(&ctx);
     verdict::act(frame, Direction::FromHost, program::from_host::path(frame))
@@ -41,6 +45,7 @@ fn from_host(ctx: TcContext) -> i32 {
 
 /// tcx ingress of every NIC: what the world says.
 #[classifier]
+#[inline(always)]
 fn from_nic(ctx: TcContext) -> i32 {
     let frame = Frame::of(&ctx);
     verdict::act(frame, Direction::FromNic, program::from_nic::path(frame))
@@ -48,6 +53,7 @@ fn from_nic(ctx: TcContext) -> i32 {
 
 /// tcx egress of every NIC: no container's address leaves by it.
 #[classifier]
+#[inline(always)]
 fn to_nic(ctx: TcContext) -> i32 {
     let frame = Frame::of(&ctx);
     verdict::act(frame, Direction::ToNic, program::to_nic::path(frame))
@@ -58,6 +64,14 @@ fn to_nic(ctx: TcContext) -> i32 {
 fn from_resolver(ctx: TcContext) -> i32 {
     let frame = Frame::of(&ctx);
     verdict::act(frame, Direction::FromResolver, program::from_resolver::path(frame))
+}
+
+/// tcx ingress of the VXLAN device: what another host says, decapsulated by the kernel.
+#[classifier]
+#[inline(always)]
+fn from_overlay(ctx: TcContext) -> i32 {
+    let frame = Frame::of(&ctx);
+    verdict::act(frame, Direction::FromOverlay, program::from_overlay::path(frame))
 }
 
 /// A host process connects to a published port.

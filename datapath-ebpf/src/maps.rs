@@ -3,7 +3,9 @@
 use core::{ffi::c_void, marker::PhantomData, ptr::NonNull};
 
 use aya_ebpf::{
-    Global, btf_maps,
+    Global,
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps,
     helpers::{bpf_map_delete_elem, bpf_map_lookup_elem, bpf_map_update_elem},
     macros::btf_map,
 };
@@ -19,6 +21,7 @@ use sluice_datapath_common::{
     fragment::{FragmentKey, FragmentPorts, RING, RINGS},
     lifetime::LONGEST_OPENING,
     network::{NETWORK_EXISTS, Network},
+    overlay::{Host, Remote},
     policy::{LinkKey, MemberKey},
     publish::{Publication, PublishKey, RangeKey, SourceKey, reserved_at},
     resolver::{Asking, Resolver},
@@ -66,6 +69,12 @@ macro_rules! declare {
         #[doc = $sentence]
         #[btf_map]
         pub static $name: btf_maps::RingBuf<$value, $capacity> = btf_maps::RingBuf::new();
+    };
+    (@SparseHashMap $name:ident, $key:ty, $value:ty, $capacity:literal, $sentence:literal) => {
+        #[doc = $sentence]
+        #[btf_map]
+        pub static $name: btf_maps::HashMap<$key, $value, $capacity, { BPF_F_NO_PREALLOC as usize }> =
+            btf_maps::HashMap::new();
     };
     (@$kind:ident $name:ident, $key:ty, $value:ty, $capacity:literal, $sentence:literal) => {
         #[doc = $sentence]
@@ -170,6 +179,12 @@ pub fn network(number: u32) -> Option<&'static Network> {
     NETWORKS
         .get(number)
         .filter(|network| network.flags & NETWORK_EXISTS != 0)
+}
+
+/// Another host by its number.
+#[inline(always)]
+pub fn host(number: u32) -> Option<&'static Host> {
+    HOSTS.get(number).filter(|host| host.address.0[3] != 0)
 }
 
 /// The current generation of an endpoint number.

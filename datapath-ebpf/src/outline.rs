@@ -14,7 +14,7 @@ use crate::{
     stage::{
         admit, error, flow, fragment,
         hold::{self, Sender},
-        life, many, masquerade, open, reclaim, resolver,
+        life, many, masquerade, open, overlay, reclaim, resolver,
     },
     verdict,
 };
@@ -91,6 +91,10 @@ outline! {
     make_pair as make_pair4, make_pair6(frame: frame) = open::make_pair;
     copy_out as copy_out4, copy_out6(frame: frame) = flow::copy_out;
     walk as walk4, walk6() = reclaim::walk;
+    judge_overlay as judge_overlay4, judge_overlay6() = overlay::judge;
+    judge_direct as judge_direct4, judge_direct6() = overlay::judge_direct;
+    open_overlay as open_overlay4, open_overlay6(frame: frame) = overlay::open;
+    fit_overlay as fit_overlay4, fit_overlay6(frame: frame, scope: number) = overlay::fit;
 }
 
 // What knows no family.
@@ -141,6 +145,30 @@ pub fn tell_members(frame: Frame, network: u32) -> u32 {
 #[inline(never)]
 extern "C" fn tell_each_member(frame: *mut __sk_buff, network: u32) -> u32 {
     many::tell_all(Frame::of_skb(frame), network)
+}
+
+/// See [`overlay::find_scope`].
+#[inline(always)]
+pub fn find_scope(frame: Frame) -> u32 {
+    find_overlay_scope(frame.skb())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_overlay_scope(frame: *mut __sk_buff) -> u32 {
+    overlay::find_scope(Frame::of_skb(frame))
+}
+
+/// See [`overlay::wrap`].
+#[inline(always)]
+pub fn wrap(frame: Frame, scope: u32) -> u32 {
+    wrap_frame(frame.skb(), scope)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn wrap_frame(frame: *mut __sk_buff, scope: u32) -> u32 {
+    overlay::wrap(Frame::of_skb(frame), scope)
 }
 
 /// See [`change_of_first_word`].

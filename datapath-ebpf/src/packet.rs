@@ -6,6 +6,7 @@ mod above;
 mod frame;
 mod ipv4;
 pub mod ipv6;
+pub mod overlay;
 
 use sluice_datapath_common::{DropReason, Family, flow::FlowKey};
 
@@ -83,6 +84,8 @@ pub trait Read: Family {
     fn read(frame: Frame, header: u32, scope: u32, quoted: bool, facts: &mut Facts<Self>) -> Result<(), DropReason>;
     /// How many hops the packet may still take (TTL, hop limit).
     fn hops(packet: &Packet<Self>) -> Result<u8, DropReason>;
+    /// May routers cut the packet up?
+    fn may_be_cut(packet: &Packet<Self>) -> bool;
     /// The source of a packet that cannot be read to its end. Without any, it is no packet.
     fn source_of_unread(frame: Frame) -> Option<Self::Address>;
     /// The number of the datagram that the packet is a fragment of.

@@ -5,7 +5,9 @@
 //! (CHECKSUM_PARTIAL): addresses with `PSEUDO_HDR`, as an unfinished sum holds just the pseudo header; ports without it, as the NIC will
 //! sum them itself. The IPv4 header's sum is always finished, so it is corrected here and written with the addresses in one piece.
 
+mod ipv4;
 pub mod ipv6;
+pub mod overlay;
 
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
@@ -45,6 +47,14 @@ pub trait Write: Family {
         destination: Self::Address,
         change: u32,
         hop: u8,
+    ) -> Result<(), DropReason>;
+
+    /// Turns the frame into the report that the packet in it is longer than `mtu`, from `reporter` to its `sender`. The MACs are exchanged.
+    fn turn_into_too_big(
+        frame: Frame,
+        mtu: u32,
+        reporter: Self::Address,
+        sender: Self::Address,
     ) -> Result<(), DropReason>;
 
     /// Writes the addresses of a packet that an ICMP error quotes. Returns what that adds to the sum of the message.
@@ -340,6 +350,16 @@ impl Write for Ipv4 {
             destination: destination.0,
         };
         store(packet.frame, packet.header + REST, &new)
+    }
+
+    #[inline(always)]
+    fn turn_into_too_big(
+        frame: Frame,
+        mtu: u32,
+        reporter: Self::Address,
+        sender: Self::Address,
+    ) -> Result<(), DropReason> {
+        ipv4::turn_into_too_big(frame, mtu, reporter, sender)
     }
 
     /// The header's own sum makes up for its addresses, so the message's does not notice.

@@ -16,6 +16,7 @@ use sluice_datapath_common::endpoint::{Endpoint, EndpointKey};
 use sluice_datapath_common::event::{DropEvent, EventPace, REASONS};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::{FragmentKey, FragmentPorts, RING, RINGS};
+use sluice_datapath_common::overlay::{Host, Remote};
 use sluice_datapath_common::policy::{LinkKey, MemberKey};
 use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey, SourceKey, reserved_at};
 use sluice_datapath_common::socket::{SocketPeer, SocketPeerKey};
@@ -158,7 +159,7 @@ impl Datapath {
         frame: &Frame,
         sum: Sum,
     ) -> Result<Outcome, String> {
-        let mut out = vec![0; frame.0.len() + 64];
+        let mut out = vec![0; frame.0.len() + 128];
         let classifier: &SchedClassifier = self.ebpf.program(program).unwrap().try_into().unwrap();
         let fd = classifier.fd().unwrap().as_fd();
         let ran =
@@ -399,6 +400,13 @@ impl Datapath {
         self.clear_prefixes::<SourceKey<Ipv6>>("SOURCES6");
         self.clear_hash::<LinkKey, u32>("LINKS");
         self.clear_hash::<MemberKey, u32>("MEMBERS");
+        for number in 0..8 {
+            self.set("HOSTS", number, Host::default());
+        }
+        self.clear_hash::<Ipv6Address, u32>("SENDERS");
+        self.clear_hash::<u32, u32>("VNIS");
+        self.clear_hash::<EndpointKey<Ipv4>, Remote>("REMOTES4");
+        self.clear_hash::<EndpointKey<Ipv6>, Remote>("REMOTES6");
         // An agent looks after the tables, now and as long as a test may last.
         self.set("SWEPT", 0, u64::MAX / 2);
         self.set("NEXT_WALK", 0, 0u64);

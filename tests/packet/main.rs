@@ -33,6 +33,7 @@ mod life;
 mod modules;
 mod neighbours;
 mod nic;
+mod overlay;
 mod pieces;
 mod policy;
 mod ports;

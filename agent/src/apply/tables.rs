@@ -2,7 +2,7 @@
 
 use std::io;
 
-use sluice_datapath_common::network::Network;
+use sluice_datapath_common::{network::Network, overlay::Host};
 
 use crate::{
     AgentError, Tried,
@@ -36,7 +36,12 @@ pub fn withdraw(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), A
         steps.uplinks4.withdraw(&maps.UPLINKS4, &mut mirror.uplinks4)?;
         steps.uplinks6.withdraw(&maps.UPLINKS6, &mut mirror.uplinks6)?;
         steps.local6.withdraw(&maps.LOCAL6, &mut mirror.local6)?;
-        steps.local4.withdraw(&maps.LOCAL4, &mut mirror.local4)
+        steps.local4.withdraw(&maps.LOCAL4, &mut mirror.local4)?;
+        steps.remotes4.withdraw(&maps.REMOTES4, &mut mirror.remotes4)?;
+        steps.remotes6.withdraw(&maps.REMOTES6, &mut mirror.remotes6)?;
+        steps.vnis.withdraw(&maps.VNIS, &mut mirror.vnis)?;
+        steps.senders.withdraw(&maps.SENDERS, &mut mirror.senders)?;
+        steps.hosts.blank(&maps.HOSTS, &mut mirror.hosts, Host::default())
     };
     all().tried(|| "taking entries from the datapath's tables".to_owned())
 }
@@ -51,6 +56,11 @@ pub fn grant(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), Agen
         steps.local6.grant(&maps.LOCAL6, &mut mirror.local6)?;
         steps.uplinks4.grant(&maps.UPLINKS4, &mut mirror.uplinks4)?;
         steps.uplinks6.grant(&maps.UPLINKS6, &mut mirror.uplinks6)?;
+        steps.hosts.grant(&maps.HOSTS, &mut mirror.hosts)?;
+        steps.senders.grant(&maps.SENDERS, &mut mirror.senders)?;
+        steps.remotes4.grant(&maps.REMOTES4, &mut mirror.remotes4)?;
+        steps.remotes6.grant(&maps.REMOTES6, &mut mirror.remotes6)?;
+        steps.vnis.grant(&maps.VNIS, &mut mirror.vnis)?;
         steps.generations.grant(&maps.GENERATIONS, &mut mirror.generations)?;
         steps.endpoints4.grant(&maps.ENDPOINTS4, &mut mirror.endpoints4)?;
         steps.endpoints6.grant(&maps.ENDPOINTS6, &mut mirror.endpoints6)?;

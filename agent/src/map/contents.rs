@@ -7,6 +7,7 @@ use sluice_datapath_common::{
     Ipv4, Ipv4Address, Ipv6, Ipv6Address,
     endpoint::{Attachment, Endpoint, EndpointKey},
     network::{NETWORK_EXISTS, Network},
+    overlay::{Host, Remote},
     policy::{LinkKey, MemberKey},
     publish::{Publication, PublishKey, RangeKey, SourceKey},
     resolver::Resolver,
@@ -73,6 +74,16 @@ pub struct Tables {
     pub uplinks4: Entries<u32, Uplink<Ipv4>>,
     /// `UPLINKS6`.
     pub uplinks6: Entries<u32, Uplink<Ipv6>>,
+    /// `HOSTS`.
+    pub hosts: Entries<u32, Host>,
+    /// `SENDERS`.
+    pub senders: Entries<Ipv6Address, u32>,
+    /// `VNIS`.
+    pub vnis: Entries<u32, u32>,
+    /// `REMOTES4`.
+    pub remotes4: Entries<EndpointKey<Ipv4>, Remote>,
+    /// `REMOTES6`.
+    pub remotes6: Entries<EndpointKey<Ipv6>, Remote>,
 }
 
 /// What is to be done to one table.
@@ -227,6 +238,11 @@ impl Tables {
             local6: read(&maps.LOCAL6, |_, _| true)?,
             uplinks4: read(&maps.UPLINKS4, |_, _| true)?,
             uplinks6: read(&maps.UPLINKS6, |_, _| true)?,
+            hosts: read(&maps.HOSTS, |_, host| *host != Host::default())?,
+            senders: read(&maps.SENDERS, |_, _| true)?,
+            vnis: read(&maps.VNIS, |_, _| true)?,
+            remotes4: read(&maps.REMOTES4, |_, _| true)?,
+            remotes6: read(&maps.REMOTES6, |_, _| true)?,
         })
     }
 }

@@ -50,6 +50,7 @@ pub mod kind {
     use super::{PerCpuTable, Prefix, Ring, Table};
 
     pub type HashMap<K, V> = Table<K, V>;
+    pub type SparseHashMap<K, V> = Table<K, V>;
     pub type LruHashMap<K, V> = Table<K, V>;
     pub type Array<K, V> = Table<K, V>;
     pub type LpmTrie<A, V> = Table<Prefix<A>, V>;

@@ -12,6 +12,7 @@ use sluice_datapath_common::{
     for_each_map,
     fragment::{FragmentKey, FragmentPorts},
     network::Network,
+    overlay::{Host, Remote},
     policy::{LinkKey, MemberKey},
     publish::{Publication, PublishKey, RangeKey, SourceKey},
     resolver::{Asking, Resolver},
@@ -47,6 +48,7 @@ pub struct Specification {
 )]
 mod number {
     pub const HashMap: u32 = 1;
+    pub const SparseHashMap: u32 = HashMap;
     pub const Array: u32 = 2;
     pub const PerCpuArray: u32 = 6;
     pub const LruHashMap: u32 = 9;

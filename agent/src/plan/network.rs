@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sluice_datapath_common::network::{
-    self, FIRST_NETWORK, MAX_NETWORKS, NETWORK_BRIDGED, NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL,
+    self, FIRST_NETWORK, MAX_NETWORKS, NETWORK_BRIDGED, NETWORK_DIRECT, NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL,
     NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_MULTICAST, NETWORK_NO_HOST, NETWORK_ONLY_GATEWAY,
     NETWORK_ROUTED, NETWORK_ROUTED6, NETWORK_UNPROTECTED, NETWORK_UNPROTECTED6,
 };
@@ -59,6 +59,7 @@ pub fn add_network(tables: &mut Tables, troubles: &mut Troubles, network: &Netwo
     let mut entry = network::Network {
         flags: flags(network),
         mtu: actual.mtu_of(network),
+        vni: network.vni,
         // on a bridge the host is found at the bridge's
         gateway_mac: bridge.map_or(names.gateway_mac().0, |bridge| bridge.mac),
         ..Default::default()
@@ -125,6 +126,7 @@ fn flags(network: &Network) -> u32 {
         (network.host_access() == HostAccess::None, NETWORK_NO_HOST),
         (network.host_access() == HostAccess::Gateway, NETWORK_ONLY_GATEWAY),
         (network.multicast, NETWORK_MULTICAST),
+        (network.direct_routing, NETWORK_DIRECT),
     ]
     .into_iter()
     .filter_map(|(wanted, flag)| wanted.then_some(flag))

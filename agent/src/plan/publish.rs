@@ -9,7 +9,7 @@ use sluice_datapath_common::{
     publish::{Publication, PublishKey, RangeKey, SourceKey, blocks, reserved_at},
 };
 use sluice_model::{
-    Network, PublishedPort,
+    Network, PublishedPort, RemoteEndpoint,
     network::{self as model, GatewayMode},
 };
 
@@ -76,12 +76,57 @@ pub fn publish(tables: &mut Tables, troubles: &mut Troubles, place: &Place<'_>) 
             troubles.insert(endpoint.id.to_string(), trouble);
         }
         // The world reaches it at its own address, too. That two ports of the host lead to one of its own is nothing to be told of.
-        if let Some(address) = address4.filter(|_| is_reached_at_its_own(network, model::Family::V4)) {
+        // So do other hosts, for ports that they take packets for.
+        let is_reached = |family| endpoint.publish_mesh || is_reached_at_its_own(network, family);
+        if let Some(address) = address4.filter(|_| is_reached(model::Family::V4)) {
             shelf4(tables).put(&of_its_own(place, port, address));
         }
-        if let Some(address) = address6.filter(|_| is_reached_at_its_own(network, model::Family::V6)) {
+        if let Some(address) = address6.filter(|_| is_reached(model::Family::V6)) {
             shelf6(tables).put(&of_its_own(place, port, address));
         }
+    }
+}
+
+/// Enters the ports that this host takes packets for and hands them on to an endpoint of another. Who may use them the other host knows.
+pub fn publish_remote(tables: &mut Tables, troubles: &mut Troubles, remote: &RemoteEndpoint, network: &Network) {
+    // A port at an address of its host is that host's alone.
+    for port in remote.ports.iter().filter(|port| port.host_address.is_unspecified()) {
+        let address = remote
+            .addresses
+            .iter()
+            .map(|address| address.addr())
+            .find(|address| address.is_ipv4() == port.host_address.is_ipv4());
+        let taken = match (address, port.host_address) {
+            (Some(IpAddr::V4(address)), IpAddr::V4(any)) => {
+                shelf4(tables).put(&handed_on(network, port, any.into(), address.into()))
+            }
+            (Some(IpAddr::V6(address)), IpAddr::V6(any)) => {
+                shelf6(tables).put(&handed_on(network, port, any.into(), address.into()))
+            }
+            _ => continue,
+        };
+        if let Some(first) = taken {
+            let trouble = format!(
+                "endpoint {} on another host publishes {first}/{} on all hosts, which another endpoint does here",
+                remote.id, port.container.protocol
+            );
+            troubles.insert(remote.id.to_string(), trouble);
+        }
+    }
+}
+
+fn handed_on<F: Family>(network: &Network, port: &PublishedPort, any: F::Address, address: F::Address) -> Sign<F> {
+    Sign {
+        network: network.number,
+        endpoint: 0,
+        protocol: port.container.protocol.number(),
+        host_address: any,
+        host_port: port.host_port,
+        address,
+        port: port.container.port,
+        count: port.count,
+        limited: false,
+        reserves: true,
     }
 }
 

@@ -6,6 +6,7 @@ use sluice_datapath_common::{
     Ipv4, Ipv4Address, Ipv6, Ipv6Address,
     endpoint::{self, Attachment, EndpointKey},
     network,
+    overlay::{Host, Remote},
     policy::{LinkKey, MemberKey},
     publish::{Publication, PublishKey, RangeKey, SourceKey},
     resolver::Resolver,
@@ -65,6 +66,16 @@ pub struct Steps {
     pub uplinks4: Changes<u32, Uplink<Ipv4>>,
     /// `UPLINKS6`.
     pub uplinks6: Changes<u32, Uplink<Ipv6>>,
+    /// `HOSTS`.
+    pub hosts: Changes<u32, Host>,
+    /// `SENDERS`.
+    pub senders: Changes<Ipv6Address, u32>,
+    /// `VNIS`.
+    pub vnis: Changes<u32, u32>,
+    /// `REMOTES4`.
+    pub remotes4: Changes<EndpointKey<Ipv4>, Remote>,
+    /// `REMOTES6`.
+    pub remotes6: Changes<EndpointKey<Ipv6>, Remote>,
     /// Some flow that was judged before would be judged otherwise now.
     pub moves_epoch: bool,
 }
@@ -94,6 +105,11 @@ pub fn steps(actual: &Tables, desired: &Tables) -> Steps {
         local6: Changes::between(&actual.local6, &desired.local6),
         uplinks4: Changes::between(&actual.uplinks4, &desired.uplinks4),
         uplinks6: Changes::between(&actual.uplinks6, &desired.uplinks6),
+        hosts: Changes::between(&actual.hosts, &desired.hosts),
+        senders: Changes::between(&actual.senders, &desired.senders),
+        vnis: Changes::between(&actual.vnis, &desired.vnis),
+        remotes4: Changes::between(&actual.remotes4, &desired.remotes4),
+        remotes6: Changes::between(&actual.remotes6, &desired.remotes6),
         moves_epoch: false,
     };
     // An endpoint that comes or goes alone moves nothing: no flow was judged against the first, the second's die by their generation.
@@ -112,6 +128,12 @@ pub fn steps(actual: &Tables, desired: &Tables) -> Steps {
         || !steps.local6.is_empty()
         || !steps.uplinks4.is_empty()
         || !steps.uplinks6.is_empty()
+        // Endpoints elsewhere have no generation here: flows to one that is gone are found by judging them.
+        || !steps.hosts.is_empty()
+        || !steps.remotes4.remove.is_empty()
+        || !steps.remotes6.remove.is_empty()
+        || steps.remotes4.replaces(&actual.remotes4)
+        || steps.remotes6.replaces(&actual.remotes6)
         || steps.endpoints4.replaces(&actual.endpoints4)
         || steps.endpoints6.replaces(&actual.endpoints6)
         || steps.attachments.replaces(&actual.attachments);
@@ -152,6 +174,11 @@ impl Steps {
             + of(&self.local6)
             + of(&self.uplinks4)
             + of(&self.uplinks6)
+            + of(&self.hosts)
+            + of(&self.senders)
+            + of(&self.vnis)
+            + of(&self.remotes4)
+            + of(&self.remotes6)
     }
 
     /// The addresses of endpoints that are gone.
@@ -183,6 +210,9 @@ impl Steps {
             && self.links.remove.is_empty()
             && self.local4.remove.is_empty()
             && self.local6.remove.is_empty()
+            && self.hosts.is_empty()
+            && self.remotes4.remove.is_empty()
+            && self.remotes6.remove.is_empty()
             && self.uplinks6.remove.is_empty()
             && self.uplinks4.remove.is_empty())
     }

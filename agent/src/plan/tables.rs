@@ -11,7 +11,7 @@ use sluice_datapath_common::uplink::{LocalAddress, Uplink};
 use super::{
     Place, Troubles, endpoint,
     network::{add_network, gateways, is_placed},
-    policy,
+    overlay, policy,
 };
 use crate::{
     actual::Actual,
@@ -58,7 +58,9 @@ pub fn tables(
             .resolvers
             .extend(endpoint::resolver(&places).map(|resolver| (ByBytes(cookie), resolver)));
     }
+    let numbers_in_links = overlay::add(&mut tables, &mut troubles, desired, actual);
     policy::add_links(&mut tables, &mut troubles, places);
+    overlay::add_links(&mut tables, desired, places, &numbers_in_links);
     policy::add_members(&mut tables, places, veth_of);
     (tables, troubles)
 }

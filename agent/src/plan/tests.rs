@@ -41,6 +41,7 @@ use crate::{
 mod beside;
 mod devices;
 mod ipv6;
+mod overlay;
 mod tables;
 
 fn names() -> Names {

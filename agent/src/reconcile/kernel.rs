@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
-use sluice_datapath_common::{config, programs::FROM_RESOLVER, settings::Settings};
+use sluice_datapath_common::{
+    config,
+    programs::{FROM_OVERLAY, FROM_RESOLVER},
+    settings::Settings,
+};
 use sluice_model::Network;
 
 use super::{Scope, Setup};
@@ -12,9 +16,10 @@ use crate::{
     apply::{self, Attention, Hands, Report},
     desired::Desired,
     kernel::{mounts, netlink::Netlink, netns, sysctl},
-    link::{host_leg, listing, resolver_leg::ResolverLeg, sandbox::Offers},
+    link::{host_leg, listing, overlay, resolver_leg::ResolverLeg, sandbox::Offers},
     map::{contents::Tables, pins::Maps},
     names::Names,
+    plan,
     program::{
         attach::Attacher,
         load::{self, Programs},
@@ -41,6 +46,8 @@ pub struct Kernel {
     resolver: Arc<ResolverLeg>,
     /// The datapath's end of its leg; 0: there is none yet.
     resolver_ifindex: u32,
+    /// The VXLAN device, and the port it was made for; 0 and none: there is none.
+    overlay: (u32, Option<u16>),
     /// No round was complete yet: what an earlier configuration left is still there.
     first: bool,
 }
@@ -87,6 +94,7 @@ impl Kernel {
             offers,
             resolver: resolver.clone(),
             resolver_ifindex: 0,
+            overlay: (0, None),
             first: true,
         })
     }
@@ -141,6 +149,15 @@ impl Kernel {
             true => self.see_to_resolver().err(),
             false => None,
         };
+        let port = desired.this_host.as_ref().map(|host| host.vxlan_port);
+        let overlay_trouble = match scope.devices || port != self.overlay.1 {
+            true => self.see_to_overlay(port).err(),
+            false => None,
+        };
+        self.actual.overlay_mtu = desired
+            .this_host
+            .as_ref()
+            .and_then(|host| plan::overlay::mtu(host, &self.actual.world));
         if scope.tables {
             self.actual.tables = Tables::read(&self.maps).tried(|| "reading the datapath's tables".to_owned())?;
         }
@@ -154,6 +171,8 @@ impl Kernel {
             names: &self.names,
             settings: Settings {
                 resolver_ifindex: self.resolver_ifindex,
+                overlay_ifindex: self.overlay.0,
+                overlay_port: port.unwrap_or(0).to_be(),
                 ..self.config.limits.settings()
             },
             offers: &self.offers,
@@ -162,6 +181,9 @@ impl Kernel {
         let mut report = apply::apply(&mut hands, desired, &mut self.actual, attention, scope.routes)?;
         if let Some(trouble) = resolver_trouble {
             report.troubles.insert("resolver".to_owned(), trouble.to_string());
+        }
+        if let Some(trouble) = overlay_trouble {
+            report.troubles.insert("overlay".to_owned(), trouble.to_string());
         }
         if self.first && report.troubles.is_empty() {
             load::remove_outdated(&self.names, &self.facts)?;
@@ -179,5 +201,16 @@ impl Kernel {
         self.attacher
             .to_device(&self.programs, FROM_RESOLVER, self.resolver_ifindex)
             .map(drop)
+    }
+
+    /// The VXLAN device, and the program on it. Without it our programs wrap and unwrap what they can.
+    fn see_to_overlay(&mut self, port: Option<u16>) -> Result<(), AgentError> {
+        let present = self.actual.overlay_device.as_ref();
+        let made = overlay::ensure(&mut self.netlink, present, &self.names, port);
+        self.overlay = (made.as_ref().copied().unwrap_or(0), port);
+        match made? {
+            0 => Ok(()),
+            ifindex => self.attacher.to_device(&self.programs, FROM_OVERLAY, ifindex).map(drop),
+        }
     }
 }

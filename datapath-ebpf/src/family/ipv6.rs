@@ -15,6 +15,7 @@ use sluice_datapath_common::{
     flow::{Flow, FlowKey},
     fragment::{FragmentKey, FragmentPorts},
     network::{NETWORK_MASQUERADES6, NETWORK_ROUTED6, NETWORK_UNPROTECTED6, Network},
+    overlay::{Host, Remote},
     publish::{Publication, PublishKey, RangeKey, SourceKey},
     socket::{SocketPeer, SocketPeerKey},
     uplink::{LocalAddress, Uplink},
@@ -30,6 +31,7 @@ impl Tables for Ipv6 {
     const FLOWS: Table<FlowKey<Self>, Flow<Self>> = Table::of(&raw const maps::FLOWS6);
     const OPENING: Table<FlowKey<Self>, Flow<Self>> = Table::of(&raw const maps::OPENING6);
     const ENDPOINTS: Table<EndpointKey<Self>, Endpoint> = Table::of(&raw const maps::ENDPOINTS6);
+    const REMOTES: Table<EndpointKey<Self>, Remote> = Table::of(&raw const maps::REMOTES6);
     const SUBNETS: Table<Prefix<Ipv6Address>, u32> = Table::of(&raw const maps::SUBNETS6);
     const LOCAL: Table<Ipv6Address, LocalAddress> = Table::of(&raw const maps::LOCAL6);
     const UPLINKS: Table<u32, Uplink<Self>> = Table::of(&raw const maps::UPLINKS6);
@@ -93,6 +95,21 @@ impl Tables for Ipv6 {
         } else {
             Reach::Unicast
         }
+    }
+
+    #[inline(always)]
+    fn mapped(address: Ipv6Address) -> Ipv6Address {
+        address
+    }
+
+    #[inline(always)]
+    fn unmapped(address: Ipv6Address) -> Ipv6Address {
+        address
+    }
+
+    #[inline(always)]
+    fn neighbour(host: &Host) -> Ipv6Address {
+        host.neighbour6
     }
 
     #[inline(always)]

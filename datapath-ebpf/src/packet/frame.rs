@@ -96,6 +96,13 @@ impl Frame {
         unsafe { read_volatile(&raw const (*self.skb).len) }
     }
 
+    /// How much of a super-packet's payload each of its packets will have, bytes; 0: it is no super-packet.
+    #[inline(always)]
+    pub fn gso_size(self) -> u32 {
+        // SAFETY: see `len`.
+        unsafe { read_volatile(&raw const (*self.skb).gso_size) }
+    }
+
     /// The device it is on.
     #[inline(always)]
     pub fn ifindex(self) -> u32 {

@@ -107,6 +107,14 @@ impl Read for Ipv4 {
         Ok(ip.rest.hops_and_protocol[0])
     }
 
+    #[inline(always)]
+    fn may_be_cut(packet: &Packet<Self>) -> bool {
+        /// The fragment field, host byte order.
+        const DO_NOT: u16 = 0x4000;
+        let ip = packet.frame.read_beyond::<Ipv4Header>(packet.header);
+        ip.is_ok_and(|ip| u16::from_be(ip.fragment) & DO_NOT == 0)
+    }
+
     /// What cannot be read is none.
     #[inline(always)]
     fn source_of_unread(_frame: Frame) -> Option<Ipv4Address> {

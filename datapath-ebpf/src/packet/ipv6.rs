@@ -122,6 +122,12 @@ impl Read for Ipv6 {
         Ok(())
     }
 
+    /// Its sender may, and nobody else (RFC 8200, 5).
+    #[inline(always)]
+    fn may_be_cut(_packet: &Packet<Self>) -> bool {
+        false
+    }
+
     #[inline(always)]
     fn hops(packet: &Packet<Self>) -> Result<u8, DropReason> {
         let ip: Ipv6Header = packet.frame.read_beyond(packet.header)?;

@@ -1,6 +1,8 @@
 //! What the world says. Most of it is the host's own affair, and passes untouched: what we cannot read or do not know goes to the host's stack.
+//!
+//! What other hosts of the cluster have encapsulated comes by the same wires. It is unwrapped here, and then carried as what it was.
 
-use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv6, flow::SCOPE_WORLD};
+use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv6, flow::SCOPE_WORLD, overlay::is_overlay};
 
 use crate::{
     family::Layer3,
@@ -11,8 +13,9 @@ use crate::{
         deliver, error, flow,
         fragment::{self, Place},
         hold::Sender,
+        overlay,
     },
-    verdict::Verdict,
+    verdict::{self, Verdict},
 };
 
 /// From a NIC to the endpoint the packet belongs to, or on to the host.
@@ -22,18 +25,42 @@ pub fn path(frame: Frame) -> Result<Verdict, DropReason> {
     if !frame.is_for_us() || frame.is_tagged() {
         return Ok(Verdict::Stack);
     }
-    match frame.ether_type() {
-        Ipv4::ETHER_TYPE => carry::<Ipv4>(frame),
-        Ipv6::ETHER_TYPE => carry::<Ipv6>(frame),
-        _ => Ok(Verdict::Stack),
+    let carried = match frame.ether_type() {
+        Ipv4::ETHER_TYPE => carry::<Ipv4>(frame)?,
+        Ipv6::ETHER_TYPE => carry::<Ipv6>(frame)?,
+        _ => return Ok(Verdict::Stack),
+    };
+    match carried {
+        Carried::On(verdict) => Ok(verdict),
+        Carried::Between(scope) => overlay::carry(frame, scope),
+    }
+}
+
+/// What has become of a packet.
+enum Carried {
+    /// This.
+    On(Verdict),
+    /// It came from another host of the cluster and is unwrapped: the frame is another, of this scope.
+    Between(u32),
+}
+
+#[inline(always)]
+fn carry<F: Layer3>(frame: Frame) -> Result<Carried, DropReason> {
+    let Ok(packet) = Packet::<F>::read(frame, SCOPE_WORLD) else {
+        return Ok(Carried::On(Verdict::Stack));
+    };
+    if !overlay::is_wrapped(&packet) {
+        return carry_plain(packet).map(Carried::On);
+    }
+    match F::open_overlay(frame) {
+        scope if is_overlay(scope) => Ok(Carried::Between(scope)),
+        told => verdict::of_number(told).map(Carried::On),
     }
 }
 
 #[inline(always)]
-fn carry<F: Layer3>(frame: Frame) -> Result<Verdict, DropReason> {
-    let Ok(mut packet) = Packet::<F>::read(frame, SCOPE_WORLD) else {
-        return Ok(Verdict::Stack);
-    };
+fn carry_plain<F: Layer3>(mut packet: Packet<F>) -> Result<Verdict, DropReason> {
+    let frame = packet.frame;
     // The host's own neighbours.
     if packet.layer4 == Layer4::Discovery {
         return Ok(Verdict::Stack);

@@ -3,6 +3,7 @@
 pub mod from_container;
 pub mod from_host;
 pub mod from_nic;
+pub mod from_overlay;
 pub mod from_resolver;
 pub mod socket;
 pub mod socket6;

@@ -130,6 +130,9 @@ pub fn answer_solicitation(frame: Frame, answer: &Answer) -> Result<(), DropReas
     store_frame(frame, &ethernet, &advertisement)
 }
 
+/// The type of the ICMPv6 error that tells an MTU.
+pub const TOO_BIG: u8 = 2;
+
 /// An ICMPv6 error that is to be written.
 pub struct Report {
     /// The frame with the packet that it is about.
@@ -222,6 +225,17 @@ impl Write for Ipv6 {
     ) -> Result<(), DropReason> {
         let rest = rest(packet, source, destination, hop)?;
         store_with(packet.frame, packet.header + REST, &rest, BPF_F_RECOMPUTE_CSUM)
+    }
+
+    #[inline(always)]
+    fn turn_into_too_big(frame: Frame, mtu: u32, reporter: Ipv6Address, sender: Ipv6Address) -> Result<(), DropReason> {
+        turn_into_report(&Report {
+            frame,
+            kind: TOO_BIG,
+            parameter: mtu,
+            reporter,
+            sender,
+        })
     }
 
     /// The message around it makes up for the addresses, so that the frame's sum does not notice.

@@ -6,8 +6,9 @@
 use sluice_datapath_common::{
     DropReason, Family,
     endpoint::EndpointKey,
-    flow::{FLOW_CHECKS_MTU, FLOW_MASQUERADES, FLOW_PUBLISHED, FlowKey, SCOPE_HOST, SCOPE_WORLD},
+    flow::{Action, FLOW_CHECKS_MTU, FLOW_MASQUERADES, FLOW_PUBLISHED, FlowKey, SCOPE_HOST, SCOPE_WORLD},
     network::{NETWORK_BRIDGED, NETWORK_INTERNAL, Network},
+    overlay::is_overlay,
     publish::Publication,
 };
 
@@ -35,6 +36,18 @@ pub struct Plan<F: Family> {
     pub flags: u8,
     /// The epoch the judgement belongs to. Read before anything else: what changes while we judge makes the flow stale.
     pub epoch: u32,
+}
+
+impl<F: Layer3> Plan<F> {
+    /// The epoch before anything else, and a plan that translates nothing; the judges change what is to be different.
+    #[inline(always)]
+    pub fn begin(&mut self, key: &FlowKey<F>) {
+        self.epoch = maps::epoch();
+        self.source = key.source;
+        self.destination = key.destination;
+        self.destination_port = key.destination_port;
+        self.flags = 0;
+    }
 }
 
 /// Whose affair a packet is.
@@ -79,7 +92,23 @@ pub fn judge<F: Layer3>(frame: Frame, key: &FlowKey<F>) -> Result<Affair, DropRe
     if let Some(desk) = F::desk() {
         desk.key = *key;
     }
-    judgement(F::judge(frame))
+    judgement(judge_by_who_judges::<F>(frame))
+}
+
+/// Judges what lies on the desk, by whoever is to judge it: each has a stack of its own.
+#[inline(always)]
+pub fn judge_by_who_judges<F: Layer3>(frame: Frame) -> Number {
+    let scope = F::desk().map_or(SCOPE_WORLD, |desk| desk.key.scope);
+    if is_overlay(scope) {
+        return F::judge_overlay();
+    }
+    if scope == SCOPE_WORLD && maps::settings().is_some_and(|settings| settings.overlay_port != 0) {
+        let direct = F::judge_direct();
+        if direct != HOSTS {
+            return direct;
+        }
+    }
+    F::judge(frame)
 }
 
 /// Judges the conversation that the packet in hand opens, and opens it if it is ours.
@@ -133,12 +162,7 @@ fn judge_by_scope<F: Layer3>(
     plan: &mut Plan<F>,
     publication: &mut Publication<F>,
 ) -> Number {
-    // The epoch before anything else, and a plan that translates nothing; the judges change what is to be different.
-    plan.epoch = maps::epoch();
-    plan.source = key.source;
-    plan.destination = key.destination;
-    plan.destination_port = key.destination_port;
-    plan.flags = 0;
+    plan.begin(key);
     number(match key.scope {
         SCOPE_WORLD => of_world(frame, key, plan, publication),
         SCOPE_HOST => of_host(frame, key, plan, publication),
@@ -174,7 +198,8 @@ fn of_endpoint<F: Layer3>(
             return Err(DropReason::IsolatedNetwork);
         }
         plan.there.lead_to_endpoint(home, key.destination)?;
-        policy::judge_neighbours(network, key, &plan.back, &plan.there)?;
+        policy::judge_neighbours(network, home, key, &plan.back, &plan.there)?;
+        plan.there.take_direct_way(network);
         return Ok(Affair::Ours);
     }
     to_world(frame, key, network, plan)
@@ -325,6 +350,13 @@ fn of_host<F: Layer3>(
         }
         plan.there.lead_to_endpoint(home, key.destination)?;
         plan.back.lead_to_host(plan.there.source_mac);
+        if plan.there.action == Action::Overlay as u8 {
+            // The other host knows this one by the gateway's address, which both have.
+            plan.source = maps::network(home).map_or(F::ANY, F::gateway);
+            if plan.source == F::ANY {
+                return Err(DropReason::NotRoutable);
+            }
+        }
         return Ok(Affair::Ours);
     }
     let home = F::SUBNETS

@@ -122,6 +122,10 @@ fn is_question(arp: &ArpHeader) -> bool {
 
 #[inline(always)]
 fn endpoint_mac(network: u32, address: Ipv4Address) -> Result<[u8; 6], DropReason> {
-    let endpoint = Ipv4::ENDPOINTS.get(&EndpointKey { network, address });
-    endpoint.map(|endpoint| endpoint.mac).ok_or(DropReason::NoSuchEndpoint)
+    let key = EndpointKey { network, address };
+    if let Some(endpoint) = Ipv4::ENDPOINTS.get(&key) {
+        return Ok(endpoint.mac);
+    }
+    let remote = Ipv4::REMOTES.get(&key);
+    remote.map(|remote| remote.mac).ok_or(DropReason::NoSuchEndpoint)
 }

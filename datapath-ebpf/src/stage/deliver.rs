@@ -9,13 +9,14 @@ use sluice_datapath_common::{
     flow::{Action, FLOW_CHECKS_MTU, Flow},
 };
 
-use super::{flow::Entry, report, route::Leg};
+use super::{flow::Entry, overlay, report, route::Leg};
 use crate::{
     family::Layer3,
     maps::CONFIG,
+    outline,
     packet::{Frame, Mac, Packet},
     rewrite,
-    verdict::Verdict,
+    verdict::{self, Verdict},
 };
 
 /// Translates the packet and sends it the way of its flow.
@@ -29,6 +30,12 @@ pub fn along<F: Layer3>(packet: &Packet<F>, flow: Entry<F>) -> Result<Verdict, D
             true => report::to_sender(packet.frame, flow.ifindex),
             false => report_by_host(packet),
         };
+    }
+    if flow.action == Action::Overlay as u8 && packet.frame.len() > overlay::ALWAYS_FITS {
+        let told = F::fit_overlay(packet.frame, flow.reverse_scope);
+        if told != 0 {
+            return verdict::of_number(told);
+        }
     }
     rewrite::translate(packet, flow, hop)?;
     send(packet, flow)
@@ -47,6 +54,7 @@ pub fn send<F: Layer3>(packet: &Packet<F>, flow: &Flow<F>) -> Result<Verdict, Dr
     const ENDPOINT: u8 = Action::Endpoint as u8;
     const HOST: u8 = Action::Host as u8;
     const WORLD: u8 = Action::World as u8;
+    const OVERLAY: u8 = Action::Overlay as u8;
     match flow.action {
         ENDPOINT => {
             rewrite::address_frame(packet.frame, Mac::new(flow.destination_mac), Mac::new(flow.source_mac))?;
@@ -55,6 +63,10 @@ pub fn send<F: Layer3>(packet: &Packet<F>, flow: &Flow<F>) -> Result<Verdict, Dr
         HOST => {
             rewrite::address_frame(packet.frame, Mac::new(flow.destination_mac), Mac::new(flow.source_mac))?;
             out_of(flow.ifindex)
+        }
+        OVERLAY => {
+            rewrite::address_frame(packet.frame, Mac::new(flow.destination_mac), Mac::new(flow.source_mac))?;
+            verdict::of_number(outline::wrap(packet.frame, flow.reverse_scope))
         }
         WORLD => Ok(Verdict::Sent(F::leave(flow.ifindex, flow.next_hop))),
         _ => Ok(Verdict::Stack),

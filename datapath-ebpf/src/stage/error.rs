@@ -1,6 +1,6 @@
 //! ICMP errors go where the packet they quote came from, translated as its answers would be. They open nothing and keep nothing alive.
 
-use sluice_datapath_common::{DropReason, network::FIRST_NETWORK};
+use sluice_datapath_common::{DropReason, flow::Action, network::FIRST_NETWORK, overlay::SCOPE_OVERLAY};
 
 use super::{deliver, flow};
 use crate::{
@@ -58,15 +58,18 @@ fn along_quoted_or_tell<F: Layer3>(packet: &Packet<F>, quoted: &Packet<F>) -> Re
         .ok_or(DropReason::UnrelatedError)?;
     let desk = F::desk().ok_or(DropReason::UnrelatedError)?;
     desk.plan.there.lead_to_endpoint(network, packet.key.destination)?;
+    if desk.plan.there.action != Action::Endpoint as u8 {
+        return Err(DropReason::UnrelatedError);
+    }
     deliver::straight(packet, &desk.plan.there)
 }
 
 #[inline(always)]
 fn along_quoted<F: Layer3>(packet: &Packet<F>, quoted: &Packet<F>) -> Result<Verdict, DropReason> {
-    // An endpoint reports on its own part only; the world's routers report on what they please.
+    // An endpoint reports on its own part only; the world's routers report on what they please, also to other hosts, which hand it on.
     let is_reporter = packet.key.source == quoted.key.destination;
     let is_own = packet.key.destination == quoted.key.source && quoted.fragment != Fragment::Later;
-    if !is_own || (packet.key.scope >= FIRST_NETWORK && !is_reporter) {
+    if !is_own || ((FIRST_NETWORK..SCOPE_OVERLAY).contains(&packet.key.scope) && !is_reporter) {
         return Err(DropReason::UnrelatedError);
     }
     let key = &quoted.key;

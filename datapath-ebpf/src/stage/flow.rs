@@ -342,7 +342,7 @@ fn judge_again<F: Layer3>(frame: Frame, key: &FlowKey<F>) -> Number {
         desk.key = *key;
         write_reverse(&mut desk.back, key, flow);
     }
-    let judged = F::judge(frame);
+    let judged = admit::judge_by_who_judges::<F>(frame);
     if judged != admit::number(Ok(Affair::Ours)) {
         return judged;
     }
@@ -365,6 +365,7 @@ fn renew<F: Layer3>() -> Number {
     let translated = FLOW_MASQUERADES | FLOW_PUBLISHED;
     let same_end = forward.destination == plan.destination
         && forward.action == plan.there.action
+        && forward.reverse_scope == plan.there.scope
         && forward.flags & translated == plan.flags & translated;
     // A masqueraded conversation lives as long as the host has the address, also when new ones would get another.
     let address_kept = forward.flags & FLOW_MASQUERADES == 0 || F::LOCAL.find(&forward.source).is_some();

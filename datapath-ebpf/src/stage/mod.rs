@@ -14,6 +14,7 @@ pub mod many;
 pub mod masquerade;
 pub mod neighbour;
 pub mod open;
+pub mod overlay;
 pub mod policy;
 pub mod publish;
 pub mod reclaim;

@@ -176,9 +176,12 @@ fn tells_another_mac(frame: Frame, mac: Mac) -> bool {
 
 #[inline(always)]
 fn endpoint_mac(network: u32, address: Ipv6Address) -> Result<[u8; 6], DropReason> {
-    let endpoint = Ipv6::ENDPOINTS.get(&EndpointKey { network, address });
-    match endpoint {
-        Some(endpoint) => Ok(endpoint.mac),
+    let key = EndpointKey { network, address };
+    if let Some(endpoint) = Ipv6::ENDPOINTS.get(&key) {
+        return Ok(endpoint.mac);
+    }
+    match Ipv6::REMOTES.get(&key) {
+        Some(remote) => Ok(remote.mac),
         None if address.is_link_local() => Err(DropReason::LinkLocal),
         None => Err(DropReason::NoSuchEndpoint),
     }

@@ -1,7 +1,8 @@
 //! May they speak?
 
 use sluice_datapath_common::{
-    DropReason, Family,
+    DropReason,
+    endpoint::EndpointKey,
     flow::FlowKey,
     network::{NETWORK_ICC, NETWORK_INTERNAL, NETWORK_NO_HOST, NETWORK_ONLY_GATEWAY, Network},
     policy::LinkKey,
@@ -17,18 +18,35 @@ use crate::{
 /// Judges what an endpoint says to another of its own network, at the ends of these legs. The way through a published port is not judged here: it is
 /// open to all.
 #[inline(always)]
-pub fn judge_neighbours<F: Family>(
+pub fn judge_neighbours<F: Tables>(
     network: &Network,
+    number: u32,
     key: &FlowKey<F>,
     from: &Leg<F>,
     to: &Leg<F>,
 ) -> Result<(), DropReason> {
-    if network.flags & NETWORK_ICC != 0
-        || is_linked(from.endpoint, to.endpoint, key.destination_port, key.protocol) != 0
-    {
+    if network.flags & NETWORK_ICC != 0 {
         return Ok(());
     }
-    Err(DropReason::IccDisabled)
+    let from = number_in_links::<F>(from.endpoint, number, &key.source);
+    let to = number_in_links::<F>(to.endpoint, number, &key.destination);
+    match from != 0 && to != 0 && is_linked(from, to, key.destination_port, key.protocol) != 0 {
+        true => Ok(()),
+        false => Err(DropReason::IccDisabled),
+    }
+}
+
+/// What links know an endpoint by: its own number, or that of one on another host. 0: none speaks of it. Out of line for its stack.
+#[inline(never)]
+fn number_in_links<F: Tables>(endpoint: u32, network: u32, address: &F::Address) -> u32 {
+    if endpoint != 0 {
+        return endpoint;
+    }
+    let key = EndpointKey {
+        network,
+        address: *address,
+    };
+    F::REMOTES.get(&key).map_or(0, |remote| remote.endpoint)
 }
 
 /// Not 0: a link opens the port (network byte order). Out of line for its stack.

@@ -6,10 +6,10 @@
 use sluice_datapath_common::{DropReason, Ipv6, network::FIRST_NETWORK};
 
 use crate::{
-    family::Tables as _,
+    family::{Layer3, Tables as _},
     maps,
     packet::{Frame, Packet, Read as _},
-    rewrite::ipv6::{Report, turn_into_report},
+    rewrite::ipv6::{Report, TOO_BIG, turn_into_report},
     stage::{
         admit::{self, Affair, Number},
         deliver,
@@ -17,7 +17,6 @@ use crate::{
     verdict::Verdict,
 };
 
-const TOO_BIG: u8 = 2;
 const TIME_EXCEEDED: u8 = 3;
 /// What every IPv6 link carries.
 const LEAST_MTU: u32 = 1280;
@@ -27,6 +26,26 @@ const LEAST_MTU: u32 = 1280;
 pub fn to_sender(frame: Frame, uplink: u32) -> Result<Verdict, DropReason> {
     admit::judgement(report(frame, uplink))?;
     deliver::into_namespace(frame, frame.ifindex())
+}
+
+/// Turns the packet in hand, which is longer than the way to another host takes, into a report on it, which goes back where it came from. An endpoint is
+/// told by its gateway, all others by whom they spoke to.
+#[inline(always)]
+pub fn too_big<F: Layer3>(packet: &Packet<F>, mtu: u32) -> Result<Verdict, DropReason> {
+    let frame = packet.frame;
+    let network = match packet.key.scope >= FIRST_NETWORK {
+        true => maps::network(packet.key.scope),
+        false => None,
+    };
+    let reporter = match network.map(F::gateway) {
+        Some(gateway) if gateway != F::ANY => gateway,
+        _ => packet.key.destination,
+    };
+    F::turn_into_too_big(frame, mtu, reporter, packet.key.source)?;
+    match network {
+        Some(_) => deliver::into_namespace(frame, frame.ifindex()),
+        None => deliver::out_of(frame.ifindex()),
+    }
 }
 
 /// Out of line for its stack.

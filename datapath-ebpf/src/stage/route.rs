@@ -4,6 +4,8 @@ use sluice_datapath_common::{
     DropReason, Family,
     endpoint::EndpointKey,
     flow::{Action, SCOPE_HOST, SCOPE_WORLD},
+    network::{NETWORK_DIRECT, Network},
+    overlay::{host_of, scope_of},
 };
 
 use crate::{
@@ -33,12 +35,43 @@ pub struct Leg<F: Family> {
 }
 
 impl<F: Tables> Leg<F> {
-    /// Leads into the namespace of the endpoint that has this address.
+    /// Leads to the endpoint that has this address: into its namespace, or to the host that it lives on.
     #[inline(always)]
     pub fn lead_to_endpoint(&mut self, network: u32, address: F::Address) -> Result<(), DropReason> {
         match write_endpoint(self, &EndpointKey { network, address }) {
             true => Ok(()),
             false => Err(DropReason::NoSuchEndpoint),
+        }
+    }
+
+    /// Leads to another host, which is known by its number: into this network, to whoever has the MAC.
+    #[inline(always)]
+    pub fn lead_to_overlay(&mut self, host: u32, network: u32, mac: [u8; 6]) -> Result<(), DropReason> {
+        let way = maps::host(host).ok_or(DropReason::NoOverlay)?.ifindex;
+        let source_mac = maps::network(network).ok_or(DropReason::NoOverlay)?.gateway_mac;
+        self.lead_in_place(scope_of(host, network));
+        self.action = Action::Overlay as u8;
+        self.ifindex = way;
+        self.destination_mac = mac;
+        self.source_mac = source_mac;
+        Ok(())
+    }
+
+    /// Leads to an endpoint of another host without any wrapping, where the network wants it so and both hosts are on one link.
+    #[inline(always)]
+    pub fn take_direct_way(&mut self, network: &Network) {
+        if self.action != Action::Overlay as u8 || network.flags & NETWORK_DIRECT == 0 {
+            return;
+        }
+        let Some(host) = maps::host(host_of(self.scope)) else {
+            return;
+        };
+        let next_hop = F::neighbour(host);
+        if next_hop != F::ANY {
+            self.lead_to_world(Way {
+                ifindex: host.ifindex,
+                next_hop,
+            });
         }
     }
 
@@ -81,7 +114,12 @@ impl<F: Tables> Leg<F> {
 /// Out of line, as the verifier would walk what follows once for each answer.
 #[inline(never)]
 fn write_endpoint<F: Tables>(leg: &mut Leg<F>, key: &EndpointKey<F>) -> bool {
-    let (Some(endpoint), Some(network)) = (F::ENDPOINTS.get(key), maps::network(key.network)) else {
+    let Some(endpoint) = F::ENDPOINTS.get(key) else {
+        return F::REMOTES
+            .get(key)
+            .is_some_and(|remote| leg.lead_to_overlay(remote.host, key.network, remote.mac).is_ok());
+    };
+    let Some(network) = maps::network(key.network) else {
         return false;
     };
     *leg = Leg {

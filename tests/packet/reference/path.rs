@@ -374,6 +374,7 @@ impl Reference {
             }
             Action::World => Fate::Sent(frame),
             Action::Stay => Fate::Stays(frame),
+            Action::Overlay => unreachable!("the model has one host"),
         }
     }
 

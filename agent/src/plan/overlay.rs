@@ -1,0 +1,328 @@
+//! Overlays: the other hosts, the way to each, and who lives there.
+//!
+//! A host has a number here that no other knows; it keeps it as long as it keeps its underlay address, since flows speak of it. What has no way yet is left
+//! out: the routes may come later, and a packet without a way is counted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use sluice_datapath_common::{
+    Family as _, Ipv4, Ipv6, Ipv6Address,
+    overlay::{Host, MAX_HOSTS, MAX_SENDERS, OVERHEAD4, OVERHEAD6, Remote},
+    policy::{LinkKey, MAX_LINKS},
+    publish::reserved_at,
+};
+use sluice_model::{self as model, Network, PortSpec, RemoteEndpoint};
+
+use super::{Place, Troubles, endpoint::endpoint_key, network::is_placed, publish, tables::enter};
+use crate::{
+    actual::Actual,
+    desired::Desired,
+    link::uplink::{Route, World},
+    map::contents::{ByBytes, Tables},
+};
+
+/// The numbers that links know endpoints of other hosts by begin behind those of this host's.
+const FIRST_IN_LINKS: u32 = sluice_datapath_common::endpoint::MAX_ENDPOINTS;
+
+/// The numbers that links know endpoints of other hosts by, by their ids.
+pub type NumbersInLinks<'a> = BTreeMap<&'a str, u32>;
+
+/// Enters all of it but what links open.
+pub fn add<'a>(
+    tables: &mut Tables,
+    troubles: &mut Troubles,
+    desired: &'a Desired,
+    actual: &Actual,
+) -> NumbersInLinks<'a> {
+    let mut in_links = NumbersInLinks::new();
+    let Some(this_host) = &desired.this_host else {
+        return in_links;
+    };
+    // What comes there is never an answer to a masqueraded flow.
+    for family in [Ipv4::AF, Ipv6::AF] {
+        const UDP: u8 = 17;
+        if let Some((slot, bit)) = reserved_at(family, UDP, this_host.vxlan_port) {
+            *tables.reserved.entry(ByBytes(slot)).or_default() |= bit;
+        }
+    }
+    let networks: BTreeMap<&str, &Network> = desired
+        .networks
+        .iter()
+        .filter(|(_, network)| is_placed(network) && network.is_shared() && network.vni != 0)
+        .map(|(id, network)| (id.as_str(), network))
+        .collect();
+    for network in networks.values() {
+        if let Some(other) = tables.vnis.insert(ByBytes(network.vni), network.number) {
+            let trouble = format!(
+                "network {} has the VNI {} of network number {other}",
+                network.name, network.vni
+            );
+            troubles.insert(network.id.to_string(), trouble);
+        }
+    }
+    let numbers = add_hosts(tables, troubles, desired, this_host, actual);
+    let mut next_in_links = next_in_links(&actual.tables);
+    for (id, remote) in &desired.remote {
+        let (Some(network), Some(host)) = (networks.get(remote.network.as_str()), numbers.get(remote.host.as_str()))
+        else {
+            continue;
+        };
+        let mut entry = Remote {
+            host: *host,
+            endpoint: 0,
+            mac: remote.mac.0,
+            padding: [0; 2],
+        };
+        if !network.icc && is_in_links(remote, desired) {
+            entry.endpoint = known_in_links(remote, network, &actual.tables).unwrap_or(next_in_links);
+            next_in_links = next_in_links.max(entry.endpoint + 1);
+            in_links.insert(id, entry.endpoint);
+        }
+        add_remote(tables, troubles, (id, remote), network, entry);
+        publish::publish_remote(tables, troubles, remote, network);
+    }
+    in_links
+}
+
+/// Enters what links open between endpoints of this host and of others, where the endpoints of a network may not speak to each other anyway.
+pub fn add_links(
+    tables: &mut Tables,
+    desired: &Desired,
+    places: &BTreeMap<&str, Place<'_>>,
+    numbers: &NumbersInLinks<'_>,
+) {
+    for (id, number) in numbers {
+        let Some(remote) = desired.remote.get(*id) else {
+            continue;
+        };
+        for place in places.values().filter(|place| place.endpoint.network == remote.network) {
+            let (ours, theirs) = (place.endpoint, *number);
+            if ours.links.iter().any(|link| link.leads_to_remote(remote)) {
+                open(tables, ours.number, theirs, &remote.exposed);
+            }
+            if remote.links.iter().any(|link| link.leads_to(ours)) {
+                open(tables, theirs, ours.number, &ours.exposed);
+            }
+        }
+    }
+}
+
+fn open(tables: &mut Tables, from: u32, to: u32, ports: &[PortSpec]) {
+    for port in ports {
+        let key = LinkKey {
+            from,
+            to,
+            port: port.port.to_be(),
+            protocol: port.protocol.number(),
+            padding: 0,
+        };
+        if tables.links.len() < MAX_LINKS {
+            tables.links.insert(ByBytes(key), 1);
+        }
+    }
+}
+
+/// The longest packet that fits through every underlay of this host when it is wrapped up; none: the host has no underlay address.
+pub fn mtu(this_host: &model::Host, world: &World) -> Option<u32> {
+    this_host
+        .addresses
+        .iter()
+        .filter_map(|address| {
+            let (_, ifindex) = world.addresses.iter().find(|(own, _)| own == address)?;
+            let uplink = world.uplinks.iter().find(|uplink| uplink.ifindex == *ifindex)?;
+            Some(uplink.mtu.saturating_sub(overhead(*address)))
+        })
+        .min()
+}
+
+fn overhead(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(_) => OVERHEAD4,
+        IpAddr::V6(_) => OVERHEAD6,
+    }
+}
+
+/// As the tables have addresses of the underlay.
+fn mapped(address: IpAddr) -> Ipv6Address {
+    match address {
+        IpAddr::V4(address) => Ipv6Address::mapped(address.into()),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+/// Enters the other hosts, and answers their numbers.
+fn add_hosts<'a>(
+    tables: &mut Tables,
+    troubles: &mut Troubles,
+    desired: &'a Desired,
+    this_host: &model::Host,
+    actual: &Actual,
+) -> BTreeMap<&'a str, u32> {
+    let known: BTreeMap<[u32; 4], u32> = actual
+        .tables
+        .hosts
+        .iter()
+        .map(|(number, host)| (host.address.0, number.0))
+        .collect();
+    let mut taken: BTreeSet<u32> = known.values().copied().collect();
+    let mut numbers = BTreeMap::new();
+    for (id, host) in &desired.hosts {
+        let Some(entry) = way_to(host, this_host, actual) else {
+            continue;
+        };
+        let number = known
+            .get(&entry.address.0)
+            .copied()
+            .or_else(|| (1..MAX_HOSTS).find(|number| !taken.contains(number)));
+        let Some(number) = number.filter(|_| tables.senders.len() + host.addresses.len() <= MAX_SENDERS as usize)
+        else {
+            let trouble = format!(
+                "host {} is one too many: a host knows {} others",
+                host.name,
+                MAX_HOSTS - 1
+            );
+            troubles.insert(id.clone(), trouble);
+            continue;
+        };
+        taken.insert(number);
+        if tables.hosts.insert(ByBytes(number), entry).is_some() {
+            let trouble = format!("host {} has the underlay address of another host", host.name);
+            troubles.insert(id.clone(), trouble);
+            continue;
+        }
+        for address in &host.addresses {
+            tables.senders.insert(ByBytes(mapped(*address)), number);
+        }
+        numbers.insert(id.as_str(), number);
+    }
+    numbers
+}
+
+/// How another host is reached: at the first of its addresses to which a route leads, from one of ours. Its device is 0 while none does: who it is must be
+/// known all the same, for what it sends.
+fn way_to(host: &model::Host, this_host: &model::Host, actual: &Actual) -> Option<Host> {
+    let address = host
+        .addresses
+        .iter()
+        .find(|address| route_to(**address, actual).is_some() && own_address(this_host, **address, actual).is_some())
+        .or(host.addresses.first())?;
+    let mut entry = Host {
+        address: mapped(*address),
+        port: host.vxlan_port.to_be(),
+        ..Host::default()
+    };
+    let (Some(route), Some(source)) = (route_to(*address, actual), own_address(this_host, *address, actual)) else {
+        return Some(entry);
+    };
+    entry.ifindex = route.ifindex;
+    entry.source = mapped(source);
+    entry.next_hop = mapped(
+        route
+            .gateway
+            .filter(|gateway| gateway.is_ipv4() == address.is_ipv4())
+            .unwrap_or(*address),
+    );
+    let device = actual
+        .world
+        .uplinks
+        .iter()
+        .find(|uplink| uplink.ifindex == route.ifindex);
+    let mtu = device.map_or(1500, |uplink| uplink.mtu);
+    let mtu = if route.mtu == 0 { mtu } else { mtu.min(route.mtu) };
+    entry.mtu = mtu.saturating_sub(overhead(*address));
+    for neighbour in &host.addresses {
+        let shares_link =
+            route_to(*neighbour, actual).is_some_and(|own| own.ifindex == route.ifindex && own.gateway.is_none());
+        match neighbour {
+            IpAddr::V4(neighbour) if shares_link => entry.neighbour4 = (*neighbour).into(),
+            IpAddr::V6(neighbour) if shares_link => entry.neighbour6 = (*neighbour).into(),
+            _ => {}
+        }
+    }
+    Some(entry)
+}
+
+/// The host's route to an address: the longest prefix, of several the preferred one.
+fn route_to(address: IpAddr, actual: &Actual) -> Option<&Route> {
+    actual
+        .routes
+        .iter()
+        .filter(|route| route.ifindex != 0 && route.ifindex != actual.leg.host && route.destination.contains(&address))
+        .max_by_key(|route| (route.destination.prefix_len(), std::cmp::Reverse(route.priority)))
+}
+
+/// The address that we send from: of those that we are known by in the cluster, the one on the device that leads there, else the first of the family.
+fn own_address(this_host: &model::Host, to: IpAddr, actual: &Actual) -> Option<IpAddr> {
+    let of_family = || {
+        this_host
+            .addresses
+            .iter()
+            .filter(|address| address.is_ipv4() == to.is_ipv4())
+    };
+    let ifindex = route_to(to, actual).map_or(0, |route| route.ifindex);
+    of_family()
+        .find(|address| actual.world.addresses.contains(&(**address, ifindex)))
+        .or_else(|| of_family().next())
+        .copied()
+}
+
+/// The first number that no endpoint of another host is known by in links.
+fn next_in_links(tables: &Tables) -> u32 {
+    let numbers = tables.remotes4.values().chain(tables.remotes6.values());
+    numbers
+        .map(|remote| remote.endpoint + 1)
+        .max()
+        .unwrap_or(0)
+        .max(FIRST_IN_LINKS)
+}
+
+/// Does a link lead from or to it?
+fn is_in_links(remote: &RemoteEndpoint, desired: &Desired) -> bool {
+    let here = || {
+        desired
+            .endpoints
+            .values()
+            .filter(|endpoint| endpoint.network == remote.network)
+    };
+    !remote.links.is_empty() && here().next().is_some()
+        || here().any(|endpoint| endpoint.links.iter().any(|link| link.leads_to_remote(remote)))
+}
+
+/// What links know it by already.
+fn known_in_links(remote: &RemoteEndpoint, network: &Network, tables: &Tables) -> Option<u32> {
+    remote
+        .addresses
+        .iter()
+        .filter_map(|address| match address.addr() {
+            IpAddr::V4(address) => tables.remotes4.get(&ByBytes(endpoint_key(network, address.into()))),
+            IpAddr::V6(address) => tables.remotes6.get(&ByBytes(endpoint_key(network, address.into()))),
+        })
+        .map(|known| known.endpoint)
+        .find(|number| *number != 0)
+}
+
+fn add_remote(
+    tables: &mut Tables,
+    troubles: &mut Troubles,
+    (id, remote): (&String, &RemoteEndpoint),
+    network: &Network,
+    entry: Remote,
+) {
+    for address in &remote.addresses {
+        let taken = match address.addr() {
+            IpAddr::V4(address) => enter(&mut tables.remotes4, endpoint_key(network, address.into()), entry),
+            IpAddr::V6(address) => enter(&mut tables.remotes6, endpoint_key(network, address.into()), entry),
+        };
+        if taken {
+            let trouble = format!(
+                "endpoint {id} on another host has the address {} of another endpoint of network {}",
+                address.addr(),
+                network.name
+            );
+            troubles.insert(id.clone(), trouble);
+        }
+    }
+}
