@@ -67,7 +67,7 @@ fn datagrams_that_are_sent_as_one_packet_arrive_one_by_one() {
     rig.assert_clean();
 }
 
-fn set_option(socket: &UdpSocket, level: i32, option: i32, value: i32) {
+pub fn set_option(socket: &UdpSocket, level: i32, option: i32, value: i32) {
     // SAFETY: the socket is open and the option an integer.
     let set = unsafe {
         let size = size_of::<i32>() as u32;

@@ -10,6 +10,7 @@ mod datagrams;
 mod handmade;
 mod lossy;
 mod namespace;
+mod overlay;
 mod places;
 mod rig;
 mod streams;

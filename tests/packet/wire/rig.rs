@@ -1,7 +1,7 @@
 //! The host, its containers and the LAN, with the programs attached.
 
 use std::fs::File;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::programs::TcAttachType;
 use lab::Watch;
@@ -11,7 +11,9 @@ use sluice_datapath_common::endpoint::{Attachment, Endpoint, EndpointKey};
 use sluice_datapath_common::network::{
     NETWORK_EXISTS, NETWORK_ICC, NETWORK_MASQUERADES, NETWORK_MASQUERADES6, Network,
 };
+use sluice_datapath_common::overlay::{Host, PORT, Remote};
 use sluice_datapath_common::publish::{Publication, PublishKey};
+use sluice_datapath_common::settings::Settings;
 use sluice_datapath_common::uplink::{LocalAddress, Uplink};
 use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6, Ipv6Address, programs};
 
@@ -286,6 +288,72 @@ impl Rig {
         datapath.insert("PUBLISHED6", key, publication);
         datapath.reserve(port, protocol);
         datapath.reserve_for(libc::AF_INET6 as u8, port, protocol);
+    }
+
+    /// Makes the network an overlay, in which these addresses live on another host, behind this underlay.
+    pub fn join_overlay(&mut self, vni: u32, underlay: IpAddr, far: Ipv4Addr, far6: Ipv6Addr, mtu: u32) {
+        const DEVICE: u32 = 41;
+        let Self { host, datapath, .. } = self;
+        host.inside(|| {
+            ip(&format!(
+                "link add sluice0-vx index {DEVICE} type vxlan external dstport {PORT} udp6zerocsumrx udp6zerocsumtx"
+            ));
+            ip("link set sluice0-vx up");
+            datapath.attach(programs::FROM_OVERLAY, "sluice0-vx", TcAttachType::Ingress);
+        });
+        let mapped = |address: IpAddr| match address {
+            IpAddr::V4(address) => Ipv6Address::mapped(address.into()),
+            IpAddr::V6(address) => address.into(),
+        };
+        let ours = if underlay.is_ipv4() { HOST.into() } else { HOST6.into() };
+        let other = Host {
+            address: mapped(underlay),
+            source: mapped(ours),
+            next_hop: mapped(underlay),
+            ifindex: 31,
+            mtu,
+            port: PORT.to_be(),
+            ..Host::default()
+        };
+        datapath.set("HOSTS", 1, other);
+        datapath.insert("SENDERS", mapped(underlay), 1u32);
+        datapath.insert("VNIS", vni, NETWORK);
+        let [a, b, c, d] = far.octets();
+        let remote = Remote {
+            host: 1,
+            endpoint: 0,
+            mac: [0x02, 0x42, a, b, c, d],
+            padding: [0; 2],
+        };
+        let key = EndpointKey::<Ipv4> {
+            network: NETWORK,
+            address: far.into(),
+        };
+        datapath.insert("REMOTES4", key, remote);
+        let key = EndpointKey::<Ipv6> {
+            network: NETWORK,
+            address: far6.into(),
+        };
+        datapath.insert("REMOTES6", key, remote);
+        let network: Network = datapath.slot("NETWORKS", NETWORK);
+        datapath.set("NETWORKS", NETWORK, Network { vni, mtu, ..network });
+        let settings: Settings = datapath.slot("SETTINGS", 0);
+        let settings = Settings {
+            overlay_ifindex: DEVICE,
+            overlay_port: PORT.to_be(),
+            ..settings
+        };
+        datapath.set("SETTINGS", 0, settings);
+    }
+
+    /// Gives the network's devices this MTU; that of the NIC stays.
+    pub fn set_inner_mtu(&self, mtu: u32) {
+        for device in ["sluice0", "sluice0-dp", "slc1", "slc2"] {
+            self.host.inside(|| ip(&format!("link set {device} mtu {mtu}")));
+        }
+        for namespace in [&self.web, &self.shop] {
+            namespace.inside(|| ip(&format!("link set eth0 mtu {mtu}")));
+        }
     }
 
     /// Puts the programs of a NIC on a device of the host.
