@@ -10,6 +10,7 @@ mod cleanup;
 mod desired;
 mod error;
 mod expire;
+pub mod firewall;
 #[cfg(test)]
 mod fixture;
 mod follow;
@@ -285,6 +286,11 @@ impl Agent {
                 .collect())
         })
         .await
+    }
+
+    /// The host's own firewalls, as their rules are now.
+    pub async fn firewalls(&self) -> Result<firewall::Firewalls, AgentError> {
+        blocking(firewall::Firewalls::read).await
     }
 
     /// Everything of the flow tables, with names.

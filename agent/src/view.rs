@@ -1,7 +1,10 @@
 //! What the datapath shows to those who ask: plain words and numbers, no kernel types.
 
+mod exposure;
+
 use std::net::IpAddr;
 
+pub use exposure::{Clients, Disbelief, Exposure, Opening};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 

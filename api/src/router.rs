@@ -145,6 +145,7 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
             get("/sluice/v1/status", sluice::status, "How the datapath is: tables, programs, troubles"),
             get("/sluice/v1/cluster", sluice::cluster, "The hosts that share networks, how far this one has come, how etcd is"),
             get("/sluice/v1/flows", sluice::flows, "The flow table, with names"),
+            get("/sluice/v1/exposure", sluice::exposure, "What of this host's containers is reached from where, and what the host's firewall believes of it"),
             get("/sluice/v1/drops", sluice::drops, "Dropped packets by reason, direction and endpoint; with `follow`, each as it dies, a line of JSON"),
             get("/sluice/v1/drops/telling", sluice::telling, "Who follows the drops, and how many were not told one by one"),
         ]),

@@ -3,6 +3,7 @@
 
 mod beside;
 mod drops;
+mod exposure;
 mod full;
 mod guards;
 mod hairpin;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use sluice_agent::{
     AgentError, Follower,
-    view::{Flow, Status, Telling, Told},
+    view::{Exposure, Flow, Status, Telling, Told},
 };
 
 use crate::{
@@ -32,6 +32,11 @@ pub(crate) async fn cluster(state: State) -> Answer<Json<serde_json::Value>> {
 /// `GET /sluice/v1/flows`
 pub(crate) async fn flows(state: State) -> Answer<Json<Vec<Flow>>> {
     state.agent().flows().await.map(Json).map_err(failed)
+}
+
+/// `GET /sluice/v1/exposure`
+pub(crate) async fn exposure(state: State) -> Answer<Json<Exposure>> {
+    Ok(Json(state.exposure().await?))
 }
 
 /// `GET /sluice/v1/drops?follow=`

@@ -11,6 +11,7 @@ pub mod datapath;
 pub mod drops;
 pub mod events;
 pub mod exec;
+pub mod exposure;
 pub mod files;
 pub mod image;
 pub mod inspect;

@@ -19,8 +19,8 @@ mod terminal;
 
 use clap::{Parser, Subcommand};
 use command::{
-    archive, attach, cleanup, cluster, copy, create, datapath, drops, events, exec, files, image, inspect, life, logs,
-    network, port, prune, ps, registry, run, start, stats, system, update, volume,
+    archive, attach, cleanup, cluster, copy, create, datapath, drops, events, exec, exposure, files, image, inspect,
+    life, logs, network, port, prune, ps, registry, run, start, stats, system, update, volume,
 };
 use daemon::{Address, Daemon};
 use failure::Failure;
@@ -144,6 +144,8 @@ enum Command {
     Flows(datapath::Flows),
     /// List dropped packets by reason
     Drops(drops::Drops),
+    /// List what of this host's containers is reached from where, and what the host's firewall believes of it
+    Exposure(exposure::Exposure),
     /// Remove everything a stopped daemon left in the kernel
     Cleanup(cleanup::Cleanup),
 }
@@ -224,6 +226,7 @@ fn answer(arguments: Sluice) -> Result<(), Failure> {
             Command::Cluster(cluster) => cluster.answer(&daemon).await,
             Command::Flows(flows) => flows.answer(&daemon).await,
             Command::Drops(drops) => drops.answer(&daemon).await,
+            Command::Exposure(exposure) => exposure.answer(&daemon).await,
             Command::Cleanup(cleanup) => cleanup.answer(arguments.host.is_some(), &daemon).await,
         }
     });

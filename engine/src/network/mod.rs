@@ -5,6 +5,7 @@ pub(crate) mod create;
 pub(crate) mod defaults;
 pub(crate) mod disconnect;
 pub(crate) mod endpoint_options;
+mod exposure;
 pub(crate) mod hosts;
 pub(crate) mod inspect;
 pub(crate) mod ipam;

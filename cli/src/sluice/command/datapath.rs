@@ -39,7 +39,8 @@ impl Flows {
     }
 }
 
-async fn ask<T: DeserializeOwned>(
+/// Prints what the daemon answers, as it is or shown.
+pub async fn ask<T: DeserializeOwned>(
     daemon: &Daemon,
     path: &str,
     json: bool,
