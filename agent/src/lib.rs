@@ -175,10 +175,17 @@ impl Agent {
         })
     }
 
-    /// Returns when everything up to this revision of the store is real on this host; the error is that of the endpoints and sandboxes named
-    /// in `subjects` (ids), if one of them could not be made.
+    /// Returns when everything up to this revision of the store is real on this host, names too; the error is that of the endpoints and sandboxes
+    /// named in `subjects` (ids), if one of them could not be made.
     pub async fn settled(&self, revision: Revision, subjects: &[&str]) -> Result<(), AgentError> {
-        progress::settled(&mut self.shared.progress.subscribe(), revision, subjects).await
+        progress::settled(&mut self.shared.progress.subscribe(), revision, subjects).await?;
+        self.named(revision).await;
+        Ok(())
+    }
+
+    /// Returns when who asks for a name is told what is so at this revision of the store.
+    pub async fn named(&self, revision: Revision) {
+        self.resolver.named(revision).await;
     }
 
     /// The sandbox that will have this file shall be this network namespace, which somebody made because it belongs to a user namespace. It stands until

@@ -12,20 +12,15 @@ mod servers;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    io,
-    sync::{Arc, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use nix::sys::socket::AddressFamily;
 use sluice_datapath_common::resolver::RESOLVER_PORT;
-use sluice_store::{SharedStore, StoreError, Watch, key};
+use sluice_store::{Revision, SharedStore, StoreError, Watch, key};
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::watch,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::{AgentError, Tried, kernel::datagrams::Pair, link::resolver_leg::ResolverLeg, reconcile::blocking};
@@ -33,16 +28,20 @@ use directory::Directory;
 use serve::Desk;
 use servers::HostServers;
 
-/// Packets of one endpoint to the resolver in a tick of the datapath (16.8 ms): 25,000 a second. A flood ends where it begins, and leaves the others room.
-pub const QUESTIONS_PER_TICK: u32 = 420;
+/// Packets of one endpoint to the resolver in a tick of the datapath (67 ms): 25,000 a second. A flood ends where it begins, and leaves the others room.
+pub const QUESTIONS_PER_TICK: u32 = 1_680;
 /// Whom the host asks.
 const HOST_SERVERS: &str = "/etc/resolv.conf";
 /// After trouble with the store.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Nobody who waits for names is kept longer than this by a resolver in trouble.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The resolver at work.
 pub struct Resolver {
     stop: watch::Sender<bool>,
+    /// The revision of the store that names are told by.
+    known: watch::Receiver<Revision>,
     worker: Option<thread::JoinHandle<()>>,
 }
 
@@ -51,7 +50,8 @@ impl Resolver {
     pub async fn start(leg: Arc<ResolverLeg>, store: SharedStore) -> Result<Self, AgentError> {
         let what = || "opening the resolver's sockets".to_owned();
         let pairs = blocking(move || leg.within(open)).await?.tried(what)?;
-        let (directory, changes) = begin(&store).await?;
+        let (directory, changes, revision) = begin(&store).await?;
+        let (told, known) = watch::channel(revision);
         let desk = Arc::new(Desk::new(directory, HostServers::of(HOST_SERVERS)));
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -61,7 +61,7 @@ impl Resolver {
         let worker = thread::Builder::new()
             .name("sluice-names".into())
             .spawn(move || {
-                let work = work(desk, pairs, store, changes, stopped);
+                let work = work(desk, pairs, store, (changes, told), stopped);
                 if let Err(error) = tokio::task::LocalSet::new().block_on(&runtime, work) {
                     tracing::error!(%error, "questions for names are not answered");
                 }
@@ -69,8 +69,20 @@ impl Resolver {
             .tried(what)?;
         Ok(Self {
             stop,
+            known,
             worker: Some(worker),
         })
+    }
+
+    /// Returns when names are told as they are at this revision of the store, or nobody will tell them.
+    pub async fn named(&self, revision: Revision) {
+        let mut known = self.known.clone();
+        if timeout(PATIENCE, known.wait_for(|known| *known >= revision))
+            .await
+            .is_err()
+        {
+            tracing::warn!(revision, "names are late");
+        }
     }
 
     /// Answers no more.
@@ -93,17 +105,17 @@ fn open() -> io::Result<Vec<Pair>> {
     Ok(pairs)
 }
 
-async fn begin(store: &SharedStore) -> Result<(Directory, Watch), StoreError> {
+async fn begin(store: &SharedStore) -> Result<(Directory, Watch, Revision), StoreError> {
     let (entries, revision) = store.list(key::ROOT).await?;
     let changes = store.watch(key::ROOT, revision).await?;
-    Ok((Directory::of(&entries), changes))
+    Ok((Directory::of(&entries), changes, revision))
 }
 
 async fn work(
     desk: Arc<Desk>,
     pairs: Vec<Pair>,
     store: SharedStore,
-    changes: Watch,
+    (changes, told): (Watch, watch::Sender<Revision>),
     mut stopped: watch::Receiver<bool>,
 ) -> io::Result<()> {
     for pair in pairs {
@@ -111,23 +123,24 @@ async fn work(
         tokio::task::spawn_local(serve::streams(desk.clone(), TcpListener::from_std(pair.streams)?));
     }
     tokio::select! {
-        () = follow(&desk, &store, changes) => {}
+        () = follow(&desk, &store, changes, &told) => {}
         _ = stopped.wait_for(|stopped| *stopped) => {}
     }
     Ok(())
 }
 
-/// Follows the store for ever; who falls behind begins again.
-async fn follow(desk: &Desk, store: &SharedStore, mut changes: Watch) {
+/// Follows the store for ever, and tells how far it is; who falls behind begins again.
+async fn follow(desk: &Desk, store: &SharedStore, mut changes: Watch, told: &watch::Sender<Revision>) {
     loop {
-        while let Some(Ok((_, events))) = changes.next().await {
-            let mut directory = desk.directory.write().unwrap_or_else(PoisonError::into_inner);
-            events.iter().for_each(|event| directory.fold(event));
+        while let Some(Ok((revision, events))) = changes.next().await {
+            desk.change(|directory| events.iter().for_each(|event| directory.fold(event)));
+            told.send_replace(revision);
         }
         changes = loop {
             match begin(store).await {
-                Ok((fresh, changes)) => {
-                    *desk.directory.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+                Ok((fresh, changes, revision)) => {
+                    desk.change(|directory| *directory = fresh);
+                    told.send_replace(revision);
                     break changes;
                 }
                 Err(error) => {

@@ -202,10 +202,11 @@ impl Engine {
         Ok(self.store.commit(transaction).await?)
     }
 
-    /// A commit that takes places in networks away.
+    /// A commit that takes places in networks away, and with them names.
     async fn commit_release(&self, transaction: Transaction) -> Result<(), EngineError> {
         let revision = self.commit(transaction).await?;
         self.released.fetch_max(revision, Ordering::AcqRel);
+        self.agent.named(revision).await;
         Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! The network as people meet it: pages, pings and transfers between a LAN, a host and its containers.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod asking;
 mod beside;
+mod dns;
 mod drops;
 mod exposure;
 mod full;

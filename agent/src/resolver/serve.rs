@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
     sync::{
-        Arc, Mutex, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -37,8 +37,8 @@ const STREAMS_OF_ALL: usize = 512;
 /// So many batches are taken from the socket at a time, and so many questions answered before it is looked again.
 const BATCHES: usize = 64;
 const ANSWERS: usize = 128;
-/// So many questions of one address wait at a time.
-const WAITING_OF_ONE: usize = 512;
+/// So many questions of one address wait at a time: no fewer than the datapath lets through at once.
+const WAITING_OF_ONE: usize = 2 * super::QUESTIONS_PER_TICK as usize;
 
 /// What every answer needs.
 #[derive(Debug)]
@@ -116,6 +116,11 @@ impl Desk {
             .ask(&errand.question, &errand.bytes, &errand.servers, errand.road)
             .await;
         answer.or_else(|| errand.question.failure())
+    }
+
+    /// Changes who is called what.
+    pub fn change(&self, change: impl FnOnce(&mut Directory)) {
+        change(&mut self.directory.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn admit_stream(self: &Arc<Self>, from: IpAddr) -> Option<Stream> {

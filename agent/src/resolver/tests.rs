@@ -1,17 +1,23 @@
 //! Questions in, answers out.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
     rr::{Name, RData, RecordType},
 };
 use sluice_model::{Endpoint, EndpointLink, Id, Network, ResolverWish, Sandbox};
-use sluice_store::{Entry, Event, key, record};
+use sluice_store::{Entry, Event, SharedStore, Transaction, Write, embedded::Embedded, key, record};
+use tokio::sync::watch;
 
 use super::{
+    Resolver,
     answer::{Decision, LIFETIME, Question, Road, decide},
+    begin,
     directory::Directory,
+    follow,
+    serve::Desk,
+    servers::HostServers,
 };
 use crate::fixture;
 
@@ -360,4 +366,37 @@ fn endpoints_of_other_hosts_are_answered_as_those_of_this_one_and_may_share_a_na
     town.fold(&Event::Deleted(place, 5));
     assert!(ask(&town, WEB2, "web9.", RecordType::A).is_none());
     assert_eq!(answer(&town, "www.").len(), 2);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn who_waits_for_a_revision_finds_its_names_told() {
+    let path = std::env::temp_dir().join(format!("sluice-names-{}.redb", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let store: SharedStore = Arc::new(Embedded::open(&path).unwrap());
+    let (directory, changes, revision) = begin(&store).await.unwrap();
+    let (told, known) = watch::channel(revision);
+    let desk = Desk::new(directory, HostServers::of("/nowhere"));
+    let put = async |entry: Entry| {
+        let transaction = Transaction {
+            writes: vec![Write::Put(entry.key, entry.value)],
+            ..Transaction::default()
+        };
+        store.commit(transaction).await.unwrap()
+    };
+    put(of_network(&fixture::network(2))).await;
+    let revision = put(of_endpoint(&endpoint(1))).await;
+    let asker = || desk.directory.read().unwrap().asker(address("172.17.0.2")).is_some();
+    // committed, and nobody has looked yet: who does not wait would be told that there is no such name
+    assert!(!asker());
+    let resolver = Resolver {
+        stop: watch::channel(false).0,
+        known,
+        worker: None,
+    };
+    tokio::select! {
+        () = follow(&desk, &store, changes, &told) => panic!("it follows for ever"),
+        () = resolver.named(revision) => {}
+    }
+    assert!(asker());
+    let _ = std::fs::remove_file(&path);
 }

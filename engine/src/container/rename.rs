@@ -49,10 +49,13 @@ impl Engine {
                     .writes
                     .push(Write::Put(key::endpoint(&endpoint.id), record::encode(&*endpoint)?));
             }
-            if let Err(error) = engine.commit(transaction).await {
-                engine.containers.release(&new_name);
-                engine.others_are_told();
-                return Err(error);
+            match engine.commit(transaction).await {
+                Ok(revision) => engine.agent.named(revision).await,
+                Err(error) => {
+                    engine.containers.release(&new_name);
+                    engine.others_are_told();
+                    return Err(error);
+                }
             }
             held.change(|container| container.name.clone_from(&new_name));
             let mut places = engine.networks.places();
