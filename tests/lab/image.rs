@@ -19,9 +19,74 @@ pub fn busybox() -> PathBuf {
 pub fn web() -> PathBuf {
     once("web", |root| {
         furnish(root);
-        add_program(root, "nginx");
+        add_program(root, &installed("nginx"), "nginx");
         configure_nginx(root);
     })
+}
+
+/// The same with `getent` of the C library, which asks for names as its programs do.
+pub fn getent() -> PathBuf {
+    once("getent", |root| {
+        furnish(root);
+        add_program(root, &installed("getent"), "getent");
+    })
+}
+
+/// The same with `redis-server` from the Debian packages; none where they are not installed.
+pub fn redis() -> Option<PathBuf> {
+    // Its package of this name would start it on this machine. The program is that of the tools, which goes by the name it is called by.
+    let server = files::program("redis-check-rdb")?;
+    Some(once("redis", |root| {
+        furnish(root);
+        add_program(root, &server, "redis-server");
+    }))
+}
+
+/// What a Flask application with a store in redis needs, from the Debian packages.
+const FLASK: [&str; 15] = [
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "python3-flask",
+    "python3-werkzeug",
+    "python3-jinja2",
+    "python3-markupsafe",
+    "python3-itsdangerous",
+    "python3-click",
+    "python3-redis",
+    "python3-async-timeout",
+    "python3-deprecated",
+    "python3-wrapt",
+    "python3-six",
+    "python3-packaging",
+    "python3-pyparsing",
+];
+
+/// The page that counts its visits.
+const APPLICATION: &str = r#"import os
+from flask import Flask, request
+from redis import Redis
+
+app = Flask(__name__)
+store = Redis(host=os.environ["REDIS_HOST"], port=6379)
+
+@app.route("/")
+def hits():
+    return "visit %d, of %s\n" % (store.incr("hits"), request.headers.get("X-Real-IP", request.remote_addr))
+
+app.run(host="0.0.0.0", port=5000)
+"#;
+
+/// The same with Python, Flask and `/app.py`, which counts visits in redis at `$REDIS_HOST`; none where the Debian packages are not installed.
+pub fn flask() -> Option<PathBuf> {
+    let python = fs::canonicalize("/usr/bin/python3").ok()?;
+    let are_there = Command::new("dpkg-query").arg("--status").args(FLASK).output().ok()?;
+    are_there.status.success().then_some(())?;
+    Some(once("flask", |root| {
+        furnish(root);
+        add_program(root, &python, "python3");
+        FLASK.iter().for_each(|package| add_package(root, package));
+        write(root, "app.py", APPLICATION);
+    }))
 }
 
 /// The tar of this name: made the first time, then kept for as long as the program it is made of stays the same.
@@ -105,12 +170,19 @@ fn furnish(root: &Path) {
     }
 }
 
+fn installed(name: &str) -> PathBuf {
+    files::program(name).unwrap_or_else(|| panic!("{name} is not installed (cargo xtask setup)"))
+}
+
 /// Copies a program with the libraries it is linked to.
-fn add_program(root: &Path, name: &str) {
-    let program = files::program(name).unwrap_or_else(|| panic!("{name} is not installed (cargo xtask setup)"));
-    let place = root.join("usr/sbin").join(name);
-    copy(&program, &place);
-    let linked = Ran::command(Command::new("ldd").arg(&program), &[], Duration::from_secs(10)).ok();
+fn add_program(root: &Path, program: &Path, name: &str) {
+    copy(program, &root.join("usr/sbin").join(name));
+    add_libraries(root, program);
+}
+
+/// Copies the libraries that a program, or a library, is linked to.
+fn add_libraries(root: &Path, program: &Path) {
+    let linked = Ran::command(Command::new("ldd").arg(program), &[], Duration::from_secs(10)).ok();
     let libraries: BTreeSet<&str> = linked
         .lines()
         .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
@@ -120,6 +192,39 @@ fn add_program(root: &Path, name: &str) {
         if !place.exists() {
             files::make(place.parent().unwrap_or(root));
             copy(Path::new(library), &place);
+        }
+    }
+}
+
+/// Copies what programs read of an installed package, and what was compiled of it.
+fn add_package(root: &Path, name: &str) {
+    let listed = Ran::command(Command::new("dpkg").args(["-L", name]), &[], Duration::from_secs(10)).ok();
+    for path in listed
+        .lines()
+        .filter(|path| path.starts_with("/usr/lib/"))
+        .map(Path::new)
+    {
+        let place = root.join(path.strip_prefix("/").unwrap_or(path));
+        if !path.is_file() || place.exists() {
+            continue;
+        }
+        let directory = place.parent().unwrap_or(root);
+        files::make(directory);
+        copy(path, &place);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with(".so") {
+            add_libraries(root, path);
+        }
+        let Some(module) = name.strip_suffix(".py") else {
+            continue;
+        };
+        let compiled = path.with_file_name("__pycache__");
+        for entry in fs::read_dir(&compiled).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.split('.').next() == Some(module) && name.ends_with(".pyc") {
+                files::make(directory.join("__pycache__"));
+                copy(&entry.path(), &directory.join("__pycache__").join(name));
+            }
         }
     }
 }

@@ -88,6 +88,8 @@ static ALL: &[Need] = &[
     need(Test, "to set devices", Program("ethtool"), &["ethtool"]),
     need(Test, "what is in a test's container", Program("busybox"), &["busybox-static"]),
     need(Test, "a web server for containers", Program("nginx"), &["nginx-light"]),
+    need(Test, "a store for containers", Program("redis-check-rdb"), &["redis-tools"]),
+    need(Test, "a web application for containers", Packages, &["python3-flask", "python3-redis"]),
     need(Test, "to ask web servers and the daemon", Program("curl"), &["curl"]),
     need(Test, "the reference for containers", Program("runc"), &["runc"]),
     need(Test, "the other client", Check(has_docker_py), &["python3-docker"]),
