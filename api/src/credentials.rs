@@ -1,5 +1,7 @@
 //! Who asks a registry, as clients say it: `X-Registry-Auth`, a document in base64.
 
+use std::collections::BTreeMap;
+
 use axum::http::HeaderMap;
 use base64::{
     Engine as _, alphabet,
@@ -7,6 +9,8 @@ use base64::{
 };
 use serde::Deserialize;
 use sluice_image::Credentials;
+
+use crate::error::{Answer, ApiError};
 
 const EITHER: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::Indifferent)
@@ -53,6 +57,20 @@ pub(crate) fn of_request(headers: &HeaderMap) -> Option<Credentials> {
     login.credentials()
 }
 
+/// Of `X-Registry-Config`: those of several registries, by name.
+pub(crate) fn of_build(headers: &HeaderMap) -> Answer<BTreeMap<String, Credentials>> {
+    let Some(text) = headers.get("x-registry-config").and_then(|text| text.to_str().ok()) else {
+        return Ok(BTreeMap::new());
+    };
+    let logins: BTreeMap<String, Login> = decode(text)
+        .and_then(|document| serde_json::from_slice(&document).ok())
+        .ok_or_else(|| ApiError::invalid("invalid X-Registry-Config: base64 of a JSON document is wanted"))?;
+    let known = logins
+        .into_iter()
+        .filter_map(|(server, login)| Some((server, login.credentials()?)));
+    Ok(known.collect())
+}
+
 /// Both alphabets, with padding or without.
 fn decode(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text.trim().replace('-', "+").replace('_', "/")).ok()
@@ -89,5 +107,16 @@ mod tests {
         assert!(of_request(&HeaderMap::new()).is_none());
         assert!(of_request(&headers("x-registry-auth", "{}")).is_none());
         assert!(of_request(&headers("x-registry-auth", "no json")).is_none());
+    }
+
+    #[test]
+    fn a_build_brings_those_of_several_registries() {
+        let several = headers(
+            "x-registry-config",
+            r#"{"r:5000":{"username":"ada","password":"p"},"s":{}}"#,
+        );
+        let known = of_build(&several).unwrap();
+        assert_eq!(known.keys().collect::<Vec<_>>(), ["r:5000"]);
+        assert!(of_build(&headers("x-registry-config", "[")).is_err());
     }
 }

@@ -14,7 +14,7 @@ use sluice_engine::Engine;
 use crate::{
     door,
     error::ApiError,
-    routes::{container, events, exec, image, network, sluice, system, volume},
+    routes::{build, container, events, exec, image, network, sluice, system, volume},
 };
 
 /// A route.
@@ -90,7 +90,7 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
             get("/images/get", image::save_all, "Saves several as an archive; `names`"),
             refused(Method::GET, "/images/search", image::search, "Searches a registry"),
             post("/images/prune", image::prune, "Removes those without a use; `filters`"),
-            missing(Method::POST, "/build", "Builds an image"),
+            post("/build", build::build, "Builds an image of a Dockerfile, as the classic builder does"),
             missing(Method::POST, "/build/prune", "Empties the builder's cache"),
             missing(Method::POST, "/build/cancel", "Stops a build"),
             get("/distribution/{name}/json", image::distribution, "Asks a registry about an image"),

@@ -1,5 +1,6 @@
 //! A file per Docker resource. Each function turns path, query and body into words of the engine and its answer into wire; nothing else.
 
+pub(crate) mod build;
 pub(crate) mod container;
 pub(crate) mod events;
 pub(crate) mod exec;

@@ -69,6 +69,11 @@ impl Config {
         self.data_root.join("volumes")
     }
 
+    /// Where builds keep what they are made of, while they last.
+    pub(crate) fn building(&self) -> PathBuf {
+        self.data_root.join("building")
+    }
+
     /// Where all containers have their directories.
     pub(crate) fn containers(&self) -> PathBuf {
         self.data_root.join("containers")

@@ -166,7 +166,7 @@ impl Engine {
         .await
     }
 
-    async fn of_images<T: Send + 'static>(
+    pub(crate) async fn of_images<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Images) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {

@@ -5,6 +5,7 @@
 
 mod blocking;
 mod boot;
+mod build;
 mod chunks;
 mod cleanup;
 pub(crate) mod cluster;
@@ -39,6 +40,7 @@ use sluice_runtime::Runtime;
 use sluice_store::{Revision, SharedStore, Transaction};
 use tokio::task::JoinSet;
 
+pub use build::{BuildImage, BuildNews};
 pub use chunks::Chunks;
 pub use cleanup::cleanup;
 pub use cluster::{Advertise, ClusterOptions, status::ClusterStatus};
@@ -114,6 +116,8 @@ impl Engine {
             let images = images.clone();
             blocking::blocking(move || container::owners::check_layers(&images, &ids)).await?;
         }
+        let building = config.building();
+        blocking::blocking(move || Ok(sluice_image::remove_tree(&building)?)).await?;
         let containers = config.containers();
         tokio::fs::create_dir_all(&containers)
             .await

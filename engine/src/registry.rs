@@ -34,19 +34,29 @@ pub struct PushImage {
     pub credentials: Option<Credentials>,
 }
 
-/// What happens in a transfer, until it ends; its last word may be an error.
-pub struct Transfer {
-    first: Option<Result<News, EngineError>>,
-    rest: mpsc::Receiver<Result<News, EngineError>>,
+/// What happens in something that takes long, until it ends; its last word may be an error.
+pub struct Transfer<T = News> {
+    first: Option<Result<T, EngineError>>,
+    rest: mpsc::Receiver<Result<T, EngineError>>,
 }
 
-impl Transfer {
+impl<T> Transfer<T> {
+    pub(crate) fn of(first: Option<Result<T, EngineError>>, rest: mpsc::Receiver<Result<T, EngineError>>) -> Self {
+        Self { first, rest }
+    }
+
     /// What happens next.
-    pub async fn next(&mut self) -> Option<Result<News, EngineError>> {
+    pub async fn next(&mut self) -> Option<Result<T, EngineError>> {
         match self.first.take() {
             Some(first) => Some(first),
             None => self.rest.recv().await,
         }
+    }
+
+    /// Hears no more.
+    pub fn end(&mut self) {
+        self.rest.close();
+        while self.rest.try_recv().is_ok() {}
     }
 }
 
@@ -138,7 +148,7 @@ impl Engine {
         });
         match rest.recv().await {
             Some(Err(why)) => Err(why),
-            first => Ok(Transfer { first, rest }),
+            first => Ok(Transfer::of(first, rest)),
         }
     }
 }

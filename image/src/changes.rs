@@ -1,6 +1,6 @@
 //! Dockerfile instructions that change a configuration: what `docker import -c` takes.
 
-mod words;
+pub(crate) mod words;
 
 use std::collections::BTreeMap;
 
@@ -49,43 +49,48 @@ fn instructions(text: &str) -> Vec<String> {
 
 fn instruction(config: &mut RunConfig, line: &str) -> Result<(), ImageError> {
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let (word, rest) = (word.to_ascii_uppercase(), rest.trim());
-    if rest.is_empty() && !matches!(word.as_str(), "CMD" | "ENTRYPOINT") && is_known(&word) {
+    let variables = config.env.clone();
+    change(config, &word.to_ascii_uppercase(), rest.trim(), &variables)
+}
+
+/// One instruction; `variables` (`NAME=value`) are put into what it says.
+pub(crate) fn change(config: &mut RunConfig, word: &str, rest: &str, variables: &[String]) -> Result<(), ImageError> {
+    if rest.is_empty() && !matches!(word, "CMD" | "ENTRYPOINT") && is_known(word) {
         return Err(invalid(format!("{word} requires at least one argument")));
     }
-    match word.as_str() {
-        "CMD" => config.cmd = Some(command(rest)),
-        "ENTRYPOINT" => config.entrypoint = Some(command(rest)),
+    match word {
+        "CMD" => config.cmd = Some(command(rest, &config.shell)),
+        "ENTRYPOINT" => config.entrypoint = Some(command(rest, &config.shell)),
         "ENV" => {
-            for (name, value) in name_values(&word, rest)? {
-                let (name, value) = (expand(&name, &config.env)?, expand(&value, &config.env)?);
+            for (name, value) in name_values(word, rest)? {
+                let (name, value) = (expand(&name, variables)?, expand(&value, variables)?);
                 set_variable(&mut config.env, &name, &value)?;
             }
         }
         "LABEL" => {
-            for (name, value) in name_values(&word, rest)? {
-                let (name, value) = (expand(&name, &config.env)?, expand(&value, &config.env)?);
+            for (name, value) in name_values(word, rest)? {
+                let (name, value) = (expand(&name, variables)?, expand(&value, variables)?);
                 config.labels.get_or_insert_default().insert(name, value);
             }
         }
         "EXPOSE" => {
             for port in split(rest) {
-                let port = expand(&port, &config.env)?;
+                let port = expand(&port, variables)?;
                 config.exposed_ports.get_or_insert_default().extend(ports(&port)?);
             }
         }
         "VOLUME" => {
             for path in list(rest).unwrap_or_else(|| split(rest)) {
-                let path = expand(&path, &config.env)?;
+                let path = expand(&path, variables)?;
                 if path.trim().is_empty() {
                     return Err(invalid("VOLUME specified can not be an empty string".into()));
                 }
                 config.volumes.get_or_insert_default().insert(path, Empty {});
             }
         }
-        "USER" => config.user = expand(rest, &config.env)?,
-        "WORKDIR" => config.working_dir = absolute(&config.working_dir, &expand(rest, &config.env)?),
-        "STOPSIGNAL" => config.stop_signal = signal(&expand(rest, &config.env)?)?,
+        "USER" => config.user = expand(rest, variables)?,
+        "WORKDIR" => config.working_dir = absolute(&config.working_dir, &expand(rest, variables)?),
+        "STOPSIGNAL" => config.stop_signal = signal(&expand(rest, variables)?)?,
         "HEALTHCHECK" => config.healthcheck = Some(healthcheck(rest)?),
         "ONBUILD" => config.on_build.push(trigger(rest)?),
         word if is_known(word) => {
@@ -117,15 +122,16 @@ fn is_known(word: &str) -> bool {
 }
 
 /// A JSON list is a command as it is; all else goes to the shell.
-fn command(text: &str) -> Vec<String> {
+pub(crate) fn command(text: &str, shell: &[String]) -> Vec<String> {
     match list(text) {
         Some(words) => words,
         None if text.is_empty() => Vec::new(),
-        None => SHELL
+        None if shell.is_empty() => SHELL
             .iter()
             .map(|word| word.to_string())
             .chain([text.to_owned()])
             .collect(),
+        None => shell.iter().cloned().chain([text.to_owned()]).collect(),
     }
 }
 

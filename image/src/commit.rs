@@ -104,6 +104,7 @@ impl Images {
                     one_file_system: true,
                     scaffold,
                     owners: owners.as_ref(),
+                    timeless: false,
                 };
                 files::pack(upper.as_fd(), b"", packing, &mut writer)?;
                 writer
@@ -124,7 +125,7 @@ impl Images {
     }
 
     /// The configuration of the image it was made of, with what is new; a container whose image is gone starts from nothing.
-    fn document(
+    pub(crate) fn document(
         &self,
         commit: &Commit<'_>,
         config: &RunConfig,

@@ -93,6 +93,16 @@ pub struct RunConfig {
     pub shell: Vec<String>,
 }
 
+impl RunConfig {
+    /// Of an image's configuration as it is written.
+    pub(crate) fn of_document(bytes: &[u8]) -> Result<Self, ImageError> {
+        let wrong = |why: serde_json::Error| ImageError::BadArchive(format!("invalid image configuration: {why}"));
+        let mut value: serde_json::Value = serde_json::from_slice(bytes).map_err(wrong)?;
+        strip_nulls(&mut value);
+        Ok(serde_json::from_value::<Own>(value).map_err(wrong)?.config)
+    }
+}
+
 /// `{}`, the value of a Go set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}

@@ -5,6 +5,7 @@
 
 mod find;
 mod pack;
+mod take;
 
 use std::{
     io::{self, Read, Write},
@@ -14,6 +15,9 @@ use std::{
 pub use find::{Found, copy_attributes, find, is_read_only, is_same_mount, look};
 pub(crate) use pack::is_opaque;
 pub use pack::{Packing, Style, pack};
+pub use take::{
+    fingerprint, fingerprint_of, is_archive, make_directory, matching, open_file, read_text, remove_file, take,
+};
 
 use crate::{budget::Limits, error::ImageError, layer, owners::Owners};
 
@@ -24,6 +28,8 @@ pub struct Laying {
     pub keep_kinds: bool,
     /// Everything belongs to this user and group of the container, whatever the archive says.
     pub owner: Option<(u32, u32)>,
+    /// These permissions, whatever the archive says.
+    pub mode: Option<u32>,
     /// Whose the files are on the host; none: whose they are in the container.
     pub owners: Option<Owners>,
 }
@@ -51,6 +57,7 @@ pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), ImageError> 
                 one_file_system: true,
                 scaffold: &[],
                 owners: None,
+                timeless: false,
             };
             pack(from, b"", packing, &mut writer)?;
             writer

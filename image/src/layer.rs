@@ -22,7 +22,7 @@ pub use discard::remove_tree;
 pub(crate) use recipe::write_archive;
 use serde::{Deserialize, Serialize};
 pub(crate) use tree::{is_kept, set_metadata};
-pub(crate) use unpack::{lay_down, unpack};
+pub(crate) use unpack::{lay_down, make_directory, unpack};
 
 use crate::{atomic, digest::Digest, error::ImageError};
 

@@ -10,6 +10,7 @@
 //! | `content/<hex>` | configurations, by digest: the digest is the image's id |
 //! | `layers/<hex>/` | unpacked layers, by the digest of their uncompressed archive (`diff_id`) |
 //! | `repositories.json` | names |
+//! | `lineage.json` | which image was made of which, and by what step |
 //! | `origins.json` | what registries call layers and images |
 //! | `snapshots/<hex>` | which layers a container stands on, also when its image is gone |
 //! | `staging/` | what is being made; emptied on start |
@@ -18,12 +19,15 @@
 mod archive;
 mod atomic;
 mod budget;
+mod building;
 mod changes;
 mod commit;
 mod compression;
 mod configuration;
 mod content;
 mod digest;
+pub mod dockerfile;
+mod download;
 mod error;
 pub mod files;
 mod holes;
@@ -31,6 +35,7 @@ mod import;
 #[cfg(test)]
 mod kills;
 mod layer;
+mod lineage;
 mod load;
 mod manifest;
 mod origins;
@@ -77,6 +82,7 @@ use configuration::Configuration;
 use content::Content;
 use digest::Digest;
 use layer::Layers;
+use lineage::Lineage;
 use origins::Origins;
 use reference::{Named, Reference};
 use repositories::Repositories;
@@ -103,6 +109,10 @@ pub struct Image {
     pub tags: Vec<String>,
     /// What registries know it by, `name@sha256:…`.
     pub digests: Vec<String>,
+    /// The image it was made of here, by a build.
+    pub parent: Option<String>,
+    /// Only a step on the way to others: it has no name, and others were made of it.
+    pub is_intermediate: bool,
     /// The sum of its layers' uncompressed sizes, bytes.
     pub size: u64,
     /// Diff ids of its layers, lowest first.
@@ -117,6 +127,7 @@ struct State {
     layers: Layers,
     repositories: Repositories,
     origins: Origins,
+    lineage: Lineage,
     images: BTreeMap<Digest, Configuration>,
     /// Layers somebody is about to use: how many times.
     pins: HashMap<Digest, usize>,
@@ -159,6 +170,7 @@ impl Images {
             layers,
             repositories,
             origins: Origins::open(&root),
+            lineage: Lineage::open(&root),
             images,
             pins: HashMap::new(),
         };
@@ -291,6 +303,8 @@ impl State {
             extras: configuration.extras.clone(),
             tags: self.repositories.of(id).map(Reference::familiar).collect(),
             digests: self.digests_of(id),
+            parent: self.lineage.parent(id).map(|parent| parent.to_string()),
+            is_intermediate: self.repositories.of(id).next().is_none() && self.lineage.has_children(id),
             size: sizes.iter().copied().fold(0, u64::saturating_add),
             layer_sizes: sizes,
             layers: configuration.diff_ids.iter().map(Digest::to_string).collect(),

@@ -36,6 +36,7 @@ impl Images {
     pub fn remove(&self, name: &str, force: bool, users: &[ImageUse]) -> Result<Vec<Removed>, ImageError> {
         let mut state = self.state();
         let id = state.find(name)?;
+        let all_users = users;
         let users: Vec<&ImageUse> = users.iter().filter(|user| user.image == id.as_str()).collect();
         let mut removed = Vec::new();
         if is_id_prefix(&id, name) {
@@ -73,7 +74,18 @@ impl Images {
                 return Ok(removed);
             }
         }
+        let mut parent = state.lineage.parent(&id);
         state.delete(&self.root, &id, &mut removed)?;
+        // steps on the way to it, which nobody else stands on
+        while let Some(step) = parent.take() {
+            let is_used = all_users.iter().any(|user| user.image == step.as_str());
+            let has_name = state.repositories.of(&step).next().is_some() || !state.origins.digests(&step).is_empty();
+            if is_used || has_name || state.lineage.has_children(&step) || !state.images.contains_key(&step) {
+                break;
+            }
+            parent = state.lineage.parent(&step);
+            state.delete(&self.root, &step, &mut removed)?;
+        }
         Ok(removed)
     }
 }
@@ -87,6 +99,9 @@ impl State {
                 short(id.hex())
             )))
         };
+        if self.lineage.has_children(id) {
+            return conflict("cannot be forced", "image has dependent child images");
+        }
         if let Some(user) = users.iter().find(|user| user.running) {
             let why = format!("image is being used by running container {}", short(&user.container));
             return conflict("cannot be forced", &why);
@@ -149,6 +164,7 @@ impl State {
         let gone: BTreeSet<Digest> = self.sweep(root)?.into_iter().collect();
         let Self {
             origins,
+            lineage,
             layers,
             images,
             ..
@@ -156,6 +172,7 @@ impl State {
         let has_layer = |layer: &str| Digest::parse(layer).is_ok_and(|layer| layers.get(&layer).is_some());
         let has_image = |image: &str| Digest::parse(image).is_ok_and(|image| images.contains_key(&image));
         origins.forget(has_layer, has_image)?;
+        lineage.forget(has_image)?;
         let layers = image.map(|image| image.diff_ids).unwrap_or_default();
         let chain = digest::chain_ids(&layers);
         for (layer, chain_id) in layers.iter().zip(&chain).rev() {

@@ -6,6 +6,7 @@ mod archives;
 mod attach;
 mod bad_input;
 mod beside;
+mod builds;
 mod cluster;
 mod compose;
 mod compose_requests;

@@ -22,7 +22,10 @@ use crate::{
 
 /// `GET /images/json?filters=`
 pub(crate) async fn list(state: State, version: Version, query: Query) -> Answer<Json<Vec<Value>>> {
-    let images = image::choose(state.list_images().await?, &query.filters()?)?;
+    let mut images = image::choose(state.list_images().await?, &query.filters()?)?;
+    if !query.flag("all") {
+        images.retain(|image| !image.is_intermediate);
+    }
     Ok(Json(
         images.iter().map(|found| image::summary(found, version)).collect(),
     ))

@@ -25,7 +25,7 @@ pub(crate) fn summary(image: &Image, version: Version) -> Value {
     let nameless = image.tags.is_empty() && version <= LAST_WITH_NAME_FOR_NONE;
     let mut document = json!({
         "Id": image.id,
-        "ParentId": "",
+        "ParentId": image.parent.as_deref().unwrap_or_default(),
         "RepoTags": if nameless { json!(["<none>:<none>"]) } else { json!(image.tags) },
         "RepoDigests": if nameless && image.digests.is_empty() { json!(["<none>@<none>"]) } else { json!(image.digests) },
         "Created": created(image).map_or(0, jiff::Timestamp::as_second),
@@ -47,7 +47,7 @@ pub(crate) fn document(image: &Image, version: Version) -> Value {
         "Id": image.id,
         "RepoTags": image.tags,
         "RepoDigests": image.digests,
-        "Parent": "",
+        "Parent": image.parent.as_deref().unwrap_or_default(),
         "Comment": image.extras.comment,
         "Created": config.created().as_deref().unwrap_or(time::NEVER),
         "DockerVersion": image.extras.docker_version,
@@ -160,6 +160,7 @@ pub(crate) fn prunable(filters: Filters) -> Answer<impl Fn(&Image) -> bool + Sen
     let until = filters.one("until").map(until).transpose()?;
     Ok(move |image: &Image| {
         (!dangling || image.tags.is_empty())
+            && !image.is_intermediate
             && filters.all("label", |label| label_agrees(label, &labels(image)))
             && filters.all("label!", |label| !label_agrees(label, &labels(image)))
             && until.is_none_or(|until| created(image) < Some(until))
@@ -278,6 +279,8 @@ mod tests {
                 ..Default::default()
             },
             layers: vec!["sha256:11".to_owned()],
+            parent: None,
+            is_intermediate: false,
             layer_sizes: vec![77],
             digests: vec![format!("web@sha256:{}", "ef".repeat(32))],
         }

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod attach;
+pub mod build;
 mod care;
 pub mod cleanup;
 pub mod cluster;

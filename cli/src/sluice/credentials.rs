@@ -144,6 +144,26 @@ pub fn header(name: &str) -> Result<Vec<(&'static str, String)>, Failure> {
         .collect())
 }
 
+/// The header that says who asks all registries we know.
+pub fn all() -> Result<Vec<(&'static str, String)>, Failure> {
+    let file = File::read()?;
+    let mut known = serde_json::Map::new();
+    for name in file.document["auths"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name)
+    {
+        if let Some(login) = file.login(&server(Some(name)))? {
+            known.insert(name.clone(), login);
+        }
+    }
+    Ok(vec![(
+        "X-Registry-Config",
+        URL_SAFE.encode(Value::Object(known).to_string()),
+    )])
+}
+
 /// The registry of an image's name.
 fn domain(name: &str) -> &str {
     match name.split_once('/') {

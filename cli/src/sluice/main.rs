@@ -19,8 +19,8 @@ mod terminal;
 
 use clap::{Parser, Subcommand};
 use command::{
-    archive, attach, cleanup, cluster, copy, create, datapath, drops, events, exec, exposure, files, image, inspect,
-    life, logs, network, port, prune, ps, registry, run, start, stats, system, update, volume,
+    archive, attach, build, cleanup, cluster, copy, create, datapath, drops, events, exec, exposure, files, image,
+    inspect, life, logs, network, port, prune, ps, registry, run, start, stats, system, update, volume,
 };
 use daemon::{Address, Daemon};
 use failure::Failure;
@@ -108,6 +108,8 @@ enum Command {
     Commit(files::Commit),
     /// Write images as an archive for `load`
     Save(files::Save),
+    /// Build an image of a Dockerfile
+    Build(build::Build),
     /// Bring an image from a registry
     Pull(registry::Pull),
     /// Send an image to a registry
@@ -205,6 +207,7 @@ fn answer(arguments: Sluice) -> Result<(), Failure> {
             Command::History(history) => history.answer(&daemon).await,
             Command::Import(import) => import.answer(&daemon).await,
             Command::Load(load) => load.answer(&daemon).await,
+            Command::Build(build) => build.answer(&daemon).await,
             Command::Pull(pull) => pull.answer(&daemon).await,
             Command::Push(push) => push.answer(&daemon).await,
             Command::Login(login) => login.answer(&daemon).await,

@@ -64,6 +64,7 @@ impl Engine {
                         one_file_system: false,
                         scaffold: &[],
                         owners: owners.as_ref(),
+                        timeless: false,
                     };
                     files::pack(view.root.as_fd(), &path, packing, &mut writer).map_err(|why| writer.fail(&why))?;
                     Ok(())
@@ -114,6 +115,7 @@ impl Engine {
                 let laying = Laying {
                     keep_kinds: options.keep_kinds,
                     owner,
+                    mode: None,
                     owners: container.id_map.as_ref().map(owners::of_files),
                 };
                 files::lay_down(root, &path, &mut ChannelReader::new(tar), laying).map_err(processing)
@@ -148,6 +150,7 @@ impl Engine {
                         one_file_system: true,
                         scaffold: &[],
                         owners: owners.as_ref(),
+                        timeless: false,
                     };
                     files::pack(view.root.as_fd(), b"/", packing, &mut writer).map_err(|why| writer.fail(&why))?;
                     Ok(())
@@ -163,7 +166,7 @@ impl Engine {
 }
 
 /// Work on files of a view, on a thread that may block; the view comes back.
-pub(super) async fn in_view<T: Send + 'static>(
+pub(crate) async fn in_view<T: Send + 'static>(
     view: View,
     work: impl FnOnce(&View) -> Result<T, EngineError> + Send + 'static,
 ) -> Result<(View, Result<T, EngineError>), EngineError> {
@@ -174,7 +177,7 @@ pub(super) async fn in_view<T: Send + 'static>(
     .await
 }
 
-fn owner(view: &View, user: &str) -> Result<(u32, u32), EngineError> {
+pub(crate) fn owner(view: &View, user: &str) -> Result<(u32, u32), EngineError> {
     use std::os::fd::AsRawFd;
     // by descriptor: the runtime resolves what it reads within this root, and follows no link in its place
     let root = format!("/proc/self/fd/{}/.", view.root.as_raw_fd());

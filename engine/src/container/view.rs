@@ -53,8 +53,17 @@ impl Engine {
         }
     }
 
-    /// The root alone, without what is mounted in the container.
+    /// The root alone, without what is mounted in the container, to be read.
     pub(crate) async fn open_root(self: &Arc<Self>, held: &Arc<Held>) -> Result<View, EngineError> {
+        self.open_alone(held, true).await
+    }
+
+    /// The root alone, to be written.
+    pub(crate) async fn open_layer(self: &Arc<Self>, held: &Arc<Held>) -> Result<View, EngineError> {
+        self.open_alone(held, false).await
+    }
+
+    async fn open_alone(self: &Arc<Self>, held: &Arc<Held>, read_only: bool) -> Result<View, EngineError> {
         let story = held.story.clone().lock_owned().await;
         if held.life().borrow().removed {
             return Err(EngineError::not_found(format!("No such container: {}", held.id)));
@@ -70,7 +79,7 @@ impl Engine {
             }
             false => {
                 let mount_root = || Ok::<_, EngineError>(owners::mount_root(&images, &container, &directory)?.merged);
-                sluice_runtime::of_stopped(mount_root, &[], true)
+                sluice_runtime::of_stopped(mount_root, &[], read_only)
             }
         })
         .await?;

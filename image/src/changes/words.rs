@@ -4,7 +4,7 @@ use super::invalid;
 use crate::error::ImageError;
 
 /// Words by blanks outside of quotes, the quotes kept.
-pub(super) fn split(text: &str) -> Vec<String> {
+pub(crate) fn split(text: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
@@ -33,7 +33,7 @@ pub(super) fn split(text: &str) -> Vec<String> {
 }
 
 /// `a=1 b="2 3"`, or the old `a the rest of the line`.
-pub(super) fn name_values(instruction: &str, text: &str) -> Result<Vec<(String, String)>, ImageError> {
+pub(crate) fn name_values(instruction: &str, text: &str) -> Result<Vec<(String, String)>, ImageError> {
     let words = split(text);
     if !words.first().is_some_and(|word| word.contains('=')) {
         return match text.split_once(char::is_whitespace) {
@@ -51,7 +51,7 @@ pub(super) fn name_values(instruction: &str, text: &str) -> Result<Vec<(String, 
 }
 
 /// Takes quotes and backslashes away and puts variables of `env` in: `$name`, `${name}`, `${name:-otherwise}`, `${name:+instead}`.
-pub(super) fn expand(text: &str, env: &[String]) -> Result<String, ImageError> {
+pub(crate) fn expand(text: &str, env: &[String]) -> Result<String, ImageError> {
     let mut out = String::new();
     let mut rest = text;
     let mut in_quotes = false;
@@ -142,7 +142,7 @@ fn unterminated(text: &str) -> ImageError {
 }
 
 /// `1m30s`, `500ms` in nanoseconds; not negative.
-pub(super) fn duration(text: &str) -> Option<i64> {
+pub(crate) fn duration(text: &str) -> Option<i64> {
     let mut rest = text;
     let mut total = 0f64;
     if rest.is_empty() {

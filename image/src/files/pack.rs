@@ -37,7 +37,7 @@ const WORTHY_HOLES: u64 = 1 << 20;
 const MOST_SEGMENTS: usize = 1 << 16;
 
 /// How a tree is packed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Packing<'a> {
     /// What the topmost entry is called instead of its own name; empty: a directory has no entry of its own, and what is in it no prefix.
     pub name: &'a [u8],
@@ -49,12 +49,15 @@ pub struct Packing<'a> {
     pub scaffold: &'a [&'a str],
     /// Whose the files are on the host; none: whose they are in the container.
     pub owners: Option<&'a Owners>,
+    /// Everything was changed in 1970: to compare.
+    pub timeless: bool,
 }
 
 /// What a tree is read as.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Style {
     /// As it is.
+    #[default]
     Plain,
     /// As a layer of overlayfs: its marks of what is gone become OCI's.
     Layer,
@@ -75,6 +78,7 @@ pub fn pack(root: BorrowedFd<'_>, path: &[u8], packing: Packing<'_>, out: &mut d
         links: HashMap::new(),
         scaffold: packing.scaffold,
         owners: packing.owners,
+        timeless: packing.timeless,
     };
     if is(&stat, SFlag::S_IFDIR) {
         if !packing.name.is_empty() {
@@ -99,6 +103,7 @@ struct Pack<'a> {
     /// What is left out when it is empty.
     scaffold: &'a [&'a str],
     owners: Option<&'a Owners>,
+    timeless: bool,
 }
 
 /// A directory on the way down, and what is still to be done in it.
@@ -304,6 +309,9 @@ impl Pack<'_> {
         let mut entry = entry(stat, name);
         if let Some(owners) = self.owners {
             (entry.uid, entry.gid) = owners.in_container(entry.uid, entry.gid);
+        }
+        if self.timeless {
+            entry.modified = (0, 0);
         }
         entry
     }

@@ -104,7 +104,7 @@ pub(crate) fn lay_down(
             recording: None,
         }),
         recording: None,
-        tree: Tree::of_container(root, laying.owners.as_ref().map(Owners::root).transpose()?)?,
+        tree: Tree::of_container(root, implied_owner(&laying)?)?,
         budget,
         directories: Vec::new(),
         directory_names: 0,
@@ -118,10 +118,28 @@ pub(crate) fn lay_down(
     rest.map_err(|why| ImageError::reading(&why)).map(drop)
 }
 
+/// Makes the directory `path` of a container with its parents.
+pub(crate) fn make_directory(root: BorrowedFd<'_>, path: &[u8], laying: &Laying) -> Result<(), ImageError> {
+    let mut tree = Tree::of_container(root, implied_owner(laying)?)?;
+    tree.directory(&clean(path)?).map(drop)
+}
+
+/// Whose a directory is on the host that no entry lists.
+fn implied_owner(laying: &Laying) -> Result<Option<(u32, u32)>, ImageError> {
+    match (laying.owner, &laying.owners) {
+        (Some((uid, gid)), Some(owners)) => owners.on_host(uid, gid).map(Some),
+        (Some(owner), None) => Ok(Some(owner)),
+        (None, owners) => owners.as_ref().map(Owners::root).transpose(),
+    }
+}
+
 /// Gives an entry the owner it shall have on the host.
 fn adopt(entry: &mut Entry, laying: &Laying) -> Result<(), ImageError> {
     if let Some(owner) = laying.owner {
         (entry.uid, entry.gid) = owner;
+    }
+    if let Some(mode) = laying.mode.filter(|_| !matches!(entry.kind, Kind::Symlink(_))) {
+        entry.mode = mode;
     }
     let Some(owners) = &laying.owners else { return Ok(()) };
     (entry.uid, entry.gid) = owners.on_host(entry.uid, entry.gid)?;

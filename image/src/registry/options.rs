@@ -133,6 +133,19 @@ impl RegistryOptions {
         })
     }
 
+    /// A way to any place of the web.
+    pub(crate) fn downloads(&self) -> Result<Agent, ImageError> {
+        let config = Config::builder()
+            .http_status_as_error(false)
+            .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .timeout_connect(Some(CONNECTING))
+            .timeout_per_read(Some(SILENCE))
+            .tls_config(self.tls("", false)?)
+            .build();
+        Ok(Agent::new_with_config(config))
+    }
+
     /// An address of this machine, or one the operator named.
     pub(crate) fn is_insecure(&self, domain: &str) -> bool {
         let host = host_of(domain);

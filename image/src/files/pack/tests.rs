@@ -22,6 +22,7 @@ fn packed(root: &std::path::Path, path: &[u8], name: &[u8], style: Style) -> Vec
         one_file_system: true,
         scaffold: &[],
         owners: None,
+        timeless: false,
     };
     pack(root.as_fd(), path, packing, &mut out).unwrap();
     out
