@@ -68,12 +68,24 @@ impl Occupied {
         }
     }
 
-    fn is_free(&self, candidate: IpNet) -> bool {
-        !self
+    /// Everything that has a place in this family, first and last address, in order.
+    fn spans(&self, family: Family) -> Vec<(u128, u128)> {
+        let mut spans: Vec<(u128, u128)> = self
             .networks
             .iter()
             .chain(&self.host)
-            .any(|other| overlap(candidate, *other))
+            .filter(|taken| Family::of(taken.addr()) == family)
+            .map(|taken| (bits(taken.network()), bits(taken.broadcast())))
+            .collect();
+        spans.sort_unstable();
+        spans
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
 
@@ -96,8 +108,9 @@ pub(crate) fn choose(
     if own.is_empty() {
         own = defaults(family, identity);
     }
+    let taken = occupied.spans(family);
     own.iter()
-        .find_map(|pool| pool.subnets().find(|subnet| occupied.is_free(*subnet)))
+        .find_map(|pool| pool.first_free(&taken))
         .ok_or_else(|| {
             EngineError::new(
                 Kind::Forbidden,
@@ -150,12 +163,29 @@ fn unique_local(identity: &str) -> Ipv6Net {
 }
 
 impl AddressPool {
-    /// Its subnets, in order.
-    fn subnets(self) -> Box<dyn Iterator<Item = IpNet>> {
-        match self.base {
-            IpNet::V4(base) => Box::new(base.subnets(self.size).into_iter().flatten().map(IpNet::V4)),
-            IpNet::V6(base) => Box::new(base.subnets(self.size).into_iter().flatten().map(IpNet::V6)),
+    /// The first of its subnets that overlaps with nothing of `taken`, whose spans are in the order of their first addresses.
+    fn first_free(&self, taken: &[(u128, u128)]) -> Option<IpNet> {
+        let (width, last) = (u32::from(self.base.max_prefix_len()), bits(self.base.broadcast()));
+        if self.size < self.base.prefix_len() {
+            return None;
         }
+        let size = 1_u128.checked_shl(width.checked_sub(u32::from(self.size))?)?;
+        let mut candidate = bits(self.base.network());
+        for (first, end) in taken {
+            // what begins behind the candidate leaves it free, and so does all that comes after
+            if *first > candidate + (size - 1) {
+                break;
+            }
+            if *end >= candidate {
+                // the next one that begins behind this span
+                candidate = (end & !(size - 1)).checked_add(size)?;
+            }
+        }
+        let address = match self.base {
+            IpNet::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(candidate).ok()?)),
+            IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(candidate)),
+        };
+        IpNet::new(address, self.size).ok().filter(|_| candidate <= last)
     }
 }
 
@@ -196,10 +226,46 @@ mod tests {
     }
 
     #[test]
+    fn the_first_free_subnet_is_what_a_look_at_one_after_the_other_finds() {
+        let pool = AddressPool {
+            base: "10.1.0.0/20".parse().unwrap(),
+            size: 24,
+        };
+        let mut random = 7_u64;
+        let mut next = |below: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let mut full = 0;
+        for _ in 0..2_000 {
+            let networks: Vec<IpNet> = (0..next(24))
+                .map(|_| {
+                    let (third, fourth, length) = (next(18), next(256), 20 + next(13));
+                    let net: IpNet = format!("10.1.{third}.{fourth}/{length}").parse().unwrap();
+                    net.trunc()
+                })
+                .collect();
+            let occupied = Occupied { networks, host: vec![] };
+            let IpNet::V4(base) = pool.base else { unreachable!() };
+            let overlap = |one: IpNet, other: &IpNet| one.contains(other) || other.contains(&one);
+            let one_by_one = base
+                .subnets(24)
+                .unwrap()
+                .map(IpNet::V4)
+                .find(|subnet| !occupied.networks.iter().any(|taken| overlap(*subnet, taken)));
+            full += usize::from(one_by_one.is_none());
+            assert_eq!(pool.first_free(&occupied.spans(Family::V4)), one_by_one, "{occupied:?}");
+        }
+        assert!((1..2_000).contains(&full), "both ends occur");
+    }
+
+    #[test]
     fn there_is_room_for_more_networks_than_the_datapath_has_numbers() {
         let all: usize = defaults(Family::V4, "one")
             .iter()
-            .map(|pool| pool.subnets().count())
+            .map(|pool| 1_usize << (pool.size - pool.base.prefix_len()))
             .sum();
         assert!(all > 4096, "{all}");
         let pools = defaults(Family::V4, "one");

@@ -265,7 +265,7 @@ fn running(engine: &Engine) -> Outcome {
 
 /// No trace of any container is in the engine's host. Some things go in the background.
 fn nothing_is_left(engine: &Engine) -> Outcome {
-    let look = "ip -o link | grep -c ' slc' ; ls /run/sluice/netns | wc -l; ls /run/sluice/containers | wc -l; grep -c /merged /proc/mounts; \
+    let look = "ip -o link | grep -c ' slc' ; ls /run/sluice/netns | grep -vcx resolver; ls /run/sluice/containers | wc -l; grep -c /merged /proc/mounts; \
                 ls -d /sys/fs/cgroup/unified/*-sluice/*/ /sys/fs/cgroup/*-sluice/*/ 2>/dev/null | grep -vc shims";
     let begun = Instant::now();
     loop {
