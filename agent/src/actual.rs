@@ -2,7 +2,7 @@
 //! so nothing needs to be remembered across a restart.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -236,11 +236,12 @@ impl Actual {
             .retain(|ifindex, made| now.duration_since(*made) < YOUTH && self.veths.contains_key(ifindex));
     }
 
-    /// The index of an endpoint's veth.
-    pub fn veth_of(&self, endpoint: &str) -> Option<u32> {
-        self.veths
-            .iter()
-            .find(|(_, veth)| veth.endpoint == endpoint)
-            .map(|(ifindex, _)| *ifindex)
+    /// The indices of veths, by endpoint.
+    pub fn veths_by_endpoint(&self) -> HashMap<&str, u32> {
+        let mut veths = HashMap::with_capacity(self.veths.len());
+        for (ifindex, veth) in &self.veths {
+            veths.entry(veth.endpoint.as_str()).or_insert(*ifindex);
+        }
+        veths
     }
 }

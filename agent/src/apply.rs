@@ -8,6 +8,8 @@
 //!
 //! One endpoint that cannot be made is told of and leaves the others alone.
 
+use std::collections::BTreeSet;
+
 use sluice_datapath_common::settings::Settings;
 use tracing::debug_span;
 
@@ -93,12 +95,10 @@ pub fn apply(
 
     // 1
     let step = debug_span!("withdrawal").entered();
-    let stays = |actual: &Actual, id: &str| {
-        actual
-            .veth_of(id)
-            .filter(|ifindex| !devices.remove_veths.contains(ifindex))
-    };
-    let (mut wanted, _) = plan::tables(desired, &places, actual, hands.names, |id| stays(actual, id));
+    let goes: BTreeSet<&u32> = devices.remove_veths.iter().collect();
+    let mut stays = actual.veths_by_endpoint();
+    stays.retain(|_, ifindex| !goes.contains(ifindex));
+    let (mut wanted, _) = plan::tables(desired, &places, actual, hands.names, |id| stays.get(id).copied());
     wanted.set(hands.settings);
     let steps = plan::steps(&actual.tables, &wanted);
     report.endpoints_gone = !steps.generations.remove.is_empty();
@@ -128,7 +128,8 @@ pub fn apply(
 
     // 3
     let step = debug_span!("tables").entered();
-    let (mut wanted, troubles) = plan::tables(desired, &places, actual, hands.names, |id| actual.veth_of(id));
+    let veths = actual.veths_by_endpoint();
+    let (mut wanted, troubles) = plan::tables(desired, &places, actual, hands.names, |id| veths.get(id).copied());
     wanted.set(hands.settings);
     report.troubles.extend(troubles);
     let steps = plan::steps(&actual.tables, &wanted);

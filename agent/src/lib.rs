@@ -209,10 +209,9 @@ impl Agent {
     /// The MTU that a new network of this host should have: that of the default route's device, 1500 without one.
     pub async fn default_mtu(&self) -> u32 {
         let mtu = in_netlink("asking for the default route", |netlink| {
-            Ok(uplink::default_mtu(
-                &uplink::routes(netlink)?,
-                &listing::devices(netlink)?,
-            ))
+            let routes = uplink::routes(netlink)?;
+            let outward = uplink::default_routes(&routes).map(|route| route.ifindex).collect();
+            Ok(uplink::default_mtu(&routes, &listing::those(netlink, &outward)?))
         });
         mtu.await.unwrap_or(1500)
     }
@@ -273,13 +272,16 @@ impl Agent {
     pub async fn occupied_prefixes(&self) -> Result<Vec<ipnet::IpNet>, AgentError> {
         let names = self.names.clone();
         in_netlink("asking for addresses and routes", move |netlink| {
-            let (devices, addresses) = (listing::devices(netlink)?, listing::addresses(netlink)?);
-            Ok(uplink::occupied(
-                &devices,
-                &addresses,
-                &uplink::routes(netlink)?,
-                &names,
-            ))
+            let (addresses, routes) = (listing::addresses(netlink)?, uplink::routes(netlink)?);
+            let by_address = addresses.iter().map(|address| (address.ifindex, address.address));
+            let by_route = routes.iter().map(|route| (route.ifindex, route.destination));
+            let concerned = by_address
+                .chain(by_route)
+                .filter(|(_, prefix)| uplink::takes_place(prefix))
+                .map(|(ifindex, _)| ifindex)
+                .collect();
+            let devices = listing::those(netlink, &concerned)?;
+            Ok(uplink::occupied(&devices, &addresses, &routes, &names))
         })
         .await
     }

@@ -62,6 +62,31 @@ impl Netlink {
         self.carry_out(vec![(message, flags)])?.pop().unwrap_or(Ok(()))
     }
 
+    /// What a request for one thing answers; none: there is no such thing.
+    pub fn ask(&mut self, request: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, request, 0);
+        let sequence = self.sequence;
+        self.socket.send(&bytes, 0)?;
+        let mut outcome = None;
+        while outcome.is_none() {
+            self.receive(|header, payload| {
+                if header.sequence_number == sequence {
+                    outcome = match payload {
+                        NetlinkPayload::InnerMessage(message) => Some(Ok(Some(message))),
+                        NetlinkPayload::Error(answer) => Some(answer.code.map_or(Ok(None), |_| Err(answer.to_io()))),
+                        _ => None,
+                    };
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        match outcome.unwrap_or(Ok(None)) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            answer => answer,
+        }
+    }
+
     /// Everything a request for a dump answers, handed on piece by piece.
     pub fn dump(&mut self, request: RouteNetlinkMessage, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
         let mut bytes = Vec::new();

@@ -1,6 +1,7 @@
 //! Where the world begins: the devices that lead to it, and the host's own addresses.
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
@@ -185,11 +186,14 @@ fn plain(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
+/// The ways to everywhere.
+pub fn default_routes(routes: &[Route]) -> impl Iterator<Item = &Route> {
+    routes.iter().filter(|route| route.destination.prefix_len() == 0)
+}
+
 /// The MTU of the default route, or of its device, IPv4's before IPv6's; 1500 without one.
 pub fn default_mtu(routes: &[Route], devices: &[Device]) -> u32 {
-    routes
-        .iter()
-        .filter(|route| route.destination.prefix_len() == 0)
+    default_routes(routes)
         .min_by_key(|route| (route.destination.addr().is_ipv6(), route.priority))
         .and_then(|route| {
             let device = devices.iter().find(|device| device.ifindex == route.ifindex);
@@ -202,9 +206,15 @@ pub fn default_mtu(routes: &[Route], devices: &[Device]) -> u32 {
         .unwrap_or(1500)
 }
 
+/// Does it keep others from its addresses? Not the way to everywhere, not what is meant for one link or for many.
+pub fn takes_place(prefix: &IpNet) -> bool {
+    let for_many = matches!(prefix, IpNet::V6(prefix) if prefix.addr().is_multicast());
+    prefix.prefix_len() > 0 && is_everywhere(prefix.addr()) && !for_many
+}
+
 /// What addresses and routes of others occupy, the default route not counted.
 pub fn occupied(devices: &[Device], addresses: &[Address], routes: &[Route], names: &Names) -> Vec<IpNet> {
-    let ours: Vec<u32> = devices
+    let ours: HashSet<u32> = devices
         .iter()
         .filter(|device| names.is_ours(&device.alias) || device.name == names.host_leg)
         .map(|device| device.ifindex)
@@ -217,11 +227,7 @@ pub fn occupied(devices: &[Device], addresses: &[Address], routes: &[Route], nam
         .iter()
         .filter(|route| !ours.contains(&route.ifindex))
         .map(|route| route.destination.trunc());
-    let counts = |prefix: &IpNet| {
-        let for_many = matches!(prefix, IpNet::V6(prefix) if prefix.addr().is_multicast());
-        prefix.prefix_len() > 0 && is_everywhere(prefix.addr()) && !for_many
-    };
-    let mut occupied: Vec<IpNet> = by_address.chain(by_route).filter(counts).collect();
+    let mut occupied: Vec<IpNet> = by_address.chain(by_route).filter(takes_place).collect();
     occupied.sort();
     occupied.dedup();
     occupied

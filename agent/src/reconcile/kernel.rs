@@ -1,6 +1,6 @@
 //! What works on the kernel, and one round of it.
 
-use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
+use std::{collections::{BTreeSet, HashSet}, io, path::PathBuf, sync::Arc};
 
 use sluice_datapath_common::{
     config,
@@ -131,10 +131,10 @@ impl Kernel {
                 .read_devices(&mut self.netlink, &self.names, directory, scope.routes)
                 .tried(|| "reading the host's devices".to_owned())?;
             // what no record asks for yet is left alone, as if it were not there
-            let asked_for = |path: &PathBuf| desired.sandboxes.values().any(|sandbox| sandbox.path == *path);
+            let asked_for: HashSet<&PathBuf> = desired.sandboxes.values().map(|sandbox| &sandbox.path).collect();
             self.actual
                 .sandboxes
-                .retain(|path, _| asked_for(path) || !promises.covers(path));
+                .retain(|path, _| asked_for.contains(path) || !promises.covers(path));
             self.read_children(desired)
                 .tried(|| "reading the devices of sandboxes".to_owned())?;
             let leg = self.actual.leg;
