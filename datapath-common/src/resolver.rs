@@ -31,13 +31,15 @@ pub struct Resolver {
 pub struct Asking {
     /// The tick of the last question.
     pub tick: u32,
-    /// Packets in that tick.
+    /// Packets that have not leaked yet.
     pub questions: u32,
 }
 
 impl Asking {
     /// A tick is two to the power of this many ns: 16.8 ms.
     pub const TICK_SHIFT: u32 = 24;
+    /// How many ticks' packets there is room for.
+    pub const DEPTH: u32 = 6;
 }
 
 const _: () = assert!(size_of::<Resolver>() == 20 && size_of::<Asking>() == 8);

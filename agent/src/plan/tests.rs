@@ -94,7 +94,9 @@ fn agreeing(desired: &Desired) -> Actual {
 fn tables_for(desired: &Desired, actual: &Actual) -> Tables {
     let names = names();
     let (places, _) = places(desired, actual, &names);
-    let (tables, troubles) = tables(desired, &places, actual, &names, |id| actual.veths_by_endpoint().get(id).copied());
+    let (tables, troubles) = tables(desired, &places, actual, &names, |id| {
+        actual.veths_by_endpoint().get(id).copied()
+    });
     assert!(troubles.is_empty(), "{troubles:?}");
     tables
 }

@@ -1,6 +1,11 @@
 //! What works on the kernel, and one round of it.
 
-use std::{collections::{BTreeSet, HashSet}, io, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    io,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use sluice_datapath_common::{
     config,

@@ -58,7 +58,8 @@ fn hand_over(frame: Frame, endpoint: u32) -> Result<Verdict, DropReason> {
     deliver::into_namespace(frame, settings.resolver_ifindex)
 }
 
-/// Counts a packet of this tick. Some may be missed when two CPUs count at once.
+/// Fills the endpoint's bucket by one packet, if there is room. It leaks `most` a tick and holds those of `Asking::DEPTH` ticks: who was kept from
+/// asking for a moment may ask all the faster afterwards. Some may be missed when two CPUs count at once.
 #[inline(always)]
 fn asks_too_much(endpoint: u32, most: u32) -> bool {
     let Some(asking) = ASKING.get_ptr_mut(endpoint).filter(|_| most != 0) else {
@@ -68,12 +69,17 @@ fn asks_too_much(endpoint: u32, most: u32) -> bool {
     let tick = (unsafe { bpf_ktime_get_coarse_ns() } >> Asking::TICK_SHIFT) as u32;
     // SAFETY: a slot of an array; integers, any of which is a value.
     unsafe {
-        if (*asking).tick != tick {
-            asking.write(Asking { tick, questions: 1 });
-            return false;
-        }
-        (*asking).questions += 1;
-        (*asking).questions > most
+        let leaked = match tick.wrapping_sub((*asking).tick) {
+            passed if passed < Asking::DEPTH => passed * most,
+            _ => u32::MAX,
+        };
+        let questions = (*asking).questions.saturating_sub(leaked);
+        let is_full = questions >= Asking::DEPTH * most;
+        asking.write(Asking {
+            tick,
+            questions: questions + !is_full as u32,
+        });
+        is_full
     }
 }
 
