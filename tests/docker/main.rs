@@ -26,6 +26,7 @@ mod many;
 mod modes;
 mod names;
 mod networks;
+mod overlay;
 mod registries;
 mod remap;
 mod restarts;

@@ -102,6 +102,11 @@ impl Cluster {
         ))
     }
 
+    /// The host that etcd runs on: no member, and a client on the same switch.
+    pub fn bystander(&self) -> &Host {
+        &self.etcd.host
+    }
+
     /// Where etcd keeps what it has written.
     pub fn etcd_data(&self) -> std::path::PathBuf {
         self.etcd.host.directory().join("etcd")
