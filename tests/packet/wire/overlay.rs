@@ -17,6 +17,9 @@ const VNI: u32 = 0x00ab_cdef;
 /// The rig, and far behind this underlay. `mtu`: the inner one.
 fn rig(offload: bool, underlay: IpAddr, mtu: u32) -> Rig {
     let mut rig = Rig::make(offload);
+    // first: a device that goes up tells its link of itself
+    rig.join_overlay(VNI, underlay, FAR, FAR6, mtu);
+    rig.set_inner_mtu(mtu);
     rig.lan.inside(|| {
         let (local, remote, zero) = match underlay {
             IpAddr::V4(_) => ("192.0.2.50", "192.0.2.1", "noudpcsum"),
@@ -34,8 +37,6 @@ fn rig(offload: bool, underlay: IpAddr, mtu: u32) -> Rig {
             ip(&format!("neigh replace fd07::{last} lladdr {mac} dev far nud permanent"));
         }
     });
-    rig.join_overlay(VNI, underlay, FAR, FAR6, mtu);
-    rig.set_inner_mtu(mtu);
     rig
 }
 
