@@ -197,13 +197,20 @@ fn write_down(lab: &Lab, daemon: &Daemon) -> String {
     }
     let image = daemon.docker().inspect("busybox", "{{.Id}}");
     let directory = lab.host.directory().display().to_string();
-    text.replace(&image, "{image}").replace(&directory, "/app")
+    let outside = daemon
+        .docker()
+        .words(&["network", "inspect", "-f", "{{.Id}}", "outside"])
+        .ok();
+    text.replace(&image, "{image}")
+        .replace(&outside, "{outside}")
+        .replace(&directory, "/app")
 }
 
-/// Asks, and gives names to what is made. The status of the answer.
-fn ask(daemon: &Daemon, ids: &mut Vec<String>, image: &str, asked: &Asked) -> u16 {
+/// Asks, and gives names to what is made; `made` before are an image and a network, by their ids. The status of the answer.
+fn ask(daemon: &Daemon, ids: &mut Vec<String>, made: [&str; 2], asked: &Asked) -> u16 {
+    let [image, outside] = made;
     let fill = |text: &str| {
-        let mut text = text.replace("{image}", image);
+        let mut text = text.replace("{image}", image).replace("{outside}", outside);
         if !daemon.is_ours() {
             // the newest that the stock engine speaks
             text = text.replace("/v1.45/", "/v1.41/");
@@ -282,6 +289,7 @@ fn what_compose_v2_asks_is_done() {
     let names: Vec<&str> = phases.iter().map(|(phase, _)| phase.as_str()).collect();
     assert_eq!(names, PHASES);
     let image = docker.inspect("busybox", "{{.Id}}");
+    let outside = docker.words(&["network", "inspect", "-f", "{{.Id}}", "outside"]).ok();
     let mut ids = Vec::new();
     let page = || {
         lab.lan
@@ -290,7 +298,7 @@ fn what_compose_v2_asks_is_done() {
     };
     for (phase, requests) in &phases {
         for asked in requests {
-            ask(&daemon, &mut ids, &image, asked);
+            ask(&daemon, &mut ids, [&image, &outside], asked);
         }
         let of = |service: &str| format!("label=com.docker.compose.service={service}");
         let count = |service: &str| docker.ok(&format!("ps -q --filter {}", of(service))).lines().count();
