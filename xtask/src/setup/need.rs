@@ -98,6 +98,7 @@ static ALL: &[Need] = &[
     need(Test, "certificates for it", Program("openssl"), &["openssl"]),
     need(Test, "another reader of archives", Program("skopeo"), &["skopeo"]),
     need(Test, "the store of several hosts", Program("etcd"), &["etcd-server"]),
+    need(Test, "to ask that store", Program("etcdctl"), &["etcd-client"]),
     need(Test, "the docker CLI", Program("docker"), &["docker.io"]),
     need(Bench, "to measure throughput", Program("iperf3"), &["iperf3"]),
     need(Bench, "to measure latency", Program("sockperf"), &["sockperf"]),
