@@ -289,7 +289,7 @@ fn an_expired_flow_is_gone_though_nobody_has_cleared_it_away() {
         .source_port;
     let answer = Packet::udp((SERVER, 53), (NIC_ADDRESS, u16::from_be(port)));
     scene.world_says(&answer).sent();
-    scene.age(UDP_ANSWERED - 1_000_000_000, |_| true);
+    scene.age(UDP_ANSWERED / 2, |_| true);
     scene.world_says(&answer).sent();
     scene.age(UDP_ANSWERED + 1_000_000_000, |_| true);
     scene.world_says(&answer).stays();
