@@ -17,6 +17,7 @@ mod reference;
 mod scene;
 mod test_run;
 mod twin;
+mod wrapping;
 
 mod arp;
 mod bridged;
