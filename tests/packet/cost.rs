@@ -9,10 +9,12 @@ use std::sync::Mutex;
 use sluice_datapath_common::endpoint::{Endpoint, EndpointKey};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::network::{NETWORK_EXISTS, NETWORK_ICC, NETWORK_MASQUERADES};
+use sluice_datapath_common::overlay::scope_of;
 use sluice_datapath_common::{Ipv4, Ipv4Address, programs};
 
 use crate::datapath::Datapath;
 use crate::frame::{ACK, Frame, Packet, SYN, TCP};
+use crate::overlay::{self, FAR, FAR_MAC, NEAR};
 use crate::scene::{
     self, CLIENT, GATEWAY, GATEWAY_MAC, HOST_LEG, HOST_MAC, NIC, NIC_ADDRESS, NIC_MAC, ROUTER_MAC, SERVER, SHOP, Scene,
     WEB,
@@ -34,6 +36,52 @@ struct Case {
     /// The packet of the speaking flow with this number, or of a flow that is new each time.
     packet: fn(u16) -> Packet,
 }
+
+/// What is measured: packets of known flows, first packets, and how the known flows come to be.
+struct Cases {
+    known: &'static [Case],
+    first: &'static [Case],
+    speak: fn(&mut Scene),
+}
+
+/// On one host.
+const ON_ONE: Cases = Cases {
+    known: &KNOWN,
+    first: &FIRST,
+    speak,
+};
+
+/// Between hosts.
+const BETWEEN: Cases = Cases {
+    known: &KNOWN_BETWEEN,
+    first: &FIRST_BETWEEN,
+    speak: speak_to_far,
+};
+
+const KNOWN_BETWEEN: [Case; 2] = [
+    Case {
+        program: programs::FROM_CONTAINER,
+        what: "to another host",
+        device: NEAR.ifindex,
+        packet: |n| Packet::tcp((NEAR.address, 10_000 + n), (FAR, 80), ACK).macs(NEAR.mac, FAR_MAC),
+    },
+    Case {
+        program: programs::FROM_NIC,
+        what: FROM_PEER,
+        device: NIC,
+        packet: |n| Packet::tcp((FAR, 80), (NEAR.address, 10_000 + n), ACK).macs(FAR_MAC, NEAR.mac),
+    },
+];
+
+const FIRST_BETWEEN: [Case; 1] = [Case {
+    program: programs::FROM_CONTAINER,
+    what: "first, to another host",
+    device: NEAR.ifindex,
+    packet: |n| Packet::tcp((NEAR.address, 10_100 + n), (FAR, 80), SYN).macs(NEAR.mac, FAR_MAC),
+}];
+
+/// What comes in wrapped up.
+const FROM_PEER: &str = "from another host";
 
 /// Packets of known flows, and of the host's own.
 const KNOWN: [Case; 7] = [
@@ -117,18 +165,20 @@ const PUBLISHED: u16 = 8080;
 #[test]
 #[ignore = "a measurement, which cargo xtask bench --only programs runs"]
 fn nanoseconds_per_packet() {
-    compare("live flows", &[1, 500_000], fill_flows);
-    compare("published ports", &[1, 1_000, 10_000], |scene, ports| {
+    compare(&ON_ONE, "live flows", &[1, 500_000], fill_flows);
+    compare(&ON_ONE, "published ports", &[1, 1_000, 10_000], |scene, ports| {
         for n in 1..ports as u16 {
             scene.publish(Ipv4Addr::UNSPECIFIED, 20_000 + n, TCP, SHOP, 80);
         }
     });
-    compare("connections to one server", &[1, 27_000], fill_ports);
-    compare("networks", &[2, 1_000], fill_networks);
+    compare(&ON_ONE, "links", &[1, 1_000, 10_000], fill_links);
+    compare(&ON_ONE, "connections to one server", &[1, 27_000], fill_ports);
+    compare(&ON_ONE, "networks", &[2, 1_000], fill_networks);
+    compare(&BETWEEN, "endpoints on other hosts", &[1, 100_000], fill_remotes);
 }
 
 /// Measures everything on hosts whose tables hold so much, and prints it.
-fn compare(of: &str, sizes: &[u32], fill: fn(&mut Scene, u32)) {
+fn compare(cases: &Cases, of: &str, sizes: &[u32], fill: fn(&mut Scene, u32)) {
     let mut hosts: Vec<(u32, Scene)> = sizes
         .iter()
         .map(|size| {
@@ -140,15 +190,12 @@ fn compare(of: &str, sizes: &[u32], fill: fn(&mut Scene, u32)) {
             // As on a real host: conversations begin in the large table, unless their endpoint floods.
             scene.limit(0, u32::MAX);
             fill(&mut scene, *size);
-            speak(&mut scene);
+            (cases.speak)(&mut scene);
             (*size, scene)
         })
         .collect();
-    for (case, is_first) in KNOWN
-        .iter()
-        .map(|case| (case, false))
-        .chain(FIRST.iter().map(|case| (case, true)))
-    {
+    let known = cases.known.iter().map(|case| (case, false));
+    for (case, is_first) in known.chain(cases.first.iter().map(|case| (case, true))) {
         let frames: Vec<Frame> = frames(case, if is_first { PACKETS as u16 } else { SPEAKING });
         let mut best = vec![u32::MAX; hosts.len()];
         for _ in 0..TURNS {
@@ -167,8 +214,15 @@ fn compare(of: &str, sizes: &[u32], fill: fn(&mut Scene, u32)) {
 
 fn frames(case: &Case, count: u16) -> Vec<Frame> {
     (0..count)
-        .map(|n| (case.packet)(n).payload(&[7; 100]).build())
+        .map(|n| frame(case, (case.packet)(n).payload(&[7; 100])))
         .collect()
+}
+
+fn frame(case: &Case, packet: Packet) -> Frame {
+    match case.what {
+        FROM_PEER => overlay::sent_by_peer(&packet.build()),
+        _ => packet.build(),
+    }
 }
 
 /// The packet in the middle of one turn, nanoseconds.
@@ -216,6 +270,20 @@ fn speak(scene: &mut Scene) {
     }
 }
 
+/// The same with an endpoint on another host.
+fn speak_to_far(scene: &mut Scene) {
+    for n in 0..SPEAKING {
+        let port = 10_000 + n;
+        let syn = Packet::tcp((NEAR.address, port), (FAR, 80), SYN).macs(NEAR.mac, FAR_MAC);
+        scene.run(programs::FROM_CONTAINER, NEAR.ifindex, &syn.build());
+        let answer = Packet::tcp((FAR, 80), (NEAR.address, port), SYN | ACK).macs(FAR_MAC, NEAR.mac);
+        scene.run(programs::FROM_NIC, NIC, &overlay::sent_by_peer(&answer.build()));
+        for case in &KNOWN_BETWEEN {
+            scene.run(case.program, case.device, &frame(case, (case.packet)(n)));
+        }
+    }
+}
+
 /// So many flows that nobody asks for, each with both entries.
 fn fill_flows(scene: &mut Scene, flows: u32) {
     let flow = Flow::<Ipv4>::default();
@@ -247,6 +315,23 @@ fn fill_ports(scene: &mut Scene, connections: u32) {
     for n in 1..connections as u16 {
         let syn = Packet::tcp((WEB.address, 32_768 + n), (SERVER, 80), SYN);
         scene.says(WEB, &syn).sent();
+    }
+}
+
+/// So many links in a network whose endpoints may not speak to each other without one.
+fn fill_links(scene: &mut Scene, links: u32) {
+    scene.network(2, NETWORK_EXISTS | NETWORK_MASQUERADES);
+    scene.link(WEB, SHOP, 80, TCP);
+    for n in 1..links as u16 {
+        scene.link(WEB, SHOP, 20_000 + n, TCP);
+    }
+}
+
+/// So many endpoints of a network on other hosts.
+fn fill_remotes(scene: &mut Scene, endpoints: u32) {
+    overlay::furnish(scene);
+    for n in 1..endpoints {
+        overlay::settle(scene, Ipv4Addr::from_bits(0x0a80_0000 + n));
     }
 }
 
@@ -288,6 +373,8 @@ fn forget_first(scene: &mut Scene) {
             scene::key(0, TCP, (SERVER, 80), (NIC_ADDRESS, port)),
             scene::key(0, TCP, (CLIENT, port), published),
             scene::key(2, TCP, (WEB.address, 80), (CLIENT, port)),
+            scene::key(NEAR.network, TCP, (NEAR.address, port), (FAR, 80)),
+            scene::key(scope_of(1, NEAR.network), TCP, (FAR, 80), (NEAR.address, port)),
         ] {
             scene.remove::<_, Flow<Ipv4>>("FLOWS4", key);
         }

@@ -41,11 +41,14 @@ pub fn along<F: Layer3>(packet: &Packet<F>, flow: Entry<F>) -> Result<Verdict, D
     send(packet, flow)
 }
 
-/// Sends a packet that needs no translation along a leg.
+/// Sends a packet that needs no translation along a leg to an endpoint, here or on another host.
 #[inline(always)]
 pub fn straight<F: Layer3>(packet: &Packet<F>, leg: &Leg<F>) -> Result<Verdict, DropReason> {
     rewrite::address_frame(packet.frame, Mac::new(leg.destination_mac), Mac::new(leg.source_mac))?;
-    into_namespace(packet.frame, leg.ifindex)
+    match leg.action == Action::Overlay as u8 {
+        true => verdict::of_number(outline::wrap(packet.frame, leg.scope)),
+        false => into_namespace(packet.frame, leg.ifindex),
+    }
 }
 
 /// Sends a translated packet the way of its flow.

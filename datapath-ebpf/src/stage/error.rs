@@ -1,6 +1,6 @@
 //! ICMP errors go where the packet they quote came from, translated as its answers would be. They open nothing and keep nothing alive.
 
-use sluice_datapath_common::{DropReason, flow::Action, network::FIRST_NETWORK, overlay::SCOPE_OVERLAY};
+use sluice_datapath_common::{DropReason, network::FIRST_NETWORK, overlay::SCOPE_OVERLAY};
 
 use super::{deliver, flow};
 use crate::{
@@ -19,7 +19,7 @@ pub fn follow<F: Layer3>(packet: &mut Packet<F>) -> Result<Verdict, DropReason> 
 }
 
 /// Sends an error of the host's stack on its way. The host may also speak of what an endpoint said to it without any translation, or of a packet
-/// that we gave it for this very purpose: then the endpoint gets the error as it is.
+/// that we gave it for this very purpose: then the endpoint gets the error as it is, here or on another host.
 #[inline(always)]
 pub fn follow_or_tell<F: Layer3>(packet: &mut Packet<F>) -> Result<Verdict, DropReason> {
     follow_by(packet, 1)
@@ -58,9 +58,6 @@ fn along_quoted_or_tell<F: Layer3>(packet: &Packet<F>, quoted: &Packet<F>) -> Re
         .ok_or(DropReason::UnrelatedError)?;
     let desk = F::desk().ok_or(DropReason::UnrelatedError)?;
     desk.plan.there.lead_to_endpoint(network, packet.key.destination)?;
-    if desk.plan.there.action != Action::Endpoint as u8 {
-        return Err(DropReason::UnrelatedError);
-    }
     deliver::straight(packet, &desk.plan.there)
 }
 

@@ -11,7 +11,9 @@ use super::stage::Stage;
 use super::tables::Entry;
 use crate::frame::Frame;
 use crate::reference::conversation::{Conversation, Key, Side};
+use crate::reference::overlay::Wrapped;
 use crate::reference::{Fate, Reference};
+use crate::wrapping;
 
 /// What a packet has become.
 pub fn fates(expected: &Fate, outcome: &crate::datapath::Outcome) -> Result<(), String> {
@@ -19,6 +21,7 @@ pub fn fates(expected: &Fate, outcome: &crate::datapath::Outcome) -> Result<(), 
     let (verdict, frame) = match expected {
         Fate::Stays(frame) => (Verdict::Stack, Some(frame)),
         Fate::Sent(frame) => (Verdict::Sent, Some(frame)),
+        Fate::Wrapped(_) => (Verdict::Sent, None),
         Fate::Heard | Fate::Dropped(_) => (Verdict::Dropped, None),
     };
     if verdict != outcome.verdict {
@@ -27,6 +30,9 @@ pub fn fates(expected: &Fate, outcome: &crate::datapath::Outcome) -> Result<(), 
             _ => format!("the verdict is {:?}, not {verdict:?}", outcome.verdict),
         });
     }
+    if let Fate::Wrapped(expected) = expected {
+        return between_hosts(expected, &outcome.frame);
+    }
     match frame {
         Some(frame) if *frame != outcome.frame.0 => Err(format!(
             "the packet became{:?}and should be{:?}",
@@ -34,6 +40,24 @@ pub fn fates(expected: &Fate, outcome: &crate::datapath::Outcome) -> Result<(), 
             Frame(frame.clone())
         )),
         _ => Ok(()),
+    }
+}
+
+/// What was sent to another host. How it is spread over the ways there is the datapath's choice.
+fn between_hosts(expected: &Wrapped, found: &Frame) -> Result<(), String> {
+    let found = wrapping::take_apart(found)?;
+    let found = Wrapped {
+        from: found.from,
+        to: found.to,
+        port: found.port,
+        vni: found.vni,
+        frame: found.inner.0,
+    };
+    match found == *expected {
+        true => Ok(()),
+        false => Err(format!(
+            "{found:02x?} went to another host, and should be {expected:02x?}"
+        )),
     }
 }
 

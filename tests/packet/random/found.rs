@@ -3,10 +3,11 @@
 use std::sync::{LazyLock, Mutex};
 
 use super::place::Place::*;
+use super::place::VNIS;
 use super::stage::Stage;
 use super::step::Ends::*;
 use super::step::Step::*;
-use super::step::{Case, PLAIN, Question, Quote, Speech, Step};
+use super::step::{Case, PLAIN, Question, Quote, Speech, Step, Wrapped};
 use super::trial::Trial;
 use crate::reference::Hook::*;
 use crate::reference::conversation::Side::*;
@@ -429,3 +430,49 @@ fn nobody_has_the_address_that_is_none() {
         })]);
     }
 }
+
+/// What has too few hops left to leave by a NIC, and was sent by an endpoint of another host, is reported there.
+#[test]
+fn an_endpoint_of_another_host_is_told_what_becomes_of_its_answer() {
+    for family in [V4, V6] {
+        replay(&[
+            Joins(4789),
+            Meshes {
+                at: SecondNic,
+                port: 53,
+                protocol: 17,
+                to: Far,
+                inside: 8081,
+            },
+            Says(Speech {
+                hook: FromNic,
+                family,
+                device: 32,
+                ends: New(Vm, 20_003, SecondNic, 53),
+                ..PLAIN
+            }),
+            Says(Speech {
+                hook: FromNic,
+                device: 31,
+                family,
+                ends: Of(2, Answerer),
+                wrapped: Some(BY_PEER),
+                hops: 0,
+                ..PLAIN
+            }),
+        ]);
+    }
+}
+
+/// What the first of the other hosts puts around frames of its endpoints.
+const BY_PEER: Wrapped = Wrapped {
+    by: Peer,
+    to: Nic,
+    family: V4,
+    port: 4789,
+    flags: 8,
+    vni: VNIS[0].1,
+    marks: 0,
+    cut: None,
+    flip: None,
+};

@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use sluice_datapath_common::flow::{Action, State};
+use sluice_datapath_common::overlay::is_overlay;
 
+use super::abroad;
 use super::chance::Chance;
 use super::place::{NETWORKS, Place, TENANTS, Tenant};
 use super::stage::SOCKETS;
-use super::step::{Ends, PLAIN, Question, Quote, Speech, Station, Step};
+use super::step::{Ends, PLAIN, Question, Quote, Speech, Station, Step, Wrapped};
 use super::trial::Trial;
 use crate::reference::Hook;
 use crate::reference::conversation::{Key, Side};
@@ -51,18 +53,21 @@ const INSIDE: [Place; 6] = [
 pub fn step(chance: &mut Chance, trial: &Trial<'_>) -> Step {
     // A world of its own first. The usual one keeps what nobody has answered; with little room that fills up at once.
     if trial.packets == 0 && chance.percent(85) {
-        return if chance.percent(30) {
-            limits(chance)
-        } else {
-            change(chance, trial)
+        return match chance.below(10) {
+            0..3 => limits(chance),
+            3 => abroad::join(chance),
+            _ => change(chance, trial),
         };
     }
+    let has_others = abroad::is_known(trial);
     let speech = match chance.below(100) {
+        0..7 if has_others && chance.percent(40) => return abroad::change(chance),
         0..7 => return change(chance, trial),
         7..10 => return end(chance, trial),
         10..14 => return Step::Asks(question(chance)),
         14..54 => continued(chance, trial),
         54..62 => error(chance, trial),
+        62..91 if has_others && chance.percent(50) => abroad::speech(chance, trial),
         62..91 => opened(chance, trial),
         91..94 => to_many(chance),
         _ => wild(chance),
@@ -307,8 +312,14 @@ fn continued(chance: &mut Chance, trial: &Trial<'_>) -> Speech {
         protocol: key.protocol,
         tcp_flags,
         icmp_kind: if side == Side::Opener { 8 } else { 0 },
+        wrapped: wrapped(trial, hook, &key),
         ..PLAIN
     }
+}
+
+/// Other hosts wrap up what they say.
+fn wrapped(trial: &Trial<'_>, hook: Hook, key: &Key) -> Option<Wrapped> {
+    (is_overlay(key.scope) && hook == Hook::FromNic).then(|| abroad::of_scope(trial, key.scope))
 }
 
 /// An ICMP error about what somebody has said.
@@ -336,6 +347,7 @@ fn error(chance: &mut Chance, trial: &Trial<'_>) -> Speech {
             payload: chance.one_of(&[10, 11, 200]),
             offset: if chance.once_in(20) { 3 } else { 0 },
         }),
+        wrapped: wrapped(trial, hook, &back),
         ..PLAIN
     }
 }
@@ -417,6 +429,7 @@ fn disturbed(chance: &mut Chance, mut speech: Speech) -> Speech {
         };
         speech.flip = Some((at as u16, 1 << chance.below(8)));
     }
+    speech.wrapped = speech.wrapped.map(|around| abroad::disturbed(chance, around));
     speech
 }
 
@@ -466,6 +479,7 @@ fn arrival(chance: &mut Chance, trial: &Trial<'_>, key: &Key) -> (Hook, u32) {
                 (Hook::FromHost, HOST_LEG)
             }
         }
+        scope if is_overlay(scope) => (Hook::FromNic, if chance.once_in(12) { SECOND_NIC } else { NIC }),
         network => (Hook::FromContainer, device_of(network, key.source)),
     }
 }
@@ -480,12 +494,25 @@ fn neighbour(chance: &mut Chance, tenant: &Tenant) -> Place {
     chance.one_of(&others)
 }
 
+pub fn port(chance: &mut Chance) -> u16 {
+    chance.one_of(&PORTS)
+}
+
+pub fn protocol(chance: &mut Chance) -> u8 {
+    chance.one_of(&PROTOCOLS)
+}
+
+/// An address of the host.
+pub fn of_host(chance: &mut Chance) -> Place {
+    chance.one_of(&OF_HOST)
+}
+
 fn place_of(address: IpAddr) -> Option<Place> {
     let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
     Place::ALL.into_iter().find(|place| place.address(family) == address)
 }
 
-fn family(chance: &mut Chance) -> Family {
+pub fn family(chance: &mut Chance) -> Family {
     chance.one_of(&[Family::V4, Family::V4, Family::V4, Family::V6, Family::V6])
 }
 
@@ -501,6 +528,6 @@ fn side(chance: &mut Chance) -> Side {
     chance.one_of(&[Side::Opener, Side::Answerer])
 }
 
-fn pick<T: Copy>(chance: &mut Chance, all: &[T]) -> Option<T> {
+pub fn pick<T: Copy>(chance: &mut Chance, all: &[T]) -> Option<T> {
     (!all.is_empty()).then(|| all[chance.below(all.len())])
 }

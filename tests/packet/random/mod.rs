@@ -4,12 +4,16 @@
 //! run sends the same packets, so that a change is judged by what it changes. What fails is made as short as it can be and printed as a test that goes
 //! into [`found`].
 
+mod abroad;
+mod census;
 mod chance;
+mod change;
 mod compare;
 mod generate;
 mod place;
 mod shrink;
 mod six;
+mod speaking;
 mod stage;
 mod step;
 mod tables;
@@ -21,6 +25,7 @@ mod found;
 use std::env;
 use std::time::Instant;
 
+use census::Census;
 use chance::Chance;
 use stage::Stage;
 use step::Case;
@@ -47,7 +52,7 @@ fn the_programs_do_what_the_reference_does_with_a_million_random_packets() {
     let mut stage = Stage::set();
     let started = Instant::now();
     let (mut seed, mut heard) = (first, 0);
-    let mut census = trial::Census::default();
+    let mut census = Census::default();
     while heard < packets {
         let mut case = Case::default();
         let mut trial = Trial::begin(&mut stage);

@@ -15,11 +15,18 @@ pub enum Place {
     Lone,
     Mill,
     Barn,
+    /// On other hosts: two in the network of the mill, one in that of the lone one.
+    Far,
+    Farther,
+    Isle,
     WebGateway,
     LoneGateway,
     MillGateway,
     Nic,
     SecondNic,
+    /// Other hosts on the underlay.
+    Peer,
+    SecondPeer,
     /// An address that the first NIC gets later.
     NewNic,
     /// An address of the host on a device that is none of ours.
@@ -47,17 +54,22 @@ pub enum Place {
 use Place::*;
 
 impl Place {
-    pub const ALL: [Place; 25] = [
+    pub const ALL: [Place; 30] = [
         Web,
         Shop,
         Lone,
         Mill,
         Barn,
+        Far,
+        Farther,
+        Isle,
         WebGateway,
         LoneGateway,
         MillGateway,
         Nic,
         SecondNic,
+        Peer,
+        SecondPeer,
         NewNic,
         VmBridge,
         Vm,
@@ -90,11 +102,16 @@ impl Place {
             Lone => [10, 8, 0, 2],
             Mill => [10, 7, 0, 2],
             Barn => [10, 7, 0, 3],
+            Far => [10, 7, 0, 9],
+            Farther => [10, 7, 0, 10],
+            Isle => [10, 8, 0, 9],
             WebGateway => [10, 9, 0, 1],
             LoneGateway => [10, 8, 0, 1],
             MillGateway => [10, 7, 0, 1],
             Nic => [192, 0, 2, 1],
             SecondNic => [198, 51, 100, 1],
+            Peer => [192, 0, 2, 60],
+            SecondPeer => [198, 51, 100, 60],
             NewNic => [192, 0, 2, 9],
             VmBridge => [172, 30, 0, 1],
             Vm => [172, 30, 0, 9],
@@ -146,3 +163,30 @@ const fn tenant(number: u32, network: u32, device: u32, place: Place) -> Tenant 
 
 /// Number, the gateway's place and the first 24 bits' owner.
 pub const NETWORKS: [(u32, Place); 3] = [(2, WebGateway), (3, LoneGateway), (4, MillGateway)];
+
+/// An endpoint of another host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stranger {
+    pub network: u32,
+    pub place: Place,
+    pub mac: Mac,
+    /// What links know it by, if one speaks of it.
+    pub number: u32,
+}
+
+pub const STRANGERS: [Stranger; 3] = [stranger(4, Far, 9), stranger(4, Farther, 10), stranger(3, Isle, 11)];
+
+const fn stranger(network: u32, place: Place, last: u8) -> Stranger {
+    Stranger {
+        network,
+        place,
+        mac: [0x02, 0x42, 0, 0, 0x20, last],
+        number: 70_000 + last as u32,
+    }
+}
+
+/// Other hosts by their numbers, beginning with 1: the first is on an underlay of IPv4, the second on one of IPv6.
+pub const PEERS: [(Place, Family, Place); 2] = [(Peer, Family::V4, Nic), (SecondPeer, Family::V6, SecondNic)];
+
+/// The numbers of networks between hosts, all of the 24 bits used.
+pub const VNIS: [(u32, u32); 2] = [(4, 0x00ab_cdef), (3, 0x0012_3456)];

@@ -79,6 +79,44 @@ pub enum Step {
         port: u16,
         protocol: u8,
     },
+    /// A port of an endpoint on another host is published here, at an address of the host.
+    Meshes {
+        at: Place,
+        port: u16,
+        protocol: u8,
+        to: Place,
+        inside: u16,
+    },
+    /// An endpoint takes clients at a port that other hosts have published for it.
+    Accepts {
+        endpoint: u32,
+        port: u16,
+        protocol: u8,
+    },
+    /// The host joins others, and takes what they encapsulate at this port of UDP.
+    Joins(u16),
+    /// It takes nothing of that any more.
+    Parts,
+    /// Another host is reached in this way (device 0: in none that is known), and may be a neighbour on a link.
+    Meets {
+        host: u32,
+        device: u32,
+        mtu: u32,
+        is_neighbour: bool,
+    },
+    /// Another host is gone.
+    Misses(u32),
+    /// An endpoint lives on this other host from now on (0: nowhere), and links may speak of it.
+    Moves {
+        place: Place,
+        host: u32,
+        is_linked: bool,
+    },
+    /// Between hosts of one link the network's packets go as they are from now on, or no more.
+    Direct {
+        network: u32,
+        direct: bool,
+    },
     /// A NIC lends another address, or none, or is none of ours any more; in both families, as all that speaks of places.
     Uplink {
         device: u32,
@@ -133,6 +171,8 @@ pub struct Speech {
     pub to: Station,
     /// For ICMP errors: what they are about.
     pub quotes: Option<Quote>,
+    /// Another host has encapsulated it.
+    pub wrapped: Option<Wrapped>,
     /// The frame ends here.
     pub cut: Option<u16>,
     /// The byte here is changed by these bits.
@@ -170,6 +210,23 @@ pub struct Quote {
     pub offset: u16,
 }
 
+/// What stands around a frame of another host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wrapped {
+    pub by: Place,
+    pub to: Place,
+    /// Of the underlay.
+    pub family: Family,
+    pub port: u16,
+    pub flags: u8,
+    pub vni: u32,
+    pub marks: u8,
+    /// The outer frame ends here.
+    pub cut: Option<u16>,
+    /// The outer frame's byte here is changed by these bits.
+    pub flip: Option<(u16, u8)>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Question {
     pub hook: Hook,
@@ -204,6 +261,7 @@ pub const PLAIN: Speech = Speech {
     from: Station::Right,
     to: Station::Right,
     quotes: None,
+    wrapped: None,
     cut: None,
     flip: None,
 };
@@ -219,7 +277,8 @@ impl Speech {
                 }
             )+ };
         }
-        plain!(tcp_flags icmp_kind hops identification offset more_fragments options headers payload has_udp_checksum from to cut flip);
+        plain!(tcp_flags icmp_kind hops identification offset more_fragments options headers payload has_udp_checksum from to);
+        plain!(wrapped cut flip);
         all
     }
 }
@@ -236,7 +295,7 @@ impl fmt::Debug for Speech {
             )+ };
         }
         say!(hook device family ends protocol tcp_flags icmp_kind hops identification offset more_fragments options headers payload);
-        say!(has_udp_checksum from to quotes cut flip);
+        say!(has_udp_checksum from to quotes wrapped cut flip);
         write!(f, "..PLAIN }}")
     }
 }

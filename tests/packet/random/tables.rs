@@ -1,5 +1,7 @@
 //! The kernel's tables, written as a world says and read back in the words of the reference.
 
+mod overlay;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -8,9 +10,9 @@ use sluice_datapath_common::endpoint::{self, Attachment, EndpointKey};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::{FRAGMENT_OF_HOST, FragmentKey, FragmentPorts};
 use sluice_datapath_common::network::{
-    NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL, NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_MULTICAST,
-    NETWORK_NO_HOST, NETWORK_ONLY_GATEWAY, NETWORK_ROUTED6, NETWORK_UNPROTECTED, NETWORK_UNPROTECTED6,
-    Network as NetworkEntry,
+    NETWORK_DIRECT, NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL, NETWORK_MASQUERADES, NETWORK_MASQUERADES6,
+    NETWORK_MULTICAST, NETWORK_NO_HOST, NETWORK_ONLY_GATEWAY, NETWORK_ROUTED6, NETWORK_UNPROTECTED,
+    NETWORK_UNPROTECTED6, Network as NetworkEntry,
 };
 use sluice_datapath_common::policy::{LinkKey, MemberKey};
 use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey, SourceKey, blocks, reserved_at};
@@ -22,7 +24,7 @@ use crate::datapath::Datapath;
 use crate::reference::Datagram;
 use crate::reference::conversation::Key;
 use crate::reference::world::{self, Endpoint, HostAccess, Network, World};
-use crate::scene::HOST_IFINDEX;
+use crate::scene::{HOST_IFINDEX, VM_BRIDGE};
 
 /// What lies in the tables that a world is written to.
 #[derive(Default)]
@@ -35,6 +37,7 @@ pub struct Tables {
     attachments: Vec<(u32, Attachment)>,
     reserved: BTreeMap<u32, u64>,
     settings: Option<Settings>,
+    overlay: overlay::Overlay,
     v4: OfFamily<Ipv4>,
     v6: OfFamily<Ipv6>,
 }
@@ -301,12 +304,15 @@ impl Tables {
         write(datapath, "LINKS", &mut self.links, links.collect());
         write(datapath, "MEMBERS", &mut self.members, members(world));
         self.write_reserved(datapath, world);
+        self.overlay.write(datapath, world);
         self.v4.write(datapath, world);
         self.v6.write(datapath, world);
         let settings = Settings {
             flows_per_endpoint: world.limits.conversations,
             half_open_per_endpoint: world.limits.half_open,
             published_ranges: (self.v4.ranges.len() + self.v6.ranges.len()) as u32,
+            overlay_ifindex: world.overlay_port.map_or(0, |_| VM_BRIDGE),
+            overlay_port: world.overlay_port.unwrap_or(0).to_be(),
             ..Settings::default()
         };
         if self.settings != Some(settings) {
@@ -532,6 +538,7 @@ fn network_entry(network: &Network) -> NetworkEntry {
             | bit(network.internal, NETWORK_INTERNAL)
             | bit(network.unprotected, NETWORK_UNPROTECTED | NETWORK_UNPROTECTED6)
             | bit(network.multicast, NETWORK_MULTICAST)
+            | bit(network.direct, NETWORK_DIRECT)
             | bit(network.host_access == HostAccess::None, NETWORK_NO_HOST)
             | bit(network.host_access == HostAccess::Gateway, NETWORK_ONLY_GATEWAY),
         mtu: network.mtu,
@@ -539,6 +546,7 @@ fn network_entry(network: &Network) -> NetworkEntry {
         gateway4: network.gateway4.and_then(Ipv4::address).unwrap_or_default(),
         gateway6: network.gateway6.and_then(Ipv6::address).unwrap_or_default(),
         gateway_mac: network.gateway_mac,
+        vni: network.vni,
         ..NetworkEntry::default()
     }
 }

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::place::{FAMILIES, NETWORKS, Place, TENANTS, Tenant};
+use sluice_datapath_common::overlay::PORT;
+
+use super::place::{FAMILIES, NETWORKS, PEERS, Place, STRANGERS, Stranger, TENANTS, Tenant, VNIS};
 use super::stage::SOCKETS;
 use crate::reference::wire::{TCP, UDP};
-use crate::reference::world::{Destination, Device, Endpoint, Family, Host, HostAccess, Network, Route, Uplink, World};
+use crate::reference::world::{
+    Destination, Device, Endpoint, Family, Host, HostAccess, Network, Peer, Remote, Route, Uplink, World,
+};
 use crate::scene::{
     GATEWAY_MAC, HOST_IFINDEX, HOST_LEG, HOST_MAC, LEG_MAC, NIC, NIC_MAC, SECOND_NIC, SECOND_NIC_MAC, VM_BRIDGE,
     VM_BRIDGE_MAC,
@@ -31,11 +35,15 @@ pub fn world() -> World {
             leg: HOST_LEG,
             mac: HOST_MAC,
             ephemeral: (32_768, 60_999),
+            unwraps_other_family: is_linux((6, 3)),
         },
         devices: BTreeMap::new(),
         routes: Vec::new(),
         sockets: Default::default(),
         limits: Default::default(),
+        overlay_port: None,
+        peers: BTreeMap::new(),
+        remotes: BTreeMap::new(),
     };
     for (number, gateway) in NETWORKS {
         world.networks.insert(
@@ -48,6 +56,8 @@ pub fn world() -> World {
                 internal: false,
                 host_access: HostAccess::All,
                 multicast: false,
+                vni: 0,
+                direct: false,
                 broadcast: Some(broadcast(gateway.address(Family::V4))),
                 mtu: 1500,
                 gateway4: Some(gateway.address(Family::V4)),
@@ -69,6 +79,13 @@ pub fn world() -> World {
         world.devices.insert(device, Device { mac, mtu: 1500 });
     }
     world
+}
+
+/// Is the kernel as young as that?
+fn is_linux(least: (u32, u32)) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's version");
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= least
 }
 
 fn add_family(world: &mut World, family: Family) {
@@ -143,6 +160,51 @@ pub fn move_in(world: &mut World, tenant: &Tenant) {
         world.endpoints.insert((tenant.network, address), endpoint);
     }
     world.attachments.insert(tenant.device, endpoint);
+}
+
+/// The host joins others: they are there, their endpoints too, and two networks reach over all of them.
+pub fn join(world: &mut World, port: u16) {
+    world.overlay_port = Some(port);
+    for (network, vni) in VNIS {
+        if let Some(network) = world.networks.get_mut(&network) {
+            network.vni = vni;
+        }
+    }
+    for number in 1..=PEERS.len() as u32 {
+        meet(world, number, NIC, 1450, false);
+    }
+    for (index, stranger) in STRANGERS.iter().enumerate() {
+        settle(world, stranger, 1 + (index % 2) as u32, false);
+    }
+}
+
+/// Another host is reached in this way.
+pub fn meet(world: &mut World, number: u32, device: u32, mtu: u32, is_neighbour: bool) {
+    let (place, family, own) = PEERS[number as usize - 1];
+    let peer = Peer {
+        address: place.address(family),
+        source: own.address(family),
+        device,
+        mtu,
+        port: world.overlay_port.unwrap_or(PORT),
+        neighbour4: is_neighbour.then(|| place.address(Family::V4)),
+        neighbour6: is_neighbour.then(|| place.address(Family::V6)),
+    };
+    world.peers.insert(number, peer);
+}
+
+/// Somebody lives on another host from now on.
+pub fn settle(world: &mut World, stranger: &Stranger, host: u32, is_linked: bool) {
+    let remote = Remote {
+        host,
+        number: if is_linked { stranger.number } else { 0 },
+        mac: stranger.mac,
+    };
+    for family in FAMILIES {
+        world
+            .remotes
+            .insert((stranger.network, stranger.place.address(family)), remote);
+    }
 }
 
 /// It ends, and with it all that it said.

@@ -53,12 +53,8 @@ impl Reference {
     }
 
     fn answer(&self, network: u32, target: IpAddr, frame: &[u8]) -> Result<Fate, DropReason> {
-        let owner = self
-            .world
-            .endpoints
-            .get(&(network, target))
-            .ok_or(DropReason::NoSuchEndpoint)?;
-        Ok(Fate::Sent(answer(frame, owner.mac)))
+        let mac = self.world.mac_of(network, target).ok_or(DropReason::NoSuchEndpoint)?;
+        Ok(Fate::Sent(answer(frame, mac)))
     }
 }
 

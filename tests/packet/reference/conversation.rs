@@ -17,7 +17,7 @@ pub struct Key {
     pub source_port: u16,
     pub destination: IpAddr,
     pub destination_port: u16,
-    /// The world (0), the host (1), or a network's number.
+    /// The world (0), the host (1), a network's number, or that of another host in a network.
     pub scope: u32,
     pub protocol: u8,
 }
@@ -109,7 +109,6 @@ impl Conversation {
         }
     }
 
-    /// Where it goes.
     /// Does what this side says go on with the address it came with?
     pub fn keeps_address(&self, side: Side) -> bool {
         match side {
@@ -118,6 +117,7 @@ impl Conversation {
         }
     }
 
+    /// Where it goes.
     pub fn leg(&self, side: Side) -> &Leg {
         match side {
             Side::Opener => &self.there,
@@ -227,7 +227,7 @@ impl Reference {
         let is_icmp = [ICMP, ICMP6].contains(&conversation.opening.protocol);
         let same_end = leaves.destination == plan.destination
             && (is_icmp || leaves.destination_port == plan.destination_port)
-            && conversation.there.action == plan.there.action
+            && (conversation.there.action, conversation.answers.scope) == (plan.there.action, plan.there.scope)
             && (conversation.masquerades, conversation.published) == (plan.masquerades, plan.published);
         let keeps_address = !conversation.masquerades || self.world.local.contains_key(&leaves.source);
         if !same_end || !keeps_address {

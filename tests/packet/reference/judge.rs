@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use sluice_datapath_common::DropReason;
 use sluice_datapath_common::flow::Action;
+use sluice_datapath_common::overlay::{host_of, is_overlay, network_of, scope_of};
 
 use super::conversation::Key;
 use super::path::{HOST, WORLD};
@@ -51,7 +52,11 @@ impl World {
     /// Judges the conversation that a packet with these ends opens, seen on this device.
     pub fn judge(&self, device: u32, opening: &Key) -> Result<Judgement, DropReason> {
         match opening.scope {
-            WORLD => self.judge_world(opening),
+            scope if is_overlay(scope) => self.judge_peer(opening).map(ours),
+            WORLD => match self.judge_direct(opening) {
+                Some(judged) => judged.map(ours),
+                None => self.judge_world(opening),
+            },
             HOST => self.judge_host(device, opening).map(ours),
             network => self.judge_endpoint(network, opening).map(ours),
         }
@@ -79,18 +84,29 @@ impl World {
                 let there = self
                     .to_endpoint(home, opening.destination)
                     .ok_or(DropReason::NoSuchEndpoint)?;
-                let link = (
-                    back.endpoint,
-                    there.endpoint,
-                    opening.destination_port,
-                    opening.protocol,
-                );
-                match network.icc || self.links.contains(&link) {
-                    true => Ok(Plan::untranslated(opening, there, back)),
-                    false => Err(DropReason::IccDisabled),
-                }
+                self.must_meet(home, opening, &back, &there)?;
+                let there = self.directly(network, there, opening.destination);
+                Ok(Plan::untranslated(opening, there, back))
             }
             None => self.judge_to_world(network, opening, back),
+        }
+    }
+
+    /// May neighbours speak to each other, or does a link let them?
+    fn must_meet(&self, number: u32, opening: &Key, from: &Leg, to: &Leg) -> Result<(), DropReason> {
+        let known_as = |endpoint: u32, address: IpAddr| match endpoint {
+            0 => self.remotes.get(&(number, address)).map_or(0, |remote| remote.number),
+            endpoint => endpoint,
+        };
+        let (from, to) = (
+            known_as(from.endpoint, opening.source),
+            known_as(to.endpoint, opening.destination),
+        );
+        let link = (from, to, opening.destination_port, opening.protocol);
+        let is_linked = from != 0 && to != 0 && self.links.contains(&link);
+        match is_linked || self.networks.get(&number).is_some_and(|network| network.icc) {
+            true => Ok(()),
+            false => Err(DropReason::IccDisabled),
         }
     }
 
@@ -214,11 +230,14 @@ impl World {
             let there = self
                 .to_endpoint(home, opening.destination)
                 .ok_or(DropReason::NoSuchEndpoint)?;
-            return Ok(Plan::untranslated(
-                opening,
-                there,
-                self.to_host(there.from_mac, opening.source),
-            ));
+            let mut plan = Plan::untranslated(opening, there, self.to_host(there.from_mac, opening.source));
+            if there.action == Action::Overlay {
+                // On another host it is the gateway who speaks.
+                let network = self.networks.get(&home);
+                let gateway = network.and_then(|network| network.gateway(family(opening.source)));
+                plan.source = gateway.ok_or(DropReason::NotRoutable)?;
+            }
+            return Ok(plan);
         }
         let home = self.home(opening.source).and_then(|home| self.networks.get(&home));
         let home = home.ok_or(DropReason::NotRoutable)?;
@@ -241,6 +260,49 @@ impl World {
         })
     }
 
+    /// Another host speaks to an endpoint here: for one of its own, for itself, or for a client of a port that it accepts for ours.
+    fn judge_peer(&self, opening: &Key) -> Result<Plan, DropReason> {
+        let (host, home) = (host_of(opening.scope), network_of(opening.scope));
+        let network = self.networks.get(&home).ok_or(DropReason::UnknownVni)?;
+        must_be_unicast(opening.destination)?;
+        // What lives elsewhere is reached there.
+        let there = self.to_endpoint(home, opening.destination);
+        let there = there.filter(|there| there.action == Action::Endpoint);
+        let there = there.ok_or(DropReason::NoSuchEndpoint)?;
+        let mut back = self
+            .to_peer(host, home, network.gateway_mac, opening.source)
+            .ok_or(DropReason::NoOverlay)?;
+        if let Some(remote) = self.remotes.get(&(home, opening.source)) {
+            if remote.host != host {
+                return Err(DropReason::ForgedRemote);
+            }
+            back.to_mac = remote.mac;
+            self.must_meet(home, opening, &back, &there)?;
+        } else if network.gateway(family(opening.source)) != Some(opening.source) {
+            let published = self.publication_at(opening.destination, opening.destination_port, opening.protocol);
+            let may_be = !network.internal && reach(opening.source) == Reach::Unicast;
+            let (publication, _) = published.filter(|_| may_be).ok_or(DropReason::ForgedRemote)?;
+            self.must_serve(publication.endpoint, opening)?;
+        }
+        Ok(Plan::untranslated(opening, there, back))
+    }
+
+    /// The same for what an endpoint on another host of a link says without any wrapping. None: it is not that.
+    fn judge_direct(&self, opening: &Key) -> Option<Result<Plan, DropReason>> {
+        self.overlay_port?;
+        let home = self.home(opening.destination)?;
+        self.networks.get(&home).filter(|network| network.direct)?;
+        let remote = self.remotes.get(&(home, opening.source))?;
+        let peer = self.peers.get(&remote.host)?;
+        let back = to_nic(peer.device, peer.neighbour(family(opening.source))?);
+        let there = self.to_endpoint(home, opening.destination);
+        let Some(there) = there.filter(|there| there.action == Action::Endpoint) else {
+            return Some(Err(DropReason::NoSuchEndpoint));
+        };
+        let met = self.must_meet(home, opening, &back, &there);
+        Some(met.map(|()| Plan::untranslated(opening, there, back)))
+    }
+
     /// Who answers at an endpoint's own address, for those outside of its network: in a routed one its published ports, and pings; in an unprotected one
     /// everything. And whether that is by a published port.
     fn reached(&self, opening: &Key, home: u32) -> Result<(Publication, u16, bool), DropReason> {
@@ -251,9 +313,8 @@ impl World {
             return Err(DropReason::Unpublished);
         }
         if opening.protocol != super::wire::icmp(family) {
-            let exact = (opening.destination, opening.destination_port, opening.protocol);
-            match self.published.get(&exact) {
-                Some(publication) => return Ok((*publication, publication.port, true)),
+            match self.publication_at(opening.destination, opening.destination_port, opening.protocol) {
+                Some((publication, port)) => return Ok((publication, port, true)),
                 None if unprotected => {}
                 None => return Err(DropReason::Unpublished),
             }
@@ -294,9 +355,12 @@ impl World {
         Ok(plan)
     }
 
-    /// The way into the namespace of who lives there.
+    /// The way into the namespace of who lives there, or to the host that they live on.
     pub fn to_endpoint(&self, network: u32, address: IpAddr) -> Option<Leg> {
-        let endpoint = self.endpoints.get(&(network, address))?;
+        let Some(endpoint) = self.endpoints.get(&(network, address)) else {
+            let remote = self.remotes.get(&(network, address))?;
+            return self.to_peer(remote.host, network, remote.mac, address);
+        };
         Some(Leg {
             action: Action::Endpoint,
             device: endpoint.device,
@@ -306,6 +370,29 @@ impl World {
             from_mac: self.networks.get(&network)?.gateway_mac,
             ..Leg::in_place(network, address)
         })
+    }
+
+    /// To another host, and there to whoever has the MAC.
+    fn to_peer(&self, host: u32, network: u32, to_mac: Mac, of: IpAddr) -> Option<Leg> {
+        Some(Leg {
+            action: Action::Overlay,
+            device: self.peers.get(&host)?.device,
+            to_mac,
+            from_mac: self.networks.get(&network)?.gateway_mac,
+            ..Leg::in_place(scope_of(host, network), of)
+        })
+    }
+
+    /// Without any wrapping, where the network wants it so and both hosts are on one link.
+    fn directly(&self, network: &Network, there: Leg, of: IpAddr) -> Leg {
+        let peer = match there.action {
+            Action::Overlay if network.direct => self.peers.get(&host_of(there.scope)),
+            _ => None,
+        };
+        match peer.and_then(|peer| Some((peer.device, peer.neighbour(family(of))?))) {
+            Some((device, next_hop)) => to_nic(device, next_hop),
+            None => there,
+        }
     }
 
     fn to_host(&self, from_mac: Mac, of: IpAddr) -> Leg {

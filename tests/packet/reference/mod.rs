@@ -10,6 +10,7 @@ pub mod arp;
 pub mod conversation;
 pub mod judge;
 pub mod neighbour;
+pub mod overlay;
 pub mod path;
 pub mod wire;
 pub mod world;
@@ -20,6 +21,7 @@ use sluice_datapath_common::DropReason;
 use sluice_datapath_common::drop::Direction;
 
 use conversation::{Conversation, Key};
+use overlay::Wrapped;
 use world::World;
 
 /// The datapath's whole state.
@@ -37,6 +39,8 @@ pub struct Reference {
     pub opened: Option<(Key, Key)>,
     /// The devices that the last packet was handed to as it was, as it was said to many.
     pub told: BTreeSet<u32>,
+    /// What the last packet was when it had been unwrapped, and its scope, if another host had encapsulated it.
+    pub unwrapped: Option<(Vec<u8>, u32)>,
     /// How many entries the table of answered flows holds: two per conversation.
     pub capacity: usize,
 }
@@ -67,6 +71,8 @@ pub enum Fate {
     Stays(Vec<u8>),
     /// It goes elsewhere.
     Sent(Vec<u8>),
+    /// It goes to another host, in a packet.
+    Wrapped(Wrapped),
     /// It was understood and needs no answer, was said to many, or waits for the first fragment of its datagram.
     Heard,
     /// It died.
@@ -86,6 +92,7 @@ impl Reference {
             drops: BTreeMap::new(),
             opened: None,
             told: BTreeSet::new(),
+            unwrapped: None,
             capacity,
         }
     }
@@ -94,6 +101,7 @@ impl Reference {
     pub fn hear(&mut self, hook: Hook, device: u32, frame: &[u8], witness: Witness<'_>) -> Result<Fate, String> {
         self.opened = None;
         self.told.clear();
+        self.unwrapped = None;
         let mut refusal = None;
         let mut witness = Chosen {
             witness,
@@ -109,7 +117,8 @@ impl Reference {
             return Err(refusal);
         }
         Ok(fate.unwrap_or_else(|reason| {
-            self.count_drop(hook, device, reason, frame.len());
+            let length = self.unwrapped.as_ref().map_or(frame.len(), |(inner, _)| inner.len());
+            self.count_drop(hook, device, reason, length);
             Fate::Dropped(reason)
         }))
     }

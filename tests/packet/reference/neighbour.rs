@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use sluice_datapath_common::DropReason;
 
-use super::wire::{ETHERNET, ICMP6, sender};
+use super::wire::{ETHERNET, ICMP6, Reading, receiver, sender};
 use super::world::{Endpoint, Mac, Reach, any, link_local, octets, reach};
 use super::{Fate, Reference};
 
@@ -91,8 +91,7 @@ impl Reference {
     }
 
     fn owner(&self, network: u32, address: IpAddr) -> Result<Mac, DropReason> {
-        let owner = self.world.endpoints.get(&(network, address));
-        owner.map(|owner| owner.mac).ok_or(match reach(address) {
+        self.world.mac_of(network, address).ok_or(match reach(address) {
             Reach::Link => DropReason::LinkLocal,
             _ => DropReason::NoSuchEndpoint,
         })
@@ -136,6 +135,20 @@ fn answer(question: &Message, asker: Mac, mac: Mac, is_router: bool) -> Vec<u8> 
     ]
     .concat();
     say((receiver, mac), (question.target, destination), 255, message)
+}
+
+/// The ICMPv6 error of this type about the packet in a frame, back to its sender, with its first 252 bytes, whole words only.
+pub(super) fn report(frame: &[u8], reading: &Reading, reporter: IpAddr, kind: u8, parameter: u32) -> Vec<u8> {
+    let quoted = (frame.len() - ETHERNET).min(252) & !3;
+    let mut message = vec![kind, 0, 0, 0];
+    message.extend(parameter.to_be_bytes());
+    message.extend(&frame[ETHERNET..ETHERNET + quoted]);
+    say(
+        (sender(frame), receiver(frame)),
+        (reporter, reading.source),
+        64,
+        message,
+    )
 }
 
 /// An ICMPv6 message in a frame: receiver and sender, source and destination.

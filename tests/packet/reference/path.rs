@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use sluice_datapath_common::DropReason;
 use sluice_datapath_common::flow::Action;
+use sluice_datapath_common::overlay::{is_overlay, network_of};
 
 use super::conversation::{Key, Known, Side, may_open};
 use super::judge::{Judgement, must_be_unicast};
@@ -113,6 +114,9 @@ impl Reference {
         let Ok(mut reading) = read(frame, family, ETHERNET, false) else {
             return Ok(stays());
         };
+        if self.is_wrapped(&reading) {
+            return self.hear_wrapped(device, frame, &reading, chosen);
+        }
         // The host's own neighbours.
         if reading.kind == Kind::Discovery {
             return Ok(stays());
@@ -266,7 +270,7 @@ impl Reference {
     }
 
     /// Judges a new conversation and opens it.
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         device: u32,
         frame: &[u8],
@@ -281,7 +285,7 @@ impl Reference {
     }
 
     /// Remembers the ports of a first fragment, and gives them to those that follow. False: it must wait for the first one, or is the host's.
-    fn follow_fragment(&mut self, reading: &mut Reading, scope: u32) -> bool {
+    pub(super) fn follow_fragment(&mut self, reading: &mut Reading, scope: u32) -> bool {
         let datagram = datagram(reading, scope);
         match reading.piece {
             Piece::Whole => {}
@@ -308,11 +312,27 @@ impl Reference {
     }
 
     /// Sends the packet the way of its conversation. At its last hop, or too large for the way, it goes to the host as it is, which reports on it.
-    fn deliver(&self, frame: &[u8], reading: &Reading, index: usize, side: Side) -> Result<Fate, DropReason> {
+    pub(super) fn deliver(
+        &self,
+        frame: &[u8],
+        reading: &Reading,
+        index: usize,
+        side: Side,
+    ) -> Result<Fate, DropReason> {
         let conversation = &self.conversations[index];
         if !conversation.leaves_by_nic(side) {
+            if conversation.leg(side).action == Action::Overlay
+                && let Some(told) = self.fit(
+                    frame,
+                    reading,
+                    conversation.key(side).scope,
+                    conversation.key(side.other()).scope,
+                )?
+            {
+                return Ok(told);
+            }
             let translated = self.translated(frame, reading, index, side, 0)?;
-            return Ok(self.hand_over(translated, index, side));
+            return self.hand_over(translated, index, side);
         }
         let mtu = self
             .world
@@ -323,7 +343,12 @@ impl Reference {
         if reading.hops <= 1 || is_too_large {
             let uplink = self.world.uplinks.get(&(conversation.leg(side).device, Family::V6));
             return match reading.source.is_ipv6() {
-                true => self.report(frame, reading, uplink.map_or(1280, |uplink| uplink.mtu)),
+                true => self.report(
+                    frame,
+                    reading,
+                    uplink.map_or(1280, |uplink| uplink.mtu),
+                    conversation.key(side).scope,
+                ),
                 false => Ok(self.report_by_host(frame)),
             };
         }
@@ -331,28 +356,24 @@ impl Reference {
     }
 
     /// IPv6: the sender is told by its gateway, with the first 252 bytes of what it said, whole words only.
-    fn report(&self, frame: &[u8], reading: &Reading, mtu: u32) -> Result<Fate, DropReason> {
-        let home = self
-            .world
-            .home(reading.source)
-            .and_then(|home| self.world.networks.get(&home));
-        let gateway = home
+    fn report(&self, frame: &[u8], reading: &Reading, mtu: u32, scope: u32) -> Result<Fate, DropReason> {
+        let home = match is_overlay(scope) {
+            true => network_of(scope),
+            false => scope,
+        };
+        let network = self.world.networks.get(&home);
+        let gateway = network
             .and_then(|network| network.gateway6)
             .ok_or(DropReason::UnknownDevice)?;
         let (kind, parameter) = match reading.hops <= 1 {
             true => (3, 0),
             false => (2, mtu),
         };
-        let quoted = (frame.len() - ETHERNET).min(252) & !3;
-        let mut message = vec![kind, 0, 0, 0];
-        message.extend(u32::to_be_bytes(parameter));
-        message.extend(&frame[ETHERNET..ETHERNET + quoted]);
-        Ok(Fate::Sent(neighbour::say(
-            (wire::sender(frame), wire::receiver(frame)),
-            (gateway, reading.source),
-            64,
-            message,
-        )))
+        let report = neighbour::report(frame, reading, gateway, kind, parameter);
+        match is_overlay(scope) {
+            true => self.wrap(report, scope),
+            false => Ok(Fate::Sent(report)),
+        }
     }
 
     /// The host is given what the sender said, as it was said.
@@ -364,17 +385,16 @@ impl Reference {
     }
 
     /// Gives a translated frame the MACs of its way.
-    fn hand_over(&self, mut frame: Vec<u8>, index: usize, side: Side) -> Fate {
-        use sluice_datapath_common::flow::Action;
-        let leg = self.conversations[index].leg(side);
+    fn hand_over(&self, mut frame: Vec<u8>, index: usize, side: Side) -> Result<Fate, DropReason> {
+        let conversation = &self.conversations[index];
+        let leg = conversation.leg(side);
+        if matches!(leg.action, Action::Endpoint | Action::Host | Action::Overlay) {
+            wire::address(&mut frame, leg.to_mac, leg.from_mac);
+        }
         match leg.action {
-            Action::Endpoint | Action::Host => {
-                wire::address(&mut frame, leg.to_mac, leg.from_mac);
-                Fate::Sent(frame)
-            }
-            Action::World => Fate::Sent(frame),
-            Action::Stay => Fate::Stays(frame),
-            Action::Overlay => unreachable!("the model has one host"),
+            Action::Endpoint | Action::Host | Action::World => Ok(Fate::Sent(frame)),
+            Action::Stay => Ok(Fate::Stays(frame)),
+            Action::Overlay => self.wrap(frame, conversation.key(side.other()).scope),
         }
     }
 
@@ -404,11 +424,11 @@ impl Reference {
     }
 
     /// An ICMP error goes where the packet it quotes came from, translated as that one's answers are. It opens nothing and keeps nothing alive.
-    fn error(&self, frame: &[u8], reading: &Reading, scope: u32) -> Result<Fate, DropReason> {
+    pub(super) fn error(&self, frame: &[u8], reading: &Reading, scope: u32) -> Result<Fate, DropReason> {
         let quoted = quoted(frame, reading)?;
-        // An endpoint reports on what was said to it; the world's routers report on what they please.
+        // An endpoint reports on what was said to it; the world's routers report on what they please, and other hosts hand that on.
         let is_reporter = reading.source == quoted.destination;
-        let is_network = scope > HOST;
+        let is_network = scope > HOST && !is_overlay(scope);
         if reading.destination != quoted.source || quoted.piece == Piece::Later || (is_network && !is_reporter) {
             return Err(DropReason::UnrelatedError);
         }
@@ -433,7 +453,7 @@ impl Reference {
         };
         let mut told = frame.to_vec();
         change_error(&mut told, reading, &outer, &quoted, &inner);
-        Ok(self.hand_over(told, index, side))
+        self.hand_over(told, index, side)
     }
 
     /// The host may also report on what an endpoint said to it untranslated: then the endpoint gets the report as it is.
@@ -452,7 +472,10 @@ impl Reference {
             .ok_or(DropReason::NoSuchEndpoint)?;
         let mut frame = frame.to_vec();
         wire::address(&mut frame, leg.to_mac, leg.from_mac);
-        Ok(Fate::Sent(frame))
+        match leg.action {
+            Action::Overlay => self.wrap(frame, leg.scope),
+            _ => Ok(Fate::Sent(frame)),
+        }
     }
 }
 
@@ -465,7 +488,7 @@ enum Audience {
     Many,
 }
 
-fn family_of(frame: &[u8]) -> Option<Family> {
+pub(super) fn family_of(frame: &[u8]) -> Option<Family> {
     match ether_type(frame) {
         0x0800 => Some(Family::V4),
         0x86dd => Some(Family::V6),

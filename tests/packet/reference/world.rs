@@ -44,6 +44,37 @@ pub struct World {
     /// Sockets of host processes: protocol, address (or "any"), port.
     pub sockets: BTreeSet<(u8, IpAddr, u16)>,
     pub limits: Limits,
+    /// Where this host takes what other hosts encapsulate, a port of UDP. None: nowhere.
+    pub overlay_port: Option<u16>,
+    /// The other hosts by their numbers.
+    pub peers: BTreeMap<u32, Peer>,
+    /// Who lives at an address of a network, on another host.
+    pub remotes: BTreeMap<(u32, IpAddr), Remote>,
+}
+
+/// Another host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Where it is on the underlay, and the address that we speak to it from.
+    pub address: IpAddr,
+    pub source: IpAddr,
+    /// The device that leads there; 0: no way is known.
+    pub device: u32,
+    /// The longest packet that fits between the hosts when it is encapsulated, bytes.
+    pub mtu: u32,
+    pub port: u16,
+    /// Its addresses on a link that it shares with us.
+    pub neighbour4: Option<IpAddr>,
+    pub neighbour6: Option<IpAddr>,
+}
+
+/// An endpoint of another host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Remote {
+    pub host: u32,
+    /// What links know it by; 0: none speaks of it.
+    pub number: u32,
+    pub mac: Mac,
 }
 
 /// How many conversations an endpoint may hold where nobody pushes them out.
@@ -69,6 +100,10 @@ pub struct Network {
     pub host_access: HostAccess,
     /// What an endpoint says to many is handed to the others.
     pub multicast: bool,
+    /// Its number between hosts; 0: it is on this host alone.
+    pub vni: u32,
+    /// Between hosts of one link its packets go as they are.
+    pub direct: bool,
     /// Of IPv4, the address of all of them.
     pub broadcast: Option<IpAddr>,
     pub mtu: u32,
@@ -120,6 +155,8 @@ pub struct Host {
     pub mac: Mac,
     /// First and last port that the host takes for itself.
     pub ephemeral: (u16, u16),
+    /// A packet of one family comes out of one of the other without the kernel's VXLAN device (Linux 6.3).
+    pub unwraps_other_family: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -173,8 +210,16 @@ impl World {
     /// Who answers at an address and port of the host, and at which port of its own. A single port goes before a range, and one at just this address
     /// before one at any.
     pub fn publication(&self, address: IpAddr, port: u16, protocol: u8) -> Option<(Publication, u16)> {
+        self.published_at(&[address, any(address)], port, protocol)
+    }
+
+    /// The same at just this address.
+    pub fn publication_at(&self, address: IpAddr, port: u16, protocol: u8) -> Option<(Publication, u16)> {
+        self.published_at(&[address], port, protocol)
+    }
+
+    fn published_at(&self, places: &[IpAddr], port: u16, protocol: u8) -> Option<(Publication, u16)> {
         let fits = |first: u16, publication: &Publication| port.checked_sub(first).filter(|n| *n < publication.count);
-        let places = [address, any(address)];
         [false, true].iter().find_map(|is_range| {
             places.iter().find_map(|address| {
                 self.published
@@ -240,6 +285,28 @@ impl World {
             .collect()
     }
 
+    /// The number of the host with this underlay address.
+    pub fn peer_at(&self, address: IpAddr) -> Option<u32> {
+        let mut peers = self.peers.iter();
+        peers
+            .find(|(_, peer)| peer.address == address)
+            .map(|(number, _)| *number)
+    }
+
+    /// The network with this number between hosts.
+    pub fn network_of_vni(&self, vni: u32) -> Option<u32> {
+        let mut networks = self.networks.iter();
+        networks
+            .find(|(_, network)| network.vni == vni && vni != 0)
+            .map(|(number, _)| *number)
+    }
+
+    /// The MAC of who lives at an address of a network, here or on another host.
+    pub fn mac_of(&self, network: u32, address: IpAddr) -> Option<Mac> {
+        let here = self.endpoints.get(&(network, address)).map(|endpoint| endpoint.mac);
+        here.or(self.remotes.get(&(network, address)).map(|remote| remote.mac))
+    }
+
     /// A way out by one of our NICs.
     pub fn uplink(&self, device: u32, family: Family) -> Option<Uplink> {
         self.uplinks.get(&(device, family)).copied()
@@ -255,6 +322,16 @@ impl Network {
         match family {
             Family::V4 => self.gateway4,
             Family::V6 => self.gateway6,
+        }
+    }
+}
+
+impl Peer {
+    /// Its address on a link that it shares with us.
+    pub fn neighbour(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.neighbour4,
+            Family::V6 => self.neighbour6,
         }
     }
 }
