@@ -19,6 +19,7 @@ mod path;
 mod place;
 mod profile;
 mod programs;
+mod publishing;
 mod report;
 mod sample;
 mod scale;

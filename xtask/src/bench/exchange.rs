@@ -33,6 +33,11 @@ pub struct Exchange {
     address: Ipv4Addr,
 }
 
+/// The ports of the answering side, as they are exposed.
+pub fn answering_ports() -> String {
+    format!("{FIRST_PORT}-{}/udp", FIRST_PORT + ANSWERING - 1)
+}
+
 impl Exchange {
     /// Makes the flows; fails when not every datagram was answered.
     pub fn run(&self) -> Outcome {

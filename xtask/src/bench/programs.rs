@@ -15,7 +15,7 @@ type Rows = Vec<(String, BTreeMap<u64, u64>)>;
 
 /// Measures, shows and, if asked, writes `docs/program-costs.md`.
 pub fn run(write: bool) -> Outcome {
-    say("the programs, packet by packet: two minutes");
+    say("the programs, packet by packet: three minutes");
     let tables = tables(&measure()?);
     tables.iter().for_each(|table| print!("{}", table.text()));
     if write {

@@ -91,7 +91,7 @@ impl Report {
         tables.extend(
             self.scale
                 .iter()
-                .flat_map(|scale| [scale.table(), scale.launches(), scale.networks()]),
+                .flat_map(|scale| [scale.table(), scale.publishing(), scale.networks()]),
         );
         tables.retain(|table| !table.is_empty());
         tables
@@ -250,7 +250,8 @@ to a few per cent, the others to ten.
 - UDP: iperf3, datagrams of 64 bytes as fast as they can be sent; received.
 - Memory: proportional set size of all processes of the engine (for Docker, dockerd and containerd), freshly started; what each of five \
   containers with one published port adds in processes (shims, proxies).
-- With full tables: the best of each burden beside the best without, in a run of its own; ports are published one by one, flows are answered \
+- With full tables: the best of each burden beside the best without, in a run of its own, where containers may speak to each other by links only \
+  (`--icc=false`). Ports are published one by one; links are a container with so many exposed ports, and another that is linked to it; flows are answered \
   datagrams between two containers.
 ";
 

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::engine::{Engine, Kind};
+use super::exchange;
 use super::figure::Figure;
 use super::interrupt;
 use super::networks::Networks;
 use super::path::Path;
-use super::sample::median;
+use super::publishing::Publishing;
 use super::site::Site;
 use super::table::Table;
 use crate::step::{self, Doing, Failure, Outcome, say};
@@ -20,8 +21,10 @@ const TOLERANCE: f64 = 0.05;
 const FIRST_PORT: u32 = 20_000;
 /// How many flows Sluice has room for: those of the largest burden, and those of the tools.
 const ROOM: u32 = 600_000;
-/// The container that publishes them.
+/// The container that publishes or exposes them.
 const BURDEN: &str = "burden";
+/// The one that is linked to it.
+const PARTNER: &str = "partner";
 
 /// What the tables hold besides what is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -30,15 +33,18 @@ pub enum Burden {
     Nothing,
     /// So many published ports, each asked for by itself.
     Ports(u32),
+    /// So many ports that a link opens from one container to another: without links the containers of this site may not speak to each other.
+    Links(u32),
     /// So many answered flows of UDP between two containers.
     Flows(u32),
 }
 
 impl Burden {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Nothing,
         Self::Ports(1_000),
         Self::Ports(10_000),
+        Self::Links(1_000),
         Self::Flows(500_000),
     ];
 }
@@ -48,6 +54,7 @@ impl fmt::Display for Burden {
         match self {
             Self::Nothing => f.pad("nothing else"),
             Self::Ports(ports) => write!(f, "{ports} published ports"),
+            Self::Links(links) => write!(f, "{links} links"),
             Self::Flows(flows) => write!(f, "{flows} live flows"),
         }
     }
@@ -55,10 +62,10 @@ impl fmt::Display for Burden {
 
 /// What its daemon is told for that.
 pub fn words() -> Vec<String> {
-    ["--flows", "--flows-per-container"]
-        .into_iter()
-        .flat_map(|option| [option.to_owned(), ROOM.to_string()])
-        .collect()
+    let room = ROOM.to_string();
+    ["--flows", &room, "--flows-per-container", &room, "--icc=false"]
+        .map(String::from)
+        .to_vec()
 }
 
 /// What is measured under each burden.
@@ -74,8 +81,8 @@ const WANTED: [(Path, Figure); 5] = [
 #[derive(Default)]
 pub struct Scale {
     samples: HashMap<(Burden, Path, Figure), Vec<f64>>,
-    /// How long the daemon took to start the container with so many ports, seconds, by the docker CLI.
-    launches: HashMap<Burden, Vec<f64>>,
+    /// How long ports took to be published.
+    publishing: Publishing,
     /// How long many networks took to come and go.
     networks: Networks,
 }
@@ -98,6 +105,10 @@ impl Scale {
                 }
             }
         }
+        match Publishing::measure(engine, rounds) {
+            Ok(publishing) => scale.publishing = publishing,
+            Err(failure) => failures.push(format!("with many ports: {failure}")),
+        }
         match Networks::measure(engine) {
             Ok(networks) => scale.networks = networks,
             Err(failure) => failures.push(format!("with many networks: {failure}")),
@@ -111,9 +122,7 @@ impl Scale {
     }
 
     fn round(&mut self, site: &Site, engine: &Engine, burden: Burden, seconds: u32) -> Outcome {
-        let laid = burden.lay(engine);
-        let measured = laid.and_then(|seconds_to_lay| {
-            self.launches.entry(burden).or_default().push(seconds_to_lay);
+        let measured = burden.lay(engine).and_then(|()| {
             WANTED.iter().try_for_each(|&(path, figure)| {
                 interrupt::check()?;
                 let value = site.measure(path, figure, Kind::Sluice, seconds)?;
@@ -162,17 +171,9 @@ impl Scale {
         table
     }
 
-    /// How long containers with many ports took to start.
-    pub fn launches(&self) -> Table {
-        let columns = ["", "docker run -d, ms"].map(String::from);
-        let mut table = Table::new("Publishing ports, each by itself", columns);
-        for burden in Burden::ALL {
-            let Burden::Ports(_) = burden else { continue };
-            if let Some(seconds) = self.launches.get(&burden).cloned().and_then(median) {
-                table.row([burden.to_string(), format!("{:.0}", seconds * 1000.0)]);
-            }
-        }
-        table
+    /// How long ports took to be published.
+    pub fn publishing(&self) -> Table {
+        self.publishing.table()
     }
 
     fn best(&self, burden: Burden, path: Path, figure: Figure) -> Option<f64> {
@@ -185,9 +186,8 @@ impl Scale {
 }
 
 impl Burden {
-    /// Lays it on the tables. Seconds that took.
-    fn lay(self, engine: &Engine) -> Outcome<f64> {
-        let start = std::time::Instant::now();
+    /// Lays it on the tables.
+    fn lay(self, engine: &Engine) -> Outcome {
         match self {
             Self::Nothing => {}
             Self::Ports(ports) => {
@@ -197,28 +197,38 @@ impl Burden {
                 let published: Vec<&str> = published.iter().map(String::as_str).collect();
                 engine.run(BURDEN, &published, &["sleep", "1000000"])?;
             }
+            Self::Links(links) => {
+                let exposed = format!("{FIRST_PORT}-{}", FIRST_PORT + links - 1);
+                engine.run(BURDEN, &["--expose", &exposed], &["sleep", "1000000"])?;
+                engine.run(PARTNER, &["--link", BURDEN], &["sleep", "1000000"])?;
+            }
             Self::Flows(flows) => lay_flows(engine, flows)?,
         }
-        Ok(start.elapsed().as_secs_f64())
+        Ok(())
     }
 
     /// Takes it off again. Flows die with the container.
     fn lift(self, engine: &Engine) {
         if self != Self::Nothing {
             // What is not there cannot be removed, and need not.
-            let _ = step::output(&mut engine.docker(&["rm", "--force", BURDEN]));
+            let _ = step::output(&mut engine.docker(&["rm", "--force", PARTNER, BURDEN]));
         }
     }
 }
 
-/// Has a container of its own exchange datagrams with the server: its flows end with it.
+/// Has two containers exchange datagrams: their flows end with them.
 fn lay_flows(engine: &Engine, flows: u32) -> Outcome {
-    engine.run(BURDEN, &[], &["sleep", "1000000"])?;
+    engine.run(
+        BURDEN,
+        &["--expose", &exchange::answering_ports()],
+        &["sleep", "1000000"],
+    )?;
+    engine.run(PARTNER, &["--link", BURDEN], &["sleep", "1000000"])?;
     let process = |name: &str| step::output(&mut engine.docker(&["inspect", "-f", "{{.State.Pid}}", name]));
     let own = std::env::current_exe().doing(|| String::from("find this program"))?;
     let mut exchange = engine.host.command(&own.to_string_lossy());
     exchange.args(["exchange", "--flows", &flows.to_string()]);
-    exchange.args(["--from", &process(BURDEN)?, "--to", &process("server")?]);
-    exchange.args(["--address", &engine.address("server")?]);
+    exchange.args(["--from", &process(PARTNER)?, "--to", &process(BURDEN)?]);
+    exchange.args(["--address", &engine.address(BURDEN)?]);
     step::output(&mut exchange).map(drop)
 }

@@ -116,7 +116,8 @@ impl Site {
             Tools::InNetwork => &["sleep", "1000000"],
         };
         engine.run("server", &PUBLISHED, server)?;
-        engine.run("client", &[], &["sleep", "1000000"])?;
+        // Where containers may speak to each other without a link it opens nothing.
+        engine.run("client", &["--link", "server"], &["sleep", "1000000"])?;
         if self.tools == Tools::InNetwork {
             let mut command = engine.in_network("server")?;
             command.arg(image.serve());
