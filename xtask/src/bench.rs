@@ -51,6 +51,7 @@ use machine::Machine;
 use memory::Memory;
 pub use names::Ask;
 use path::Path;
+use publishing::Publishing;
 use report::Report;
 use sample::Samples;
 use scale::Scale;
@@ -79,7 +80,7 @@ pub struct Bench {
     #[arg(long)]
     write: bool,
     /// Only these: engines (docker, docker-no-proxy, sluice), paths (container-to-container, lan-to-published, host-to-published,
-    /// container-to-lan), figures (stream, rtt, conn, udp), start, memory, scale; or, each alone, programs: what a packet costs, and dns: how names are told. May be given several times; the bare veth pair is always
+    /// container-to-lan), figures (stream, rtt, conn, udp), start, memory, scale; or, each alone, programs: what a packet costs, dns: how names are told, and ports: ten thousand published ones. May be given several times; the bare veth pair is always
     /// there.
     #[arg(long, num_args = 1.., value_parser = Choice::read)]
     only: Vec<Choice>,
@@ -113,6 +114,7 @@ enum Choice {
     Scale,
     Programs,
     Names,
+    Ports,
 }
 
 impl Choice {
@@ -130,6 +132,7 @@ impl Choice {
                 ("scale", Self::Scale),
                 ("programs", Self::Programs),
                 ("dns", Self::Names),
+                ("ports", Self::Ports),
             ])
             .find_map(|(key, choice)| (key == word).then_some(choice))
             .ok_or_else(|| String::from("no engine, path or figure of this name"))
@@ -176,6 +179,13 @@ impl Bench {
         if self.only.contains(&Choice::Names) {
             let table = names::measure(&site.engines, self.rounds().min(4), self.seconds)?;
             println!("{}", table.text());
+            return Ok(());
+        }
+        if self.only.contains(&Choice::Ports) {
+            let engine = site
+                .engine(Kind::Sluice)
+                .ok_or_else(|| Failure::new("Sluice does not run: there is nothing to measure"))?;
+            println!("{}", Publishing::measure(engine, self.rounds())?.table().text());
             return Ok(());
         }
         site.populate(&image)?;

@@ -21,8 +21,9 @@ const NLMSG_DONE: u16 = 3;
 const UDP: u8 = libc::IPPROTO_UDP as u8;
 /// `TCP_ESTABLISHED`: of UDP sockets, those that are connected.
 const CONNECTED: u32 = 1 << 1;
-/// `TCP_BOUND_INACTIVE`: has a port, and neither listens nor is connected. Told since Linux 6.8.
-const IDLE: u8 = 13;
+/// `TCP_CLOSE`: of TCP sockets, those that have a port, and neither listen nor are connected. Told since Linux 6.8, to who asks for the state
+/// `TCP_BOUND_INACTIVE`, which itself is never told.
+const IDLE: u8 = 7;
 /// `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// `struct inet_diag_sockid`: ports, addresses, device, cookie.
@@ -80,7 +81,7 @@ pub fn held_ports() -> io::Result<HeldPorts> {
                 found => found?,
             };
             for found in found {
-                if found.state == IDLE && found.port() == of_probe {
+                if protocol == libc::IPPROTO_TCP as u8 && found.state == IDLE && found.port() == of_probe {
                     held.knows_idle = true;
                 } else {
                     held.ports.insert((protocol, found.port()));
@@ -197,6 +198,12 @@ mod tests {
 
     use super::*;
 
+    fn tells_of_idle_sockets() -> bool {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+        (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 8)
+    }
+
     #[test]
     fn a_port_that_a_socket_has_may_be_held_whatever_the_socket_does_with_it() {
         const TCP: u8 = libc::IPPROTO_TCP as u8;
@@ -213,6 +220,11 @@ mod tests {
         assert!(!held.may_hold(UDP, 1), "nobody has it");
         drop(idle);
         let others = held_ports().unwrap();
+        assert_eq!(
+            others.knows_idle,
+            tells_of_idle_sockets(),
+            "as the kernel's version says"
+        );
         assert!(!others.knows_idle || !others.may_hold(TCP, idle_port), "it is gone");
     }
 
