@@ -15,6 +15,7 @@ mod machine;
 mod memory;
 mod names;
 mod networks;
+mod overlay;
 mod path;
 mod place;
 mod profile;
@@ -50,6 +51,7 @@ use image::Image;
 use machine::Machine;
 use memory::Memory;
 pub use names::Ask;
+use overlay::Overlay;
 use path::Path;
 use publishing::Publishing;
 use report::Report;
@@ -64,7 +66,8 @@ use workshop::Workshop;
 #[derive(Args)]
 pub struct Bench {
     /// One part by itself, in depth. start: from the command to the end of a container, step by step (docs/start.md); crowd: three hundred
-    /// containers at once (docs/crowd.md); streams: a gigabyte through a container, in and out (docs/streams.md).
+    /// containers at once (docs/crowd.md); streams: a gigabyte through a container, in and out (docs/streams.md); overlay: from host to host, beside the
+    /// kernel's VXLAN and Docker's overlay (docs/overlay-speed.md).
     #[arg(value_enum)]
     part: Option<Part>,
     /// How often each engine is measured on each path.
@@ -101,6 +104,7 @@ enum Part {
     Start,
     Crowd,
     Streams,
+    Overlay,
 }
 
 /// A word after `--only`.
@@ -164,6 +168,7 @@ impl Bench {
             Some(Part::Start) => return self.measure_start(&binaries),
             Some(Part::Crowd) => return self.measure_crowd(&binaries),
             Some(Part::Streams) => return self.measure_streams(&binaries),
+            Some(Part::Overlay) => return self.measure_overlay(&binaries),
             None => {}
         }
         let workshop = Workshop::open()?;
@@ -254,6 +259,15 @@ impl Bench {
         drop(site);
         println!("{}", found.text());
         self.write_page("docs/streams.md", &found.markdown())
+    }
+
+    /// From one host to another.
+    fn measure_overlay(&self, binaries: &std::path::Path) -> Outcome {
+        let workshop = Workshop::open()?;
+        let image = Image::make(workshop.path())?;
+        let found = Overlay::measure(&image, &workshop, binaries, self.rounds(), self.seconds)?;
+        println!("{}", found.text());
+        self.write_page("docs/overlay-speed.md", &found.markdown())
     }
 
     /// Engines where a proxy has no part in what is measured.

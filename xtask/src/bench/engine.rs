@@ -70,16 +70,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the daemon in `host` and waits until it answers. `binaries`: where Sluice's are; `words`: what its daemon is told besides.
+    /// Starts the daemon in `host` and waits until it answers. `binaries`: where Sluice's are; `words`: what the daemon is told besides.
     pub fn start(kind: Kind, host: Place, workshop: &Workshop, binaries: &Path, words: &[String]) -> Outcome<Self> {
         let directory = workshop.path().join(kind.key());
         fs::create_dir_all(&directory).doing(|| format!("make {}", directory.display()))?;
         // Ours, whatever the machine's own daemon is told.
         fs::write(directory.join("docker.json"), "{}").doing(|| format!("write to {}", directory.display()))?;
         let mut line = command(kind, &host, &directory, &workshop.cgroup(kind.key()), binaries);
-        if kind == Kind::Sluice {
-            line.args(words);
-        }
+        line.args(words);
         let daemon = spawn(&mut line, &directory).doing(|| format!("start {kind}"))?;
         let mut engine = Self {
             kind,
@@ -177,6 +175,12 @@ impl Engine {
         let mut command = self.host.command("nsenter");
         command.args(["--target", &process, "--net", "--"]);
         Ok(command)
+    }
+
+    /// The address of a container in a network.
+    pub fn address_in(&self, name: &str, network: &str) -> Outcome<String> {
+        let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
+        step::output(&mut self.docker(&["inspect", "-f", &format, name])).map(|address| address.trim().to_owned())
     }
 
     /// The address of a container.
