@@ -205,6 +205,13 @@ fn host_leg(instance: &str) -> String {
 #[derive(Clone, Copy)]
 pub struct Fingerprint(u64);
 
+/// One that was taken before.
+impl From<u64> for Fingerprint {
+    fn from(value: u64) -> Self {
+        Self(value)
+    }
+}
+
 impl Fingerprint {
     /// Of nothing yet.
     pub const EMPTY: Self = Self(0xcbf2_9ce4_8422_2325);

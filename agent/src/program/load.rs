@@ -24,7 +24,7 @@ use crate::{
     AgentError, Limits, Tried,
     kernel::bpf,
     map::pins::{self, Maps, SPECIFICATIONS},
-    names::{Fingerprint, Names},
+    names::Names,
 };
 
 /// The programs of this instance in the kernel.
@@ -40,7 +40,7 @@ struct Loaded {
 /// Opens what an earlier life has left when it is what we would make; else makes it. Nothing is attached or detached here.
 pub fn ensure(names: &Names, config: &Config, limits: Limits) -> Result<(Maps, Programs), AgentError> {
     let object = object::embedded()?;
-    let (maps_directory, directory) = (names.maps(), names.programs(fingerprint(object, config)));
+    let (maps_directory, directory) = (names.maps(), names.programs(fingerprint(config)));
     fs::create_dir_all(&maps_directory).tried(|| format!("making {}", maps_directory.display()))?;
     pins::remove_misfits(&maps_directory, limits)?;
     let all_maps = SPECIFICATIONS.iter().all(|map| maps_directory.join(map.name).exists());
@@ -59,11 +59,7 @@ pub fn ensure(names: &Names, config: &Config, limits: Limits) -> Result<(Maps, P
 
 /// Removes the programs and maps of other configurations and versions. To be called when ours are attached.
 pub fn remove_outdated(names: &Names, config: &Config) -> Result<(), AgentError> {
-    let current = [
-        names.maps(),
-        names.programs(fingerprint(object::embedded()?, config)),
-        names.links(),
-    ];
+    let current = [names.maps(), names.programs(fingerprint(config)), names.links()];
     let entries = fs::read_dir(&names.directory).tried(|| format!("reading {}", names.directory.display()))?;
     for path in entries
         .flatten()
@@ -75,9 +71,8 @@ pub fn remove_outdated(names: &Names, config: &Config) -> Result<(), AgentError>
     Ok(())
 }
 
-fn fingerprint(object: &[u8], config: &Config) -> u64 {
-    let mut fingerprint = Fingerprint::EMPTY;
-    fingerprint.add(object);
+fn fingerprint(config: &Config) -> u64 {
+    let mut fingerprint = object::fingerprint();
     fingerprint.add_part(format_args!("{config:?}"));
     fingerprint.value()
 }

@@ -12,6 +12,18 @@ pub(crate) fn keep_small() {
     }
 }
 
+/// Gives free pages back to the kernel. By itself the allocator gives back only those at the end of its memory, and one small thing that lives on there
+/// keeps all before it.
+#[cfg(target_env = "gnu")]
+pub(crate) fn give_back() {
+    // SAFETY: takes a number; the allocator takes its own lock.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Other C libraries have no arenas.
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn keep_small() {}
+
+/// Nor anything to say about free pages.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn give_back() {}

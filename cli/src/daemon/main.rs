@@ -11,6 +11,7 @@ mod log;
 mod options;
 mod pidfile;
 mod remap;
+mod rest;
 mod serve;
 mod settings;
 mod sockets;

@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{Trouble, instance, pidfile::Pidfile, settings::Settings, sockets::Sockets, supervisor};
+use crate::{Trouble, instance, pidfile::Pidfile, rest, settings::Settings, sockets::Sockets, supervisor};
 
 /// Runs until it is told to end.
 pub(crate) async fn serve(settings: Settings) -> Result<(), Trouble> {
@@ -41,6 +41,7 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Trouble> {
         serving.spawn(sluice_api::serve(socket, sluice_api::router(engine.clone())));
         tracing::info!(?host, "listening");
     }
+    let resting = tokio::spawn(rest::give_back_at_rest(engine.clone()));
     supervisor::tell(supervisor::READY);
     tracing::info!(
         instance = settings.instance,
@@ -54,6 +55,7 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Trouble> {
     supervisor::tell(supervisor::STOPPING);
     tracing::info!("ending; containers go on");
     drop(sockets);
+    resting.abort();
     serving.shutdown().await;
     engine.stop().await;
     Ok(())

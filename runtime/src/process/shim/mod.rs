@@ -121,29 +121,6 @@ fn detach(orders: &Orders) -> io::Result<Cloned> {
     unsafe { syscall::clone3(0, libc::SIGCHLD, Some(cgroup.as_fd())) }
 }
 
-/// Unmaps the pages of programs and libraries. Those that are needed again come back when they are touched.
-fn forget_pages() {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let pristine: Vec<_> = maps.lines().filter_map(pristine).collect();
-    drop(maps);
-    for (from, length) in pristine {
-        // SAFETY: a private mapping of a file that nobody has written to: what is dropped is read from the file again.
-        unsafe { libc::madvise(from as *mut libc::c_void, length, libc::MADV_DONTNEED) };
-    }
-}
-
-/// Start and length of a mapping that is never written to, not even by the dynamic linker: code, and the read-only data that a file begins with.
-fn pristine(line: &str) -> Option<(usize, usize)> {
-    let mut fields = line.split_ascii_whitespace();
-    let (range, rights, offset) = (fields.next()?, fields.next()?, fields.next()?);
-    let is_of_a_file = fields.nth(1).is_some_and(|inode| inode != "0");
-    let is_pristine = rights == "r-xp" || (rights == "r--p" && offset.bytes().all(|digit| digit == b'0'));
-    let (from, to) = range.split_once('-').filter(|_| is_of_a_file && is_pristine)?;
-    let address = |text| usize::from_str_radix(text, 16).ok();
-    let (from, to) = (address(from)?, address(to)?);
-    Some((from, to.checked_sub(from)?))
-}
-
 /// Moves the report line out of the way and /dev/null to 0, 1 and 2.
 fn take_over_standard_streams() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointers.

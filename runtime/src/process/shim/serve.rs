@@ -9,11 +9,13 @@ use std::{
 use super::{
     Orders,
     client::Client,
-    forget_pages,
     job::{Job, MOST_STDIN, Stage},
     log::Log,
 };
-use crate::wire::{self, Kind};
+use crate::{
+    pages::forget_pages,
+    wire::{self, Kind},
+};
 
 /// How long the outputs of an ended process may stay open, held by others it left behind.
 const PATIENCE: Duration = Duration::from_secs(2);
