@@ -5,9 +5,10 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
-use tokio::{io::Interest, net::UnixStream};
+use tokio::{io::Interest, net::UnixStream, time::timeout};
 
 use crate::{
     RuntimeError,
@@ -17,10 +18,17 @@ use crate::{
     wire::{self, Kind},
 };
 
+/// How long a shim may take for an answer that it has at hand. It is slow only when it waits for a disk, or was stopped.
+const AT_HAND: Duration = Duration::from_secs(5);
+/// How long it may take when a program is to be executed for the answer, which may have to be read from a slow disk.
+const AT_WORK: Duration = Duration::from_secs(120);
+
 /// A connection. Shared by the two directions of an attachment.
 #[derive(Clone)]
 pub(crate) struct Connection {
     stream: Arc<UnixStream>,
+    /// The container's id.
+    id: Arc<str>,
 }
 
 /// The frames that come, with what has come of the next one.
@@ -47,6 +55,7 @@ impl Connection {
         match UnixStream::connect(address).await {
             Ok(stream) => Ok(Some(Self {
                 stream: Arc::new(stream),
+                id: directory.file_name().unwrap_or_default().to_string_lossy().into(),
             })),
             Err(error) => match error.kind() {
                 // Never there, gone, or just going.
@@ -56,8 +65,20 @@ impl Connection {
         }
     }
 
-    /// Asks and waits for the answer. None: the shim went away instead.
+    /// Asks and waits for the answer, but not for ever, unless what is asked is when something will happen. None: the shim went away instead.
     pub async fn ask(&self, kind: Kind, payload: &[u8]) -> Result<Option<(Kind, Vec<u8>)>, RuntimeError> {
+        let patience = match kind {
+            Kind::Wait => return self.hear(kind, payload).await,
+            Kind::Start | Kind::Exec => AT_WORK,
+            _ => AT_HAND,
+        };
+        let unanswered = |_| Err(RuntimeError::Unanswered(self.id.to_string()));
+        timeout(patience, self.hear(kind, payload))
+            .await
+            .unwrap_or_else(unanswered)
+    }
+
+    async fn hear(&self, kind: Kind, payload: &[u8]) -> Result<Option<(Kind, Vec<u8>)>, RuntimeError> {
         if self.send(kind, payload).await.is_err() {
             return Ok(None);
         }
@@ -87,6 +108,7 @@ impl Connection {
     pub fn of(stream: UnixStream) -> Self {
         Self {
             stream: Arc::new(stream),
+            id: "test".into(),
         }
     }
 

@@ -12,25 +12,27 @@ use crate::{
     Runtime, RuntimeError,
     cgroup::Cgroups,
     connection::{self, Connection},
-    off_the_loop, syscall,
+    off_the_loop, signal, syscall,
     wire::Kind,
 };
 
 /// How long a killed process may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Runtime {
     /// Kills what is left, removes cgroups (children first), the shim and its directory. Fine when already gone.
     pub async fn delete(&self, id: &str) -> Result<(), RuntimeError> {
         let directory = self.path_of(id)?;
+        let mut is_stuck = false;
         if let Some(connection) = Connection::open(&directory).await? {
             // Its answer is the end of the connection.
-            connection.ask(Kind::Shutdown, &[]).await.ok();
+            let answer = connection.ask(Kind::Shutdown, &[]).await;
+            is_stuck = matches!(answer, Err(RuntimeError::Unanswered(_)));
         }
         let cgroups = self.cgroups(id);
         let parents = self.parents.clone();
         off_the_loop(move || {
-            sweep(directory, &cgroups)?;
+            sweep(directory, &cgroups, is_stuck)?;
             parents.sweep();
             Ok(())
         })
@@ -38,12 +40,12 @@ impl Runtime {
     }
 }
 
-fn sweep(directory: PathBuf, cgroups: &Cgroups) -> Result<(), RuntimeError> {
+fn sweep(directory: PathBuf, cgroups: &Cgroups, is_stuck: bool) -> Result<(), RuntimeError> {
     cgroups.kill();
     let step = debug_span!("shim").entered();
     let (shim, _) = connection::live_pids(&directory);
     if let Some(shim) = shim {
-        end(shim);
+        end(shim, if is_stuck { Duration::ZERO } else { PATIENCE });
     }
     drop(step);
     debug_span!("cgroups").in_scope(|| cgroups.remove())?;
@@ -61,19 +63,10 @@ fn sweep(directory: PathBuf, cgroups: &Cgroups) -> Result<(), RuntimeError> {
 }
 
 /// Waits for the shim to end; one that does not is killed.
-pub(crate) fn end(shim: i32) {
+pub(crate) fn end(shim: i32, patience: Duration) {
     let Ok(process) = syscall::pidfd_open(shim) else { return };
-    if !has_ended(&process, PATIENCE) {
-        // SAFETY: takes no pointers; the descriptor can't mean another process.
-        unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                std::os::fd::AsRawFd::as_raw_fd(&process),
-                libc::SIGKILL,
-                std::ptr::null::<u8>(),
-                0,
-            )
-        };
+    if !has_ended(&process, patience) {
+        signal::kill(&process);
         has_ended(&process, PATIENCE);
     }
 }

@@ -15,6 +15,9 @@ pub enum RuntimeError {
     /// There is no such user or group in the container's files; Docker's words.
     #[error("{0}")]
     NoSuchUser(String),
+    /// The shim is there and does not answer: it is stopped, or waits for a disk.
+    #[error("the shim of container {0} has not answered in time; is the disk of its log stuck?")]
+    Unanswered(String),
     /// Anything else: what was tried, on what, why it failed.
     #[error("{0}")]
     Failed(String),
@@ -29,6 +32,7 @@ impl RuntimeError {
             Self::CommandNotExecutable(words) => (2, words),
             Self::NoSuchContainer(words) => (3, words),
             Self::NoSuchUser(words) => (4, words),
+            Self::Unanswered(words) => (5, words),
         };
         let mut bytes = vec![kind];
         bytes.extend_from_slice(words.as_bytes());
@@ -44,6 +48,7 @@ impl RuntimeError {
             2 => Self::CommandNotExecutable(words),
             3 => Self::NoSuchContainer(words),
             4 => Self::NoSuchUser(words),
+            5 => Self::Unanswered(words),
             _ => Self::Failed(words),
         }
     }

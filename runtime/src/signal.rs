@@ -1,11 +1,34 @@
 //! Signals, and the size of terminals.
 
-use crate::{Runtime, RuntimeError, connection::Connection, wire::Kind};
+use std::os::fd::AsRawFd;
+
+use crate::{
+    Runtime, RuntimeError,
+    connection::{self, Connection},
+    syscall,
+    wire::Kind,
+};
 
 impl Runtime {
-    /// Sends a signal to the first process.
+    /// Sends a signal to the first process. SIGKILL reaches it also by a shim that does not answer, and ends that, too: its container could not end.
     pub async fn signal(&self, id: &str, signal: i32) -> Result<(), RuntimeError> {
-        self.tell(id, Kind::Signal, &signal.to_le_bytes()).await
+        match self.tell(id, Kind::Signal, &signal.to_le_bytes()).await {
+            Err(RuntimeError::Unanswered(_)) if signal == libc::SIGKILL => self.end_by_force(id),
+            told => told,
+        }
+    }
+
+    /// Kills all processes of a container and the shim that does not answer.
+    fn end_by_force(&self, id: &str) -> Result<(), RuntimeError> {
+        let directory = self.directory(id)?;
+        tracing::warn!(id, "the shim of a container does not answer and is killed with it");
+        self.cgroups(id).kill();
+        if let (Some(shim), _) = connection::live_pids(&directory)
+            && let Ok(process) = syscall::pidfd_open(shim)
+        {
+            kill(&process);
+        }
+        Ok(())
     }
 
     /// Sends a signal to an exec'd process.
@@ -30,4 +53,18 @@ impl Runtime {
         let connection = Connection::open(&directory).await?.ok_or_else(gone)?;
         connection.ask(kind, payload).await?.map(drop).ok_or_else(gone)
     }
+}
+
+/// Sends SIGKILL to the process that a descriptor means. One that has ended is fine.
+pub(crate) fn kill(process: &impl AsRawFd) {
+    // SAFETY: takes no pointers; the descriptor can't mean another process.
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            libc::SIGKILL,
+            std::ptr::null::<u8>(),
+            0,
+        )
+    };
 }

@@ -1,6 +1,10 @@
 //! What is known of a container.
 
-use crate::{Exit, Runtime, RuntimeError, connection::Connection, wire::Kind};
+use crate::{
+    Exit, Runtime, RuntimeError,
+    connection::{self, Connection},
+    wire::Kind,
+};
 
 /// What a container is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,12 @@ pub struct State {
 }
 
 impl Runtime {
+    /// The host's pid of the container's first process as its shim wrote it down, while that process is there: for when the shim does not answer.
+    pub fn recorded_pid(&self, id: &str) -> Result<Option<u32>, RuntimeError> {
+        let (_, first) = connection::live_pids(&self.directory(id)?);
+        Ok(first.and_then(|pid| u32::try_from(pid).ok()))
+    }
+
     /// What is known of the container, also when its shim is gone.
     pub async fn state(&self, id: &str) -> Result<State, RuntimeError> {
         let directory = self.directory(id)?;

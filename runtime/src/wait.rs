@@ -43,7 +43,7 @@ impl Runtime {
     pub(crate) async fn exit_of(&self, id: &str, directory: &Path) -> Result<Exit, RuntimeError> {
         if let (Some(shim), _) = connection::live_pids(directory) {
             off_the_loop(move || {
-                delete::end(shim);
+                delete::end(shim, delete::PATIENCE);
                 Ok(())
             })
             .await?;

@@ -174,6 +174,38 @@ fn a_restart_to_come_comes_although_the_daemon_dies_meanwhile() {
 }
 
 #[test]
+fn a_shim_that_is_stuck_does_not_keep_the_next_daemon_from_its_work() {
+    let lab = Lab::new();
+    let mut daemon = start(&lab, "");
+    if !daemon.is_ours() {
+        return;
+    }
+    let docker = daemon.docker();
+    sh(
+        &docker,
+        "--name stuck",
+        "trap 'exit 7' TERM; while :; do sleep 0.1; done",
+    );
+    sh(&docker, "--name well", "sleep 1000");
+    let id = docker.inspect("stuck", "{{.Id}}");
+    let shims = lab.host.processes().into_iter();
+    let mut shims = shims.filter(|(_, line)| line.starts_with("sluice-shim") && line.contains(&id));
+    let shim = nix::unistd::Pid::from_raw(shims.next().unwrap().0.cast_signed());
+    let pid = docker.pid("stuck");
+    daemon.kill();
+    nix::sys::signal::kill(shim, nix::sys::signal::SIGSTOP).unwrap();
+    daemon.boot();
+    assert_eq!(docker.ok("exec well echo hello"), "hello");
+    assert_eq!((state(&docker, "stuck"), docker.pid("stuck")), ("running".into(), pid));
+    docker.run("kill -s USR1 stuck").fails(1, "has not answered in time");
+    // it comes to itself
+    nix::sys::signal::kill(shim, nix::sys::signal::SIGCONT).unwrap();
+    docker.ok("stop stuck");
+    assert_eq!(docker.inspect("stuck", "{{.State.ExitCode}}"), "7");
+    docker.ok("rm -f stuck well");
+}
+
+#[test]
 fn after_a_reboot_of_the_host_always_and_unless_stopped_run_and_the_others_have_ended() {
     let lab = Lab::new();
     let mut daemon = start(&lab, "");

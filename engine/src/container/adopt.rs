@@ -86,7 +86,7 @@ impl Engine {
     async fn adopt(self: &Arc<Self>, held: Arc<Held>, rebooted: bool) {
         let _story = held.story.lock().await;
         let was = held.record();
-        let found = match self.look_for(&held.id, rebooted).await {
+        let found = match self.look_for(&was, rebooted).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!("cannot find out how container {} is: {error}", held.id);
@@ -115,6 +115,7 @@ impl Engine {
                 self.restart_later(&held, was.state.started_at, Timestamp::now());
             }
             (Phase::Created | Phase::Exited | Phase::Restarting, Found::Nothing) => {
+                self.unmount_again(&held).await;
                 self.recall_health(&held);
                 self.start_with_daemon(held.clone()).await;
             }
@@ -159,7 +160,8 @@ impl Engine {
         });
     }
 
-    async fn look_for(&self, id: &Id, rebooted: bool) -> Result<Found, EngineError> {
+    async fn look_for(&self, was: &Container, rebooted: bool) -> Result<Found, EngineError> {
+        let id = &was.id;
         if rebooted {
             // its directory may have outlived the host, its process has not
             match self.runtime.delete(id.as_str()).await {
@@ -170,6 +172,12 @@ impl Engine {
         let state = match self.runtime.state(id.as_str()).await {
             Ok(state) => state,
             Err(RuntimeError::NoSuchContainer(_)) => return Ok(Found::Nothing),
+            // it may come to itself; then it tells of the end that is waited for
+            Err(RuntimeError::Unanswered(_)) if was.state.is_alive() => {
+                tracing::warn!("the shim of container {id} does not answer: the container is taken for what it was");
+                let pid = self.runtime.recorded_pid(id.as_str())?.unwrap_or_default();
+                return Ok(Found::Alive(was.state.phase, pid));
+            }
             Err(error) => return Err(error.into()),
         };
         Ok(match (state.status, state.pid) {
@@ -179,6 +187,13 @@ impl Engine {
             (Status::Created, _) => Found::Ended(unseen()),
             _ => Found::Ended(state.exit.unwrap_or_else(unseen)),
         })
+    }
+
+    /// An end is told before its root is unmounted: the daemon may have died in between.
+    async fn unmount_again(&self, held: &Held) {
+        if let Err(error) = self.unmount_root(held).await {
+            tracing::warn!("cannot unmount what container {} had mounted: {error}", held.id);
+        }
     }
 
     /// Removes processes, directories and places without a record. What belongs to a record that can't be read is left alone.

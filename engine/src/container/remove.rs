@@ -88,7 +88,7 @@ impl Engine {
     }
 
     async fn clear_whole(&self, held: &Held) -> Result<(), EngineError> {
-        self.clear(held).await?;
+        self.clear_all(held).await?;
         let (images, directory) = (self.images.clone(), self.config.container(&held.id));
         // nobody is told of trouble with the files of one that goes by itself, so nobody waits for them either
         let at_leisure = held.look(|container| container.host_config.auto_remove);

@@ -59,13 +59,25 @@ impl Engine {
         let number = signal.or(own).unwrap_or(libc::SIGTERM);
         let mut life = held.life();
         let ends = life.borrow().ends;
-        self.deliver(held, number).await?;
+        let is_told = match self.deliver(held, number).await {
+            // its shim does not answer: only force is left
+            Err(error) if number != libc::SIGKILL => {
+                tracing::warn!(
+                    "container {} is killed, as it cannot be told to stop: {}",
+                    held.id,
+                    error.message
+                );
+                self.deliver(held, libc::SIGKILL).await?;
+                false
+            }
+            told => told.map(|()| number != libc::SIGKILL)?,
+        };
         if container.state.phase == Phase::Paused {
             self.thaw(held).await?;
         }
         let seconds = timeout.or(container.config.stop_timeout).unwrap_or(TIMEOUT);
         let mut in_time = false;
-        if number != libc::SIGKILL {
+        if is_told {
             let ended = life.wait_for(|life| life.ends > ends || life.removed);
             in_time = match u64::try_from(seconds) {
                 Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), ended).await.is_ok(),

@@ -94,12 +94,16 @@ impl Engine {
         }
         // only now, so that who waited finds its ports free and its record true
         held.ended(exit.code, again);
+        // nobody waits for this: it writes out all of the host's file system. Who starts the container again waits for the story's lock
+        if let Err(error) = self.unmount_root(held).await {
+            tracing::warn!("cannot unmount the root of container {}: {error}", held.id);
+        }
         if again {
             self.restart_later(held, was.state.started_at, ended);
         }
     }
 
-    /// Records the end and gives back what a running container has: endpoint, process, mount.
+    /// Records the end and gives back what a running container has: endpoint, process, volumes.
     async fn give_back(&self, held: &Held, container: &Container) -> Result<(), EngineError> {
         let endpoints = self.networks.of_container(&held.id);
         let mut writes = disconnect::writes(&held.id, &endpoints);
@@ -117,20 +121,28 @@ impl Engine {
         committed.and(cleared)
     }
 
-    /// Takes the process's remains and the mount away.
-    pub(crate) async fn clear(&self, held: &Held) -> Result<(), EngineError> {
+    /// Takes the process's remains and the mounts of volumes away.
+    async fn clear(&self, held: &Held) -> Result<(), EngineError> {
         let deleted = self.runtime.delete(held.id.as_str());
-        let (images, directory) = (self.images.clone(), self.config.container(&held.id));
-        // the process has ended; should others of the container still go, its mounts were never the same as these
-        let unmounted = blocking(move || directory::unmount(&images, &directory));
-        let (deleted, unmounted) = tokio::join!(
-            deleted.instrument(debug_span!("process")),
-            unmounted.instrument(debug_span!("unmount"))
-        );
+        let deleted = deleted.instrument(debug_span!("process")).await;
         let volumes = self.unmount_volumes(&held.record()).await;
         self.sizes.forget(&self.config.container(&held.id).join("upper"));
         deleted?;
-        unmounted.and(volumes)
+        volumes
+    }
+
+    /// Unmounts the root, and images that were mounted in it. Fine when nothing is mounted.
+    pub(crate) async fn unmount_root(&self, held: &Held) -> Result<(), EngineError> {
+        let (images, directory) = (self.images.clone(), self.config.container(&held.id));
+        let unmounted = blocking(move || directory::unmount(&images, &directory));
+        unmounted.instrument(debug_span!("unmount")).await
+    }
+
+    /// All of that.
+    pub(crate) async fn clear_all(&self, held: &Held) -> Result<(), EngineError> {
+        // the process has ended; should others of the container still go, its mounts were never the same as these
+        let (cleared, unmounted) = tokio::join!(self.clear(held), self.unmount_root(held));
+        cleared.and(unmounted)
     }
 
     /// Starts it after a pause, unless somebody has changed its life meanwhile.

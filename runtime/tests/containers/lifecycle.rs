@@ -195,6 +195,35 @@ async fn a_shim_has_nothing_in_common_with_who_started_it() {
     assert_eq!(lab.runtime.state("a").await.unwrap().status, Status::Stopped);
 }
 
+fn stop(pid: i32) {
+    // SAFETY: takes no pointers; the process is a shim of ours.
+    unsafe { libc::kill(pid, libc::SIGSTOP) };
+}
+
+#[tokio::test]
+async fn a_shim_that_is_stuck_holds_nobody_up_and_goes_with_its_container() {
+    let Some(lab) = Lab::new() else { return };
+    for id in ["killed", "deleted"] {
+        let bundle = lab.bundle(id, &["sleep", "1000"]);
+        let pid = lab.create(&bundle).await;
+        lab.runtime.start(id).await.unwrap();
+        let [shim] = shims(&lab)[..] else { panic!("one shim") };
+        stop(shim);
+        let stuck = RuntimeError::Unanswered(id.to_owned());
+        if id == "killed" {
+            assert_eq!(lab.runtime.state(id).await.unwrap_err(), stuck);
+            assert_eq!(lab.runtime.recorded_pid(id).unwrap(), Some(pid));
+            assert_eq!(lab.runtime.signal(id, libc::SIGTERM).await.unwrap_err(), stuck);
+            lab.runtime.signal(id, libc::SIGKILL).await.unwrap();
+            assert_eq!(lab.runtime.wait(id).await.unwrap().code, 137);
+        }
+        lab.runtime.delete(id).await.unwrap();
+        assert!(!lab.cgroup("pids", id).exists());
+        until("the end of the shim", || shims(&lab).is_empty()).await;
+    }
+    assert!(lab.runtime.list().unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn a_paused_container_stands_still_until_it_is_resumed() {
     let Some(lab) = Lab::new() else { return };

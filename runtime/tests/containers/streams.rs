@@ -120,13 +120,18 @@ fn parent_of(pid: u32) -> u32 {
 async fn several_clients_hear_the_same_and_a_slow_one_loses_nothing() {
     let Some(lab) = Lab::new() else { return };
     let bundle = lab.bundle("a", &["sh", "-c", "seq 1 200000; sleep 0.2"]);
-    lab.create(&bundle).await;
+    let shim = parent_of(lab.create(&bundle).await);
     let quick = lab.runtime.attach("a").await.unwrap();
     let mut slow = lab.runtime.attach("a").await.unwrap();
     lab.runtime.start("a").await.unwrap();
     let quick = tokio::spawn(said(quick));
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!quick.is_finished(), "the slow one holds the container up");
+    let status = fs::read_to_string(format!("/proc/{shim}/status")).unwrap();
+    assert!(
+        status.contains("Threads:\t1\n"),
+        "one thread, however many streams: {status}"
+    );
     let mut heard = Vec::new();
     while let Some((_, piece)) = slow.output.recv().await {
         heard.extend(piece);
