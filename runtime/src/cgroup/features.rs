@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::{Hierarchies, v2};
+use super::{Hierarchies, v1, v2};
 
 /// What the kernel offers here. A limit that is not offered can't be set: asking for it fails.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,8 +48,15 @@ pub(super) fn find(hierarchies: &Hierarchies, parent: &str) -> Features {
         let enabled = fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
         enabled.split_ascii_whitespace().any(|known| known == controller)
     };
+    // Nor has that of a v1 hierarchy the weights of BFQ.
+    if let Some(blocks) = hierarchies.v1_with("blkio") {
+        let _ = v1::create(&blocks.mounted_at, place, false);
+    }
     let here = |controller: &str, v1: &[&str], v2: &[&str]| match hierarchies.v1_with(controller) {
-        Some(hierarchy) => v1.iter().any(|name| hierarchy.mounted_at.join(name).exists()),
+        Some(hierarchy) => v1.iter().any(|name| {
+            let root = &hierarchy.mounted_at;
+            root.join(name).exists() || root.join(place).join(name).exists()
+        }),
         None => v2.iter().any(|name| unified.join(name).exists()),
     };
     let list = |v1: &str, v2: &str| {
