@@ -24,6 +24,22 @@ impl Engine {
         self.find_image(name).await
     }
 
+    /// An image, the one it was made of here, and so on.
+    pub async fn line_of_image(&self, name: &str) -> Result<Vec<Image>, EngineError> {
+        let name = name.to_owned();
+        self.of_images(move |images| {
+            let mut line = vec![images.find(&name)?];
+            while let Some(parent) = line.last().and_then(|image| image.parent.clone()) {
+                match images.find(&parent) {
+                    Ok(image) if line.iter().all(|known| known.id != image.id) => line.push(image),
+                    _ => break,
+                }
+            }
+            Ok(line)
+        })
+        .await
+    }
+
     /// By name or id.
     pub(crate) async fn find_image(&self, name: &str) -> Result<Image, EngineError> {
         let name = name.to_owned();
@@ -75,8 +91,8 @@ impl Engine {
         let (name, reference) = (name.to_owned(), reference.to_owned());
         let (id, reference) = self
             .of_images(move |images| {
-                images.tag(&name, &reference)?;
-                Ok((images.find(&reference)?.id, reference))
+                let familiar = images.tag(&name, &reference)?;
+                Ok((images.find(&reference)?.id, familiar))
             })
             .await?;
         self.tell_image("tag", &id, Some(&reference));

@@ -71,6 +71,12 @@ impl Images {
                 names,
             }],
         )?;
+        let mut state = self.state();
+        // one whose image is gone begins a line of its own
+        if let Ok(parent) = state.find(commit.image) {
+            state.lineage.descend(&parent, &id)?;
+        }
+        drop(state);
         self.find(id.as_str())
     }
 

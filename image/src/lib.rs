@@ -109,7 +109,7 @@ pub struct Image {
     pub tags: Vec<String>,
     /// What registries know it by, `name@sha256:…`.
     pub digests: Vec<String>,
-    /// The image it was made of here, by a build.
+    /// The image it was made of here, by a build or of a container.
     pub parent: Option<String>,
     /// Only a step on the way to others: it has no name, and others were made of it.
     pub is_intermediate: bool,
@@ -119,6 +119,8 @@ pub struct Image {
     pub layers: Vec<String>,
     /// Their uncompressed sizes, bytes.
     pub layer_sizes: Vec<u64>,
+    /// Where their trees are.
+    pub directories: Vec<PathBuf>,
 }
 
 /// What is known, in memory and on disk alike.
@@ -238,12 +240,14 @@ impl Images {
         state.image(&id).ok_or_else(|| ImageError::NotFound(name.into()))
     }
 
-    /// Gives an image a further name.
-    pub fn tag(&self, name: &str, reference: &str) -> Result<(), ImageError> {
+    /// Gives an image a further name, and tells it in the familiar form.
+    pub fn tag(&self, name: &str, reference: &str) -> Result<String, ImageError> {
         let reference = reference::parse_tag(reference)?;
+        let familiar = reference.familiar();
         let mut state = self.state();
         let id = state.find(name)?;
-        state.repositories.change([(reference, Some(id))])
+        state.repositories.change([(reference, Some(id))])?;
+        Ok(familiar)
     }
 
     /// Removes layers that no image and no container stands on. Happens by itself on start and when an image is removed.
@@ -308,6 +312,11 @@ impl State {
             size: sizes.iter().copied().fold(0, u64::saturating_add),
             layer_sizes: sizes,
             layers: configuration.diff_ids.iter().map(Digest::to_string).collect(),
+            directories: configuration
+                .diff_ids
+                .iter()
+                .map(|layer| self.layers.path(layer))
+                .collect(),
         })
     }
 

@@ -73,6 +73,15 @@ impl Lineage {
         self.replace(written)
     }
 
+    /// An image was made of another, by no step that could be asked for again.
+    pub fn descend(&mut self, parent: &Digest, child: &Digest) -> Result<(), ImageError> {
+        let mut written = self.written.clone();
+        if parent != child {
+            written.parents.insert(child.to_string(), parent.to_string());
+        }
+        self.replace(written)
+    }
+
     /// Keeps what is still here.
     pub fn forget(&mut self, has_image: impl Fn(&str) -> bool) -> Result<(), ImageError> {
         let mut written = self.written.clone();

@@ -201,6 +201,11 @@ impl Images {
         )
     }
 
+    /// The directories below a container's writable layer, topmost first.
+    pub fn below(&self, dir: &Path) -> Result<Vec<PathBuf>, ImageError> {
+        self.lower(&self.record_of(dir)?)
+    }
+
     /// The layers a container stands on, lowest first.
     pub(crate) fn layers_of(&self, dir: &Path) -> Result<Vec<Digest>, ImageError> {
         let record = self.record_of(dir)?;

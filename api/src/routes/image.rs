@@ -38,7 +38,7 @@ pub(crate) async fn inspect(state: State, Name(name): Name, version: Version) ->
 
 /// `GET /images/{name}/history`
 pub(crate) async fn history(state: State, Name(name): Name) -> Answer<Json<Value>> {
-    Ok(Json(image::history(&state.inspect_image(&name).await?)))
+    Ok(Json(image::history(&state.line_of_image(&name).await?)))
 }
 
 /// `POST /images/create?fromImage=&tag=&platform=`: an image of a registry. `?fromSrc=-&repo=&tag=&message=&changes=`: one of a tar stream.

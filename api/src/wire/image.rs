@@ -56,7 +56,7 @@ pub(crate) fn document(image: &Image, version: Version) -> Value {
         "Architecture": config.architecture().to_string(),
         "Os": config.os().to_string(),
         "Size": image.size,
-        "GraphDriver": { "Name": "overlay2", "Data": {} },
+        "GraphDriver": { "Name": "overlay2", "Data": directories(image) },
         "RootFS": { "Type": "layers", "Layers": image.layers },
         "Metadata": { "LastTagTime": time::NEVER },
     });
@@ -74,8 +74,23 @@ pub(crate) fn document(image: &Image, version: Version) -> Value {
     document
 }
 
-/// Its steps, the last first.
-pub(crate) fn history(image: &Image) -> Value {
+/// Where its layers are; it is mounted for containers only.
+fn directories(image: &Image) -> Value {
+    let Some((top, lower)) = image.directories.split_last() else {
+        return json!({});
+    };
+    let mut data = json!({ "UpperDir": top.display().to_string() });
+    if !lower.is_empty() {
+        let lower: Vec<String> = lower.iter().rev().map(|path| path.display().to_string()).collect();
+        data["LowerDir"] = json!(lower.join(":"));
+    }
+    data
+}
+
+/// Its steps, the last first. As Docker does, the last ones get the names of the images that stand in its line, one each: the image itself, the one it
+/// was made of here, and so on.
+pub(crate) fn history(line: &[Image]) -> Value {
+    let Some(image) = line.first() else { return json!([]) };
     let mut sizes = image.layer_sizes.iter();
     // each step that is not empty is the next layer
     let size = |step: &oci_spec::image::History| match step.empty_layer() {
@@ -87,10 +102,10 @@ pub(crate) fn history(image: &Image) -> Value {
     let steps = steps.iter().zip(sizes).rev().enumerate();
     let step = |(position, (step, size)): (usize, (&oci_spec::image::History, u64))| {
         json!({
-            "Id": if position == 0 { image.id.as_str() } else { "<missing>" },
+            "Id": line.get(position).map_or("<missing>", |image| image.id.as_str()),
             "Created": step.created().as_deref().and_then(seconds).unwrap_or(0),
             "CreatedBy": step.created_by().as_deref().unwrap_or_default(),
-            "Tags": if position == 0 && !image.tags.is_empty() { json!(image.tags) } else { Value::Null },
+            "Tags": line.get(position).map_or(Value::Null, |image| null_if_empty(&image.tags)),
             "Size": size,
             "Comment": step.comment().as_deref().unwrap_or_default(),
         })
@@ -282,6 +297,7 @@ mod tests {
             parent: None,
             is_intermediate: false,
             layer_sizes: vec![77],
+            directories: vec!["/layers/11/fs".into()],
             digests: vec![format!("web@sha256:{}", "ef".repeat(32))],
         }
     }
@@ -309,7 +325,7 @@ mod tests {
 
     #[test]
     fn the_last_step_of_the_history_comes_first_and_bears_the_names() {
-        let history = history(&image(&["web:1"], "2026-01-01T00:00:00Z"));
+        let history = history(&[image(&["web:1"], "2026-01-01T00:00:00Z")]);
         assert_eq!(history[0]["CreatedBy"], "b");
         assert_eq!(history[0]["Tags"], json!(["web:1"]));
         assert_eq!(history[1]["Id"], "<missing>");

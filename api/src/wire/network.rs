@@ -281,6 +281,11 @@ pub(crate) fn document(network: &Network, endpoints: &[Endpoint], host: Option<&
 /// A network as `inspect` shows it. Of one that is on several hosts it tells who is on it on all of them, each with its host.
 pub(crate) fn view(view: &NetworkView) -> Value {
     let mut document = document(&view.network, &view.endpoints, view.host.as_ref());
+    for (id, name) in &view.placeless {
+        // no endpoint is theirs: the container's own id stands for it
+        document["Containers"][id.as_str()] =
+            json!({ "Name": name, "EndpointID": id.as_str(), "MacAddress": "", "IPv4Address": "", "IPv6Address": "" });
+    }
     if !view.network.is_shared() {
         return document;
     }

@@ -28,6 +28,8 @@ pub struct ContainerView {
     pub image_name: String,
     /// Its place in each network.
     pub endpoints: Vec<EndpointView>,
+    /// The network `host` or `none`, while it runs with that one: it has no place in it.
+    pub placeless: Option<Id>,
     /// What it calls its host.
     pub host_name: String,
     /// What is published now.
@@ -61,13 +63,17 @@ impl Engine {
         let mut view = self.view(&held);
         let (images, id) = (self.images.clone(), view.container.image_id.clone());
         let asked = view.container.config.image.clone();
-        let (name, of_image) = blocking(move || {
+        let directory = self.config.container(&held.id);
+        let (name, of_image, below) = blocking(move || {
             let named = images.find(&asked).is_ok_and(|image| image.id == id);
             let of_image = images.find(&id).map_or(0, |image| image.size);
-            Ok((if named { asked } else { id }, of_image))
+            let below = images.below(&directory).unwrap_or_default();
+            Ok((if named { asked } else { id }, of_image, below))
         })
         .await?;
         view.image_name = name;
+        let below: Vec<String> = below.iter().map(|path| path.display().to_string()).collect();
+        view.graph.push(("LowerDir".to_owned(), below.join(":")));
         let host = &mut view.container.host_config;
         // what nobody asked for is shown too
         if !host.privileged {
@@ -114,6 +120,7 @@ impl Engine {
                 .map(|(other, alias)| format!("{}/{alias}", other.look(|container| container.name.clone())))
                 .collect(),
             image_name: container.config.image.clone(),
+            placeless: self.placeless_in(&container),
             endpoints: endpoints.iter().map(|endpoint| self.networks.view(endpoint)).collect(),
             host_name: spec::host_name(&container),
             ports: endpoints
@@ -132,6 +139,14 @@ impl Engine {
             size: None,
             container,
         }
+    }
+
+    /// The network it names but has no place in.
+    fn placeless_in(&self, container: &Container) -> Option<Id> {
+        let mode = &container.host_config.network_mode;
+        let is_placeless = container.state.is_alive() && matches!(mode, NetworkMode::Host | NetworkMode::None);
+        let network = is_placeless.then(|| self.networks.find(&mode.to_string()).ok())?;
+        network.map(|network| network.id)
     }
 
     /// Bytes in the writable layer, and with the image's below it.

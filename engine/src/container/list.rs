@@ -300,6 +300,7 @@ mod tests {
                 mac: "02:42:ac:11:00:02".parse().unwrap(),
                 interface: "eth0".into(),
             }],
+            placeless: None,
             host_name: "web".into(),
             ports: vec![sluice_model::PublishedPort {
                 container: "80/tcp".parse().unwrap(),

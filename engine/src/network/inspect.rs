@@ -1,6 +1,6 @@
 //! Networks for those who look.
 
-use sluice_model::{Endpoint, Host, Network, RemoteEndpoint};
+use sluice_model::{Endpoint, Host, Id, Network, RemoteEndpoint, container::NetworkMode, network::Driver};
 use sluice_store::{Entry, StoreError, key, record};
 
 use crate::{Engine, EngineError, network::options};
@@ -12,6 +12,8 @@ pub struct NetworkView {
     pub network: Network,
     /// Its endpoints on this host.
     pub endpoints: Vec<Endpoint>,
+    /// Containers that run with the network `host` or `none`, which gives them no place, with their names.
+    pub placeless: Vec<(Id, String)>,
     /// This host, where the network is on others, too.
     pub host: Option<Host>,
     /// Its endpoints on other hosts, with these.
@@ -46,6 +48,7 @@ impl Engine {
         self.tell_mtu(&mut network).await;
         let mut view = NetworkView {
             endpoints: self.networks.in_network(&network.id),
+            placeless: self.placeless(&network),
             network,
             host: None,
             remote: vec![],
@@ -65,6 +68,22 @@ impl Engine {
                 .collect();
         }
         Ok(view)
+    }
+
+    fn placeless(&self, network: &Network) -> Vec<(Id, String)> {
+        let wanted = match network.driver {
+            Driver::Host => NetworkMode::Host,
+            Driver::Null => NetworkMode::None,
+            _ => return Vec::new(),
+        };
+        let all = self.containers.all();
+        let found = all.iter().filter_map(|held| {
+            held.look(|container| {
+                let is_there = container.state.is_alive() && container.host_config.network_mode == wanted;
+                is_there.then(|| (container.id.clone(), container.name.clone()))
+            })
+        });
+        found.collect()
     }
 
     /// Where the default network's options speak of an MTU that follows the way out, they say what it is now.

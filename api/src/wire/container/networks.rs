@@ -67,6 +67,13 @@ pub(crate) fn networks(view: &ContainerView) -> Value {
             .entry(name.clone())
             .or_insert_with(|| place_in_network(None, view.container.networks.get(&name)));
     }
+    // Without a place in the network there is no endpoint: the container's own id stands for it.
+    if let Some(network) = &view.placeless
+        && let Some(document) = networks.values_mut().next()
+    {
+        document["NetworkID"] = json!(network.as_str());
+        document["EndpointID"] = json!(view.container.id.as_str());
+    }
     Value::Object(networks)
 }
 

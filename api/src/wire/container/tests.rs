@@ -66,6 +66,7 @@ fn view() -> ContainerView {
         interface: "eth0".to_owned(),
     };
     ContainerView {
+        placeless: None,
         host_name: "abababababab".to_owned(),
         link_names: vec![],
         ports: vec![
