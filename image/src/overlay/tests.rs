@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt};
 
 use super::*;
 use crate::{
-    Images, Writes,
+    Images, Owners, Writes,
     testing::{Scratch, Tar},
 };
 
@@ -247,4 +247,92 @@ fn an_image_without_layers_has_an_empty_root() {
     let snapshot = images.mount("none", &dir, Writes::Lasting, None, unasked).unwrap();
     fs::write(snapshot.merged.join("f"), "").unwrap();
     images.discard(&dir).unwrap();
+}
+
+/// A user namespace in which these ids of the host are 0 and so on.
+fn namespace_of(owners: &Owners) -> std::io::Result<OwnedFd> {
+    let mut sleeper = std::process::Command::new("unshare")
+        .args(["--user", "sleep", "1000"])
+        .spawn()?;
+    let place = PathBuf::from(format!("/proc/{}", sleeper.id()));
+    let own = fs::read_link("/proc/self/ns/user")?;
+    while fs::read_link(place.join("ns/user"))? == own {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    for (file, ranges) in [("uid_map", &owners.users), ("gid_map", &owners.groups)] {
+        let (within, host, count) = ranges[0];
+        fs::write(place.join(file), format!("{within} {host} {count}"))?;
+    }
+    let namespace = File::open(place.join("ns/user"))?;
+    sleeper.kill()?;
+    sleeper.wait()?;
+    Ok(namespace.into())
+}
+
+/// A file system of its own for a directory where that of the tests has no idmapped mounts, as memory has none before Linux 6.3.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn at(directory: &Path) -> Self {
+        let script = "truncate -s 32M disk && mkfs.ext4 -q -F disk && mkdir -p mounted && mount -o loop disk mounted";
+        let made = std::process::Command::new("sh")
+            .args(["-c", script])
+            .current_dir(directory)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        Self(directory.join("mounted"))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn layers_are_idmapped_where_a_containers_users_are_others() {
+    let owners = Owners {
+        users: vec![(0, 231_072, 65_536)],
+        groups: vec![(0, 331_072, 65_536)],
+    };
+    let scratch = Scratch::new("idmapped");
+    let namespace = namespace_of(&owners).unwrap();
+    let disk = Images::open(scratch.path())
+        .unwrap()
+        .check_idmapped(&namespace)
+        .is_err()
+        .then(|| Disk::at(scratch.path()));
+    let root = disk.as_ref().map_or(scratch.path(), |disk| &disk.0);
+    let images = Images::open(root).unwrap();
+    images.check_idmapped(&namespace).unwrap();
+    let archive = Tar::default()
+        .entry("mine", b'0', "", b"x", |header| {
+            header.set_uid(1000);
+            header.set_gid(2000);
+        })
+        .directory("etc")
+        .end();
+    images.import(&mut archive.as_slice(), Some("app"), &[], "").unwrap();
+    let dir = root.join("c");
+    images.prepare("app", &dir, Some(&owners)).unwrap();
+    let snapshot = images
+        .mount("app", &dir, Writes::Lasting, Some(&owners), namespace_of)
+        .unwrap();
+    let seen = |name: &str| {
+        let file = fs::metadata(snapshot.merged.join(name)).unwrap();
+        (file.uid(), file.gid())
+    };
+    assert_eq!(seen("mine"), (231_072 + 1000, 331_072 + 2000));
+    assert_eq!((seen("etc"), seen(".")), ((231_072, 331_072), (231_072, 331_072)));
+    // a copy that is written has the same owner, and the layer its own
+    fs::write(snapshot.merged.join("mine"), "changed").unwrap();
+    assert_eq!(seen("mine"), (231_072 + 1000, 331_072 + 2000));
+    let stored = images.below(&dir).unwrap().remove(0).join("mine");
+    assert_eq!(fs::metadata(&stored).unwrap().uid(), 1000);
+    assert_eq!(fs::read_to_string(&stored).unwrap(), "x");
+    images.discard(&dir).unwrap();
+    drop(images);
+    drop(disk);
 }
