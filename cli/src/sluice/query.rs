@@ -33,6 +33,12 @@ pub fn filters(given: &[String]) -> Result<Option<String>, crate::failure::Failu
     Ok((!filters.is_empty()).then(|| serde_json::json!(filters).to_string()))
 }
 
+/// The same as a query of their own; nothing for none.
+pub fn filtered(given: &[String]) -> Result<String, crate::failure::Failure> {
+    let filters = filters(given)?;
+    Ok(filters.map_or_else(String::new, |filters| query(&[("filters", &filters)])))
+}
+
 fn encode(text: &str, kept: &[u8]) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
@@ -64,6 +70,11 @@ mod tests {
             r#"{"label":["a=b","c"],"name":["x"]}"#
         );
         assert_eq!(filters(&[]).unwrap(), None);
+        assert_eq!(filtered(&[]).unwrap(), "");
+        assert_eq!(
+            filtered(&["a=b".into()]).unwrap(),
+            "?filters=%7B%22a%22%3A%5B%22b%22%5D%7D"
+        );
         assert!(filters(&["alone".into()]).is_err());
     }
 }

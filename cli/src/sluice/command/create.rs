@@ -1,5 +1,7 @@
 //! `sluice create`, and what it shares with `run`: the description of a container.
 
+mod variables;
+
 use std::{collections::HashMap, path::PathBuf};
 
 use bollard_stubs::models::{
@@ -8,9 +10,12 @@ use bollard_stubs::models::{
 };
 use clap::{ArgAction, Args, ValueEnum};
 
+pub use variables::environment;
+
+use self::variables::{lines, pairs};
 use super::{
     care::Care,
-    limits::{Limits, security_options},
+    limits::{Limits, capabilities, security_options},
     mounts::Mounts,
     registry,
 };
@@ -195,7 +200,7 @@ pub struct Container {
 
 impl Create {
     pub async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
-        let id = self.container.create(daemon, false).await.map_err(|why| match why {
+        let id = self.container.create(daemon, true).await.map_err(|why| match why {
             // docker's create ends with 1
             Failure::BeforeStart(why) => *why,
             other => other,
@@ -264,21 +269,22 @@ impl Container {
             .ok_or_else(|| Failure::Usage("no image".into()))?;
         let published = Published::parse(&self.publish, &self.expose)?;
         let (_, volumes) = self.mounts.volumes()?;
-        let attaches = |stream: &str| match self.attach.is_empty() {
-            true => attached,
+        let attaches = |stream: &str, without_a_word: bool| match self.attach.is_empty() {
+            true => attached && without_a_word,
             false => self.attach.iter().any(|name| name.eq_ignore_ascii_case(stream)),
         };
+        let attach_stdin = attaches("stdin", self.interactive);
         Ok(ContainerCreateBody {
             hostname: self.hostname.clone(),
             domainname: self.domainname.clone(),
             user: self.user.clone(),
-            attach_stdin: Some(self.interactive && attached),
-            attach_stdout: Some(attaches("stdout")),
-            attach_stderr: Some(attaches("stderr")),
+            attach_stdin: Some(attach_stdin),
+            attach_stdout: Some(attaches("stdout", true)),
+            attach_stderr: Some(attaches("stderr", true)),
             exposed_ports: some(published.exposed),
             tty: Some(self.tty),
             open_stdin: Some(self.interactive),
-            stdin_once: Some(self.interactive && attached),
+            stdin_once: Some(self.interactive && attach_stdin),
             env: some(environment(&self.env_file, &self.env)?),
             cmd: some(command.to_vec()),
             image: Some(image.clone()),
@@ -309,10 +315,11 @@ impl Container {
             ));
         }
         let bytes = |text: &Option<String>| text.as_deref().map(parse_bytes).transpose();
+        let (cap_add, cap_drop) = capabilities(&self.cap_add, &self.cap_drop);
         self.limits.add_to(HostConfig {
             auto_remove: Some(self.rm),
-            cap_add: some(self.cap_add.clone()),
-            cap_drop: some(self.cap_drop.clone()),
+            cap_add: some(cap_add),
+            cap_drop: some(cap_drop),
             cpu_shares: self.cpu_shares,
             dns: some(self.dns.clone()),
             dns_options: some(self.dns_option.clone()),
@@ -390,21 +397,6 @@ impl Container {
     }
 }
 
-/// Files first, so that the command line has the last word.
-pub fn environment(files: &[PathBuf], variables: &[String]) -> Result<Vec<String>, Failure> {
-    let mut all = Vec::new();
-    for file in files {
-        all.extend(lines(file)?.iter().filter_map(|line| variable(line)));
-    }
-    for text in variables {
-        if text.starts_with('=') || text.is_empty() {
-            return Err(Failure::Usage(format!("invalid environment variable: {text}")));
-        }
-        all.extend(variable(text));
-    }
-    Ok(all)
-}
-
 /// `latest` is what no tag means.
 fn with_tag(image: &str) -> String {
     let is_whole = image.contains('@') || image.rsplit('/').next().is_some_and(|last| last.contains(':'));
@@ -438,45 +430,6 @@ fn restart_policy(text: &str) -> Result<RestartPolicy, Failure> {
     })
 }
 
-/// `NAME=VALUE`; a bare name has our own value, and is left out when we have none.
-fn variable(text: &str) -> Option<String> {
-    match text.contains('=') {
-        true => Some(text.to_owned()),
-        false => std::env::var(text).ok().map(|value| format!("{text}={value}")),
-    }
-}
-
-/// Lines that say something.
-fn lines(file: &PathBuf) -> Result<Vec<String>, Failure> {
-    let text = std::fs::read_to_string(file);
-    let text = text.map_err(|why| Failure::Usage(format!("open {}: {why}", file.display())))?;
-    let text = text.trim_start_matches('\u{feff}');
-    let lines = text
-        .lines()
-        .map(str::trim_start)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let lines: Vec<String> = lines.map(str::to_owned).collect();
-    for line in &lines {
-        let name = line.split('=').next().unwrap_or_default();
-        if name.is_empty() || name.contains(char::is_whitespace) {
-            let why = format!(
-                "invalid env file ({}): variable '{name}' contains whitespaces or has no name",
-                file.display()
-            );
-            return Err(Failure::Usage(why));
-        }
-    }
-    Ok(lines)
-}
-
-fn pairs(texts: &[String]) -> HashMap<String, String> {
-    let pair = |text: &String| {
-        let (name, value) = text.split_once('=').unwrap_or((text, ""));
-        (name.to_owned(), value.to_owned())
-    };
-    texts.iter().map(pair).collect()
-}
-
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
@@ -487,130 +440,4 @@ fn some_map<V>(pairs: impl IntoIterator<Item = (String, V)>) -> Option<HashMap<S
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    #[command(disable_help_flag = true)]
-    struct Line {
-        #[command(flatten)]
-        container: Container,
-    }
-
-    fn container(line: &[&str]) -> Container {
-        Line::try_parse_from(["create"].iter().chain(line))
-            .unwrap_or_else(|error| panic!("{error}"))
-            .container
-    }
-
-    fn body(line: &[&str]) -> ContainerCreateBody {
-        container(line).body(true).unwrap()
-    }
-
-    #[test]
-    fn what_stands_behind_the_image_is_the_command() {
-        let body = body(&["-i", "-h", "box", "alpine", "sh", "-c", "echo --rm", "--rm", "-i"]);
-        assert_eq!(body.image.unwrap(), "alpine");
-        assert_eq!(body.cmd.unwrap(), ["sh", "-c", "echo --rm", "--rm", "-i"]);
-        assert_eq!(body.hostname.unwrap(), "box");
-        assert_eq!(body.host_config.unwrap().auto_remove, Some(false));
-        assert_eq!((body.open_stdin, body.stdin_once), (Some(true), Some(true)));
-    }
-
-    #[test]
-    fn an_unknown_option_before_the_image_is_refused() {
-        assert!(Line::try_parse_from(["create", "--nope", "alpine"]).is_err());
-        assert!(Line::try_parse_from(["create"]).is_err());
-    }
-
-    #[test]
-    fn options_find_their_place() {
-        let body = body(&[
-            "--rm",
-            "-itp",
-            "8080:80",
-            "-P",
-            "-e",
-            "A=1",
-            "-v",
-            "/srv:/data:ro",
-            "-v",
-            "/anonymous",
-            "--net",
-            "none",
-            "--name=x",
-            "-l",
-            "a=b",
-            "-l",
-            "flag",
-            "-u",
-            "web",
-            "-w",
-            "/srv",
-            "--entrypoint",
-            "/bin/sh",
-            "-m",
-            "64m",
-            "--cpus",
-            "1.5",
-            "image",
-        ]);
-        let host = body.host_config.unwrap();
-        assert_eq!(host.binds.unwrap(), ["/srv:/data:ro"]);
-        assert_eq!(body.volumes.unwrap(), ["/anonymous"]);
-        assert_eq!(
-            (host.network_mode.as_deref(), host.auto_remove),
-            (Some("none"), Some(true))
-        );
-        assert_eq!((host.memory, host.nano_cpus), (Some(64 << 20), Some(1_500_000_000)));
-        assert_eq!((body.tty, host.publish_all_ports), (Some(true), Some(true)));
-        assert_eq!(body.labels.unwrap()["flag"], "");
-        assert_eq!(body.entrypoint.unwrap(), ["/bin/sh"]);
-        assert_eq!(body.exposed_ports.unwrap(), ["80/tcp"]);
-        assert_eq!(body.env.unwrap(), ["A=1"]);
-    }
-
-    #[test]
-    fn a_variable_without_value_is_ours() {
-        let path = std::env::var("PATH").unwrap();
-        let container = container(&["-e", "PATH", "-e", "SLUICE_SURELY_NOT_SET", "-e", "EMPTY=", "image"]);
-        assert_eq!(
-            environment(&container.env_file, &container.env).unwrap(),
-            [format!("PATH={path}"), "EMPTY=".into()]
-        );
-    }
-
-    #[test]
-    fn an_env_file_has_comments_and_the_command_line_the_last_word() {
-        let file = std::env::temp_dir().join(format!("sluice-cli-env-{}", std::process::id()));
-        std::fs::write(&file, "# comment\nA=1\n\n  B=two words\n").unwrap();
-        let of = |words: &[&str]| {
-            let container = container(words);
-            environment(&container.env_file, &container.env)
-        };
-        let environment = of(&["--env-file", file.to_str().unwrap(), "-e", "A=2", "image"]);
-        std::fs::write(&file, "WRONG NAME=1\n").unwrap();
-        let wrong = of(&["--env-file", file.to_str().unwrap(), "image"]);
-        std::fs::remove_file(&file).unwrap();
-        assert_eq!(environment.unwrap(), ["A=1", "B=two words", "A=2"]);
-        assert!(wrong.is_err());
-    }
-
-    #[test]
-    fn policies_and_sizes_are_checked() {
-        let policy = restart_policy("on-failure:3").unwrap();
-        assert_eq!(
-            (policy.name, policy.maximum_retry_count),
-            (Some(RestartPolicyNameEnum::ON_FAILURE), Some(3))
-        );
-        assert!(restart_policy("sometimes").is_err() && restart_policy("on-failure:x").is_err());
-        assert!(container(&["-m", "much", "image"]).body(false).is_err());
-        assert!(
-            container(&["--rm", "--restart", "always", "image"])
-                .body(false)
-                .is_err()
-        );
-    }
-}
+mod tests;

@@ -1,11 +1,14 @@
 //! Options of `create` and `run` that say what a container may use, and with whom it shares.
 
-use std::str::FromStr;
+use std::{collections::BTreeSet, str::FromStr};
 
 use bollard_stubs::models::{DeviceMapping, HostConfig, ResourcesBlkioWeightDevice, ResourcesUlimits, ThrottleDevice};
 use clap::Args;
 
 use crate::{failure::Failure, measure::parse_bytes};
+
+/// All capabilities there are.
+const ALL: &str = "ALL";
 
 /// What it may use, and with whom it shares.
 #[derive(Args, Debug)]
@@ -126,7 +129,10 @@ impl Limits {
             oom_kill_disable: self.oom_kill_disable.then_some(true),
             oom_score_adj: self.oom_score_adj,
             pid_mode: self.pid.clone(),
-            ulimits: all(&self.ulimit, |text| ulimit(text))?,
+            ulimits: all(&self.ulimit, |text| ulimit(text))?.map(|mut limits| {
+                limits.sort_by(|one, other| one.name.cmp(&other.name));
+                limits
+            }),
             userns_mode: self.userns.clone(),
             uts_mode: self.uts.clone(),
             ..wish
@@ -184,6 +190,25 @@ fn device(text: &str) -> Result<DeviceMapping, Failure> {
 }
 
 /// `NAME=SOFT[:HARD]`.
+/// Capabilities to add and to drop as docker sends them: by their whole names, in order, each once; to add one goes before to drop it.
+pub fn capabilities(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
+    let whole = |name: &String| match name.to_ascii_uppercase() {
+        all if all == ALL => all,
+        name if name.starts_with("CAP_") => name,
+        name => format!("CAP_{name}"),
+    };
+    let chosen = |names: &[String]| -> BTreeSet<String> {
+        let names: BTreeSet<String> = names.iter().map(whole).collect();
+        match names.contains(ALL) {
+            true => [ALL.to_owned()].into(),
+            false => names,
+        }
+    };
+    let (add, drop) = (chosen(add), chosen(drop));
+    let drop = drop.difference(&add).cloned().collect();
+    (add.into_iter().collect(), drop)
+}
+
 fn ulimit(text: &str) -> Result<ResourcesUlimits, Failure> {
     let invalid = || Failure::Usage(format!("invalid ulimit argument: {text}"));
     let (name, limits) = text.split_once('=').ok_or_else(invalid)?;
@@ -215,6 +240,15 @@ mod tests {
         assert_eq!(parts("/dev/a:r"), expected("/dev/a", "/dev/a", "r"));
         assert_eq!(parts("/dev/a:/dev/b"), expected("/dev/a", "/dev/b", "rwm"));
         assert_eq!(parts("/dev/a:/dev/b:rw"), expected("/dev/a", "/dev/b", "rw"));
+    }
+
+    #[test]
+    fn capabilities_are_named_as_docker_names_them() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let (add, drop) = capabilities(&words(&["sys_time", "CAP_CHOWN", "CHOWN"]), &words(&["ALL", "mknod"]));
+        assert_eq!((add, drop), (words(&["CAP_CHOWN", "CAP_SYS_TIME"]), words(&["ALL"])));
+        let (add, drop) = capabilities(&words(&["CHOWN"]), &words(&["chown", "mknod"]));
+        assert_eq!((add, drop), (words(&["CAP_CHOWN"]), words(&["CAP_MKNOD"])));
     }
 
     #[test]

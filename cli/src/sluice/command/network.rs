@@ -13,7 +13,7 @@ use crate::{
     failure::Failure,
     listing::{Listing, Row, row, short},
     output::print,
-    query::{filters, query},
+    query::filtered,
 };
 
 const LISTING: Listing = Listing {
@@ -97,13 +97,7 @@ impl Network {
 
 impl Ls {
     async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
-        let filters = filters(&self.filter)?;
-        let pairs: Vec<_> = filters
-            .as_deref()
-            .map(|filters| ("filters", filters))
-            .into_iter()
-            .collect();
-        let list = daemon.get(&format!("/networks{}", query(&pairs))).await?;
+        let list = daemon.get(&format!("/networks{}", filtered(&self.filter)?)).await?;
         let mut networks: Vec<&Value> = list.as_array().into_iter().flatten().collect();
         networks.sort_by_key(|network| network["Name"].as_str().unwrap_or_default());
         let rows: Vec<Row> = networks.into_iter().map(|network| self.row(network)).collect();

@@ -13,7 +13,7 @@ use crate::{
     listing::{Listing, Row, row},
     measure,
     output::print,
-    query::{filters, query, segment},
+    query::{filtered, segment},
 };
 
 const LISTING: Listing = Listing {
@@ -146,13 +146,7 @@ impl Create {
 
 impl Ls {
     async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
-        let filters = filters(&self.filter)?;
-        let asked: Vec<_> = filters
-            .as_deref()
-            .map(|filters| ("filters", filters))
-            .into_iter()
-            .collect();
-        let list = daemon.get(&format!("/volumes{}", query(&asked))).await?;
+        let list = daemon.get(&format!("/volumes{}", filtered(&self.filter)?)).await?;
         let mut volumes: Vec<&Value> = list["Volumes"].as_array().into_iter().flatten().collect();
         volumes.sort_by_key(|volume| volume["Name"].as_str().unwrap_or_default());
         let rows: Vec<Row> = volumes.into_iter().map(shown).collect();
@@ -170,13 +164,7 @@ impl Prune {
         if self.all {
             wanted.push("all=true".to_owned());
         }
-        let filters = filters(&wanted)?;
-        let asked: Vec<_> = filters
-            .as_deref()
-            .map(|filters| ("filters", filters))
-            .into_iter()
-            .collect();
-        let pruned = daemon.post(&format!("/volumes/prune{}", query(&asked))).await?;
+        let pruned = daemon.post(&format!("/volumes/prune{}", filtered(&wanted)?)).await?;
         let names: Vec<&str> = pruned["VolumesDeleted"]
             .as_array()
             .into_iter()

@@ -7,7 +7,7 @@ use crate::{
     daemon::Daemon,
     failure::Failure,
     output::print,
-    query::{filters, query, segment},
+    query::{filtered, segment},
 };
 
 /// `sluice network rm`
@@ -39,13 +39,8 @@ impl Remove {
 
 impl Prune {
     pub async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
-        let filters = filters(&self.filter)?;
-        let pairs: Vec<_> = filters
-            .as_deref()
-            .map(|filters| ("filters", filters))
-            .into_iter()
-            .collect();
-        let answer = daemon.post(&format!("/networks/prune{}", query(&pairs))).await?;
+        let query = filtered(&self.filter)?;
+        let answer = daemon.post(&format!("/networks/prune{query}")).await?;
         let removed: Vec<&str> = answer["NetworksDeleted"]
             .as_array()
             .into_iter()
