@@ -1,16 +1,17 @@
-//! A place: namespaces of network, mounts and processes, held by a first process that lives as long as this program does.
+//! A place: namespaces of network, mounts, name and processes, held by a first process that lives as long as this program does.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::step::{self, Doing, Failure, Outcome};
 
-/// Run by the first process. It gives the place a `/run`, a bpffs and a `/sys` of its own, adopts and reaps orphans as an init does, and ends,
+/// Run by the first process, with the place's name. It gives the place that name, a `/run`, a bpffs and a `/sys` of its own, adopts and reaps orphans as an init does, and ends,
 /// and with it everything in the place, when its standard input is closed: by us, or by the kernel when we are no more.
 const FIRST: &str = r"
 set -e
@@ -21,6 +22,7 @@ mount -t sysfs sysfs /sys
 mount --move /run/cgroup /sys/fs/cgroup
 rmdir /run/cgroup
 mount -t bpf bpf /sys/fs/bpf
+echo $1 > /proc/sys/kernel/hostname
 ip link set lo up
 exec 3<&0
 cat <&3 &
@@ -38,9 +40,20 @@ pub struct Place {
 impl Place {
     /// A place with nothing but `lo`, which is up.
     pub fn open() -> Outcome<Self> {
+        /// Hosts that speak to each other are told apart by their names.
+        static OPENED: AtomicU32 = AtomicU32::new(0);
+        let name = format!("host{}", OPENED.fetch_add(1, Ordering::Relaxed));
         let mut unshare = Command::new("unshare")
-            .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
-            .args(["sh", "-c", FIRST])
+            .args([
+                "--net",
+                "--mount",
+                "--uts",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+            ])
+            .args(["sh", "-c", FIRST, "sh", &name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Ctrl-C is for us; we tidy up.
@@ -70,7 +83,7 @@ impl Place {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--target={process}"))
-            .args(["--net", "--mount"])
+            .args(["--net", "--mount", "--uts"])
             .arg(format!("--pid=/proc/{process}/ns/pid_for_children"))
             .args(["--", program]);
         command
