@@ -18,6 +18,8 @@ macro_rules! every_test {
             an_entry_names_the_revision_that_wrote_it,
             a_list_is_in_order_and_keeps_to_its_prefix,
             a_list_tells_the_revision_it_was_read_at,
+            pages_are_a_list_of_one_moment,
+            what_may_be_durable_later_is_there_at_once,
             a_broken_condition_is_named_and_nothing_is_written,
             a_key_is_made_only_once,
             an_unchanged_condition_fails_after_another_write,
@@ -101,6 +103,57 @@ pub(crate) async fn a_list_tells_the_revision_it_was_read_at(store: &dyn Store) 
     assert!(read_at >= written);
     let next = put(store, "/t/at/b", "1").await;
     assert!(next > read_at || store.list("/t/at/").await.unwrap().0.len() == 2);
+}
+
+pub(crate) async fn pages_are_a_list_of_one_moment(store: &dyn Store) {
+    for first in (0..1200).step_by(100) {
+        let writes = (first..first + 100).map(|number| Write::Put(format!("/t/pages/{number:04}"), b"x".to_vec()));
+        let transaction = Transaction {
+            conditions: vec![],
+            writes: writes.collect(),
+        };
+        store.commit(transaction).await.unwrap();
+    }
+    put(store, "/t/pages-of-others", "x").await;
+    let (mut pages, at) = store.pages("/t/pages/").await.unwrap();
+    assert_eq!(at, store.list("/t/pages/").await.unwrap().1);
+    let mut keys = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.unwrap();
+        assert!(page.len() < 1200);
+        keys.extend(page.into_iter().map(|entry| entry.key));
+        // of what happens meanwhile nothing is seen
+        delete(store, "/t/pages/1199").await;
+        put(store, &format!("/t/pages/{}", 2000 + keys.len()), "x").await;
+    }
+    assert_eq!(keys.len(), 1200);
+    assert!(keys.is_sorted() && keys.last().unwrap() == "/t/pages/1199");
+    let (mut none, _) = store.pages("/t/no-pages/").await.unwrap();
+    while let Some(page) = none.next().await {
+        assert_eq!(page.unwrap(), []);
+    }
+}
+
+pub(crate) async fn what_may_be_durable_later_is_there_at_once(store: &dyn Store) {
+    let now = put(store, "/t/later-durable/a", "1").await;
+    let mut watch = store.watch("/t/later-durable/", now).await.unwrap();
+    let soon = |condition: Condition| {
+        let writes = vec![Write::Put("/t/later-durable/a".to_owned(), b"2".to_vec())];
+        store.commit_soon(Transaction {
+            conditions: vec![condition],
+            writes,
+        })
+    };
+    let key = "/t/later-durable/a".to_owned();
+    let refused = soon(Condition::Absent(key.clone())).await;
+    assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
+    let written = soon(Condition::Present(key)).await.unwrap();
+    assert!(written > now);
+    assert_eq!(value(store, "/t/later-durable/a").await.as_deref(), Some("2"));
+    assert_eq!(
+        watch.next().await.unwrap().unwrap(),
+        (written, vec![told("/t/later-durable/a", "2", written)])
+    );
 }
 
 pub(crate) async fn a_broken_condition_is_named_and_nothing_is_written(store: &dyn Store) {

@@ -1,7 +1,7 @@
 //! The store of a single host: redb, one file.
 //!
-//! Commits go through one thread ([`writer`]), which answers when they are on disk; several that wait share one fsync. Reads see the last durable
-//! commit and wait for nobody. Watches are served from memory ([`feed`]).
+//! Commits go through one thread ([`writer`]), which answers when they are on disk (or, for what can be learned again, will be in a second); several that
+//! wait share one fsync. Reads see the last commit and wait for nobody. Watches are served from memory ([`feed`]).
 
 mod feed;
 mod leases;
@@ -10,7 +10,10 @@ mod writer;
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -18,7 +21,7 @@ use std::{
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Answer, Entry, Lease, Revision, Store, StoreError, Transaction, Watch};
+use crate::{Answer, Entry, Lease, Pages, Revision, Store, StoreError, Transaction, Watch};
 use feed::Feed;
 use leases::Leases;
 use writer::{Job, Task};
@@ -35,6 +38,10 @@ const LENT: TableDefinition<'_, &str, ()> = TableDefinition::new("lent");
 const CACHE_BYTES: usize = 1 << 20;
 /// Transactions that may wait for the writer before further callers wait for them.
 const WAITING_COMMITS: usize = 128;
+/// Entries of a page.
+const PAGE: usize = 500;
+/// How long what was committed without being made durable waits for that.
+const SETTLES_AFTER: Duration = Duration::from_secs(1);
 
 /// A redb file.
 pub struct Embedded {
@@ -43,6 +50,8 @@ pub struct Embedded {
     leases: Arc<Leases>,
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
+    /// What is not durable yet will be made so in a moment.
+    settles: Arc<AtomicBool>,
 }
 
 // === impl Embedded ===
@@ -69,7 +78,29 @@ impl Embedded {
             leases,
             jobs: Some(jobs),
             writer: Some(writer),
+            settles: Arc::default(),
         })
+    }
+
+    /// What was committed without being made durable is made so in a moment, together with what comes meanwhile.
+    fn settle_soon(&self) {
+        let Some(jobs) = self.jobs.as_ref().map(mpsc::Sender::downgrade) else {
+            return;
+        };
+        if self.settles.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let settles = self.settles.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(SETTLES_AFTER).await;
+            settles.store(false, Ordering::Release);
+            let (answer, _) = oneshot::channel();
+            // a store that is closed meanwhile has done so then
+            if let Some(jobs) = jobs.upgrade() {
+                let task = Task::Settle;
+                let _ = jobs.send(Job { task, answer }).await;
+            }
+        });
     }
 
     async fn hand_over(&self, task: Task) -> Result<Revision, StoreError> {
@@ -109,9 +140,37 @@ impl Store for Embedded {
         })
     }
 
+    fn pages<'a>(&'a self, prefix: &'a str) -> Answer<'a, (Pages, Revision)> {
+        let (database, prefix) = (self.database.clone(), prefix.to_owned());
+        Box::pin(async move {
+            let what = format!("list {prefix}");
+            let (sender, pages) = mpsc::channel(1);
+            let (begun, revision) = oneshot::channel();
+            let why = what.clone();
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = hand_pages(&database, &prefix, begun, &sender) {
+                    let _ = sender.blocking_send(Err(failed(&why, &error)));
+                }
+            });
+            match revision.await {
+                Ok(revision) => Ok((Pages { pages }, revision)),
+                Err(_) => Err(StoreError::Failed(format!("cannot {what}: the store cannot be read"))),
+            }
+        })
+    }
+
     /// A transaction that was handed over happens even when nobody waits for its answer any more.
     fn commit(&self, transaction: Transaction) -> Answer<'_, Revision> {
         Box::pin(self.hand_over(Task::Carry(transaction)))
+    }
+
+    /// What is committed durably later makes this durable, too.
+    fn commit_soon(&self, transaction: Transaction) -> Answer<'_, Revision> {
+        Box::pin(async move {
+            let revision = self.hand_over(Task::CarrySoon(transaction)).await;
+            self.settle_soon();
+            revision
+        })
     }
 
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Answer<'a, Watch> {
@@ -202,6 +261,37 @@ fn read_all(database: &Database, prefix: &str) -> Result<(Vec<Entry>, Revision),
         entries.push(entry(key.value(), value.value()));
     }
     Ok((entries, revision))
+}
+
+/// Hands on what begins with a prefix until all is told or nobody listens.
+fn hand_pages(
+    database: &Database,
+    prefix: &str,
+    begun: oneshot::Sender<Revision>,
+    sender: &mpsc::Sender<Result<Vec<Entry>, StoreError>>,
+) -> Result<(), redb::Error> {
+    let transaction = database.begin_read()?;
+    let revision = transaction
+        .open_table(REVISION)?
+        .get(())?
+        .map_or(0, |value| value.value());
+    let entries = transaction.open_table(ENTRIES)?;
+    let _ = begun.send(revision);
+    let mut page = Vec::new();
+    for found in entries.range(prefix..)? {
+        let (key, value) = found?;
+        if !key.value().starts_with(prefix) {
+            break;
+        }
+        page.push(entry(key.value(), value.value()));
+        if page.len() == PAGE && sender.blocking_send(Ok(std::mem::take(&mut page))).is_err() {
+            return Ok(());
+        }
+    }
+    if !page.is_empty() {
+        let _ = sender.blocking_send(Ok(page));
+    }
+    Ok(())
 }
 
 fn entry(key: &str, (modified, value): (u64, &[u8])) -> Entry {

@@ -7,22 +7,22 @@ mod connect;
 mod feed;
 mod health;
 mod lease;
+mod pages;
 mod transaction;
 
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, GetOptions, GetResponse, KeyValue, KvClient};
+use etcd_client::{Client, ConnectOptions, KeyValue, KvClient};
 
-use crate::{Answer, Entry, Lease, Revision, Store, StoreError, Transaction, Watch};
+use crate::{Answer, Entry, Lease, Pages, Revision, Store, StoreError, Transaction, Watch};
 pub use connect::{Credentials, Encryption, EtcdOptions};
 pub use health::{MemberHealth, MemberState};
 
-/// Keys of one answer when many are listed. Records are some kilobytes each at most.
-const PAGE: i64 = 500;
 /// The largest answer that is taken, bytes: a page of large records, or a thousand commits that a watch has missed.
 const LARGEST_ANSWER: usize = 64 << 20;
 
 /// A cluster of etcd members.
+#[derive(Clone)]
 pub struct Etcd {
     client: Client,
     /// Stands before every key.
@@ -76,36 +76,6 @@ impl Etcd {
     fn full(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
-
-    /// A page of a list: what comes at or after `from`, at this revision (0: the present one).
-    async fn page(&self, from: Vec<u8>, end: &[u8], at: i64) -> Result<GetResponse, etcd_client::Error> {
-        let options = GetOptions::new().with_range(end).with_limit(PAGE).with_revision(at);
-        self.reader().get(from, Some(options)).await
-    }
-
-    /// All keys with a prefix at one revision; none when etcd has compacted it meanwhile.
-    async fn all(&self, prefix: &str) -> Result<Option<(Vec<Entry>, Revision)>, StoreError> {
-        let what = format!("list {prefix}");
-        let (mut from, end) = (self.full(prefix).into_bytes(), end_of(self.full(prefix).as_bytes()));
-        let (mut entries, mut at) = (Vec::new(), 0);
-        loop {
-            let page = match self.ask(&what, async { Ok(self.page(from, &end, at).await) }).await? {
-                Err(error) if is_compacted(&error) && at != 0 => return Ok(None),
-                Err(error) => return Err(self.failed(&what, &error)),
-                Ok(page) => page,
-            };
-            if at == 0 {
-                at = page.header().map_or(0, etcd_client::ResponseHeader::revision);
-            }
-            for found in page.kvs() {
-                entries.push(entry(&self.prefix, found)?);
-            }
-            match page.kvs().last() {
-                Some(last) if page.more() => from = [last.key(), &[0]].concat(),
-                _ => return Ok(Some((entries, revision(at)))),
-            }
-        }
-    }
 }
 
 impl Store for Etcd {
@@ -121,17 +91,28 @@ impl Store for Etcd {
 
     fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, (Vec<Entry>, Revision)> {
         Box::pin(async move {
+            // what was compacted while it was read is read again
             loop {
-                if let Some(listed) = self.all(prefix).await? {
-                    return Ok(listed);
+                match pages::all(self, prefix).await {
+                    Err(StoreError::Compacted(_)) => {}
+                    listed => return listed,
                 }
             }
         })
     }
 
+    fn pages<'a>(&'a self, prefix: &'a str) -> Answer<'a, (Pages, Revision)> {
+        Box::pin(pages::pages(self, prefix))
+    }
+
     /// A transaction whose answer does not come may have happened all the same: who asked reads before it asks again.
     fn commit(&self, transaction: Transaction) -> Answer<'_, Revision> {
         Box::pin(transaction::commit(self, transaction))
+    }
+
+    /// Etcd makes all durable.
+    fn commit_soon(&self, transaction: Transaction) -> Answer<'_, Revision> {
+        self.commit(transaction)
     }
 
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Answer<'a, Watch> {

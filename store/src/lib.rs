@@ -8,11 +8,13 @@ mod conformance;
 pub mod embedded;
 pub mod etcd;
 pub mod key;
+pub mod pages;
 pub mod record;
 pub mod watch;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
+pub use pages::Pages;
 pub use watch::Watch;
 
 /// Counts commits. Each commit has its own; a later one is greater. 0 is before the first.
@@ -108,8 +110,15 @@ pub trait Store: Send + Sync {
     /// All keys that begin with `prefix`, in order, and the revision they were read at.
     fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, (Vec<Entry>, Revision)>;
 
+    /// As [`Store::list`], some at a time, for whoever must not hold all of them at once. All are of one moment, whose revision is returned.
+    fn pages<'a>(&'a self, prefix: &'a str) -> Answer<'a, (Pages, Revision)>;
+
     /// Carries out a transaction; when the answer comes it is durable and its revision is returned.
     fn commit(&self, transaction: Transaction) -> Answer<'_, Revision>;
+
+    /// As [`Store::commit`], for what somebody else knows and tells again: when the host crashes the last second of it may be lost, oldest kept first. It
+    /// costs a fraction where durability is dear.
+    fn commit_soon(&self, transaction: Transaction) -> Answer<'_, Revision>;
 
     /// Everything that happens to keys with `prefix` after revision `after`, a commit at a time. That `after` is forgotten is said here or by the
     /// first change.

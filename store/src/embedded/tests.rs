@@ -66,8 +66,16 @@ impl Store for TemporaryStore {
         (**self).list(prefix)
     }
 
+    fn pages<'a>(&'a self, prefix: &'a str) -> Answer<'a, (Pages, Revision)> {
+        (**self).pages(prefix)
+    }
+
     fn commit(&self, transaction: Transaction) -> Answer<'_, Revision> {
         (**self).commit(transaction)
+    }
+
+    fn commit_soon(&self, transaction: Transaction) -> Answer<'_, Revision> {
+        (**self).commit_soon(transaction)
     }
 
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Answer<'a, Watch> {
@@ -101,6 +109,21 @@ async fn what_is_written_is_there_after_opening_again_and_revisions_go_on() {
     store.reopen();
     assert_eq!(store.get("/a").await.unwrap().unwrap().modified, written);
     assert_eq!(store.commit(put("/b", "1")).await.unwrap(), written + 1);
+}
+
+#[tokio::test]
+async fn what_may_be_durable_later_is_so_when_the_store_was_closed() {
+    let mut store = TemporaryStore::open();
+    store.commit(put("/a", "1")).await.unwrap();
+    let written = store.commit_soon(put("/b", "1")).await.unwrap();
+    store.reopen();
+    assert_eq!(store.get("/b").await.unwrap().unwrap().modified, written);
+    // what follows takes it along
+    store.commit_soon(put("/b", "2")).await.unwrap();
+    let last = store.commit(put("/a", "2")).await.unwrap();
+    store.reopen();
+    assert_eq!(store.get("/b").await.unwrap().unwrap().value, b"2");
+    assert_eq!(store.commit(put("/c", "1")).await.unwrap(), last + 1);
 }
 
 #[tokio::test]

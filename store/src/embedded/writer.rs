@@ -16,6 +16,10 @@ const BATCH: usize = 64;
 pub(super) enum Task {
     /// Carry out a transaction.
     Carry(Transaction),
+    /// Carry out a transaction that may be durable later.
+    CarrySoon(Transaction),
+    /// Make all durable that is not yet.
+    Settle,
     /// End a lease.
     End(Lease),
 }
@@ -32,10 +36,11 @@ type Outcome = Result<(Revision, Vec<Event>), StoreError>;
 /// Commits what comes until the store is closed.
 pub(super) fn run(database: &Database, feed: &Feed, leases: &Leases, mut jobs: mpsc::Receiver<Job>) {
     let mut batch = Vec::new();
+    let mut is_settled = true;
     while jobs.blocking_recv_many(&mut batch, BATCH) > 0 {
         let (tasks, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|job| (job.task, job.answer)).unzip();
         let committed = tracing::debug_span!("commit", transactions = tasks.len())
-            .in_scope(|| commit_all(database, leases, &tasks));
+            .in_scope(|| commit_all(database, leases, &tasks, &mut is_settled));
         match committed {
             // Whoever asked may have gone; that changes nothing.
             Ok(outcomes) => outcomes.into_iter().zip(answers).for_each(|(outcome, answer)| {
@@ -45,6 +50,9 @@ pub(super) fn run(database: &Database, feed: &Feed, leases: &Leases, mut jobs: m
                 let _ = answer.send(Err(failed("commit to the store", &error)));
             }),
         }
+    }
+    if let Err(error) = commit_all(database, leases, &[Task::Settle], &mut is_settled) {
+        tracing::error!("cannot make the store's last commits durable: {error}");
     }
 }
 
@@ -57,15 +65,26 @@ fn publish(feed: &Feed, outcome: Outcome) -> Result<Revision, StoreError> {
     Ok(revision)
 }
 
-/// Carries out transactions one after the other and makes all of them durable at once. A transaction whose conditions do not hold has no part
-/// in that; an error is that of the file and concerns all of them.
-fn commit_all(database: &Database, leases: &Leases, tasks: &[Task]) -> Result<Vec<Outcome>, redb::Error> {
+/// Carries out transactions one after the other and makes all of them durable at once, unless all of them can wait for that; `is_settled`: nothing that was
+/// committed waits for it. A transaction whose conditions do not hold has no part in that; an error is that of the file and concerns all of them.
+fn commit_all(
+    database: &Database,
+    leases: &Leases,
+    tasks: &[Task],
+    is_settled: &mut bool,
+) -> Result<Vec<Outcome>, redb::Error> {
     let mut writing = database.begin_write()?;
-    writing.set_durability(Durability::Immediate)?;
+    let can_wait = tasks.iter().all(|task| matches!(task, Task::CarrySoon(_)));
+    writing.set_durability(match can_wait {
+        true => Durability::None,
+        false => Durability::Immediate,
+    })?;
     let mut outcomes = Vec::with_capacity(tasks.len());
     let changed = carry_out(&writing, &mut leases.open(), tasks, &mut outcomes)?;
-    if changed {
+    let settles = !*is_settled && tasks.iter().any(|task| matches!(task, Task::Settle));
+    if changed || settles {
         writing.commit()?;
+        *is_settled = !can_wait;
     } else {
         writing.abort()?;
     }
@@ -94,7 +113,11 @@ fn carry_out(
                 ending = hands.leases.end(*lease).into_iter().map(Write::Delete).collect();
                 &ending
             }
-            Task::Carry(Transaction { conditions, writes }) => {
+            Task::Settle => {
+                outcomes.push(Ok((revision, Vec::new())));
+                continue;
+            }
+            Task::Carry(Transaction { conditions, writes }) | Task::CarrySoon(Transaction { conditions, writes }) => {
                 if let Some(condition) = broken(&hands.entries, conditions)? {
                     outcomes.push(Err(StoreError::Conflict(condition.clone())));
                     continue;

@@ -20,6 +20,8 @@ struct Feed {
     /// Keys that begin with this, `prefix` included.
     watched: String,
     heard: Revision,
+    /// The term of etcd's leader then: it counts on as long as etcd lives.
+    term: u64,
     changes: mpsc::Sender<Result<Change, StoreError>>,
 }
 
@@ -42,6 +44,7 @@ pub(super) async fn watch(etcd: &Etcd, prefix: &str, after: Revision) -> Result<
         prefix: etcd.prefix.clone(),
         watched: etcd.full(prefix),
         heard: after,
+        term: 0,
         changes,
     };
     let stream = etcd.ask(&format!("watch {prefix}"), feed.begin()).await?;
@@ -120,11 +123,14 @@ impl Feed {
         if answer.canceled() {
             return Err(End::Lost(answer.cancel_reason().to_owned()));
         }
-        let present = answer.header().map_or(0, |header| revision(header.revision()));
-        if answer.created() && present < self.heard {
-            // Etcd was restored from an older copy of itself: what we know has never happened there.
+        let (present, term) = answer
+            .header()
+            .map_or((0, 0), |header| (revision(header.revision()), header.raft_term()));
+        if answer.created() && (present < self.heard || term < self.term) {
+            // Etcd was restored from an older copy of itself, and may have come further since: what we know has never happened there.
             return Err(End::Forgotten);
         }
+        self.term = self.term.max(term);
         for commit in answer.events().chunk_by(|one, next| modified(one) == modified(next)) {
             let at = commit.first().map_or(0, modified);
             let events: Result<Vec<_>, _> = commit.iter().map(|event| self.event(event)).collect();

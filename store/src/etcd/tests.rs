@@ -145,8 +145,16 @@ impl Store for Served {
         self.store.list(prefix)
     }
 
+    fn pages<'a>(&'a self, prefix: &'a str) -> Answer<'a, (Pages, Revision)> {
+        self.store.pages(prefix)
+    }
+
     fn commit(&self, transaction: Transaction) -> Answer<'_, Revision> {
         self.store.commit(transaction)
+    }
+
+    fn commit_soon(&self, transaction: Transaction) -> Answer<'_, Revision> {
+        self.store.commit_soon(transaction)
     }
 
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> Answer<'a, Watch> {
@@ -296,6 +304,102 @@ async fn a_name_and_a_password_are_shown_where_etcd_wants_them() {
     let store = Etcd::connect(with("secret")).await.unwrap();
     assert_eq!(store.get("/a").await.unwrap(), None);
     assert!(Etcd::connect(with("wrong")).await.is_err());
+}
+
+/// An authority, and certificates of it for a member and for its clients.
+fn certify(directory: &std::path::Path) {
+    let script = "key='-newkey rsa:2048 -nodes'
+        openssl req -x509 $key -keyout ca.key -out ca.crt -days 2 -subj /CN=authority &&
+        printf 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n' >names &&
+        for who in member client; do
+            openssl req $key -keyout $who.key -out $who.csr -subj /CN=$who &&
+            openssl x509 -req -in $who.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out $who.crt || exit 1
+        done
+        openssl req -x509 $key -keyout other.key -out other.crt -days 2 -subj /CN=other";
+    let made = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[tokio::test]
+async fn members_and_hosts_show_each_other_certificates_and_strangers_are_refused() {
+    let mut member = Member::make();
+    member.kill();
+    certify(&member.directory);
+    let file = |name: &str| member.directory.join(name);
+    let at = format!("https://127.0.0.1:{}", member.client);
+    let log = File::create(file("log")).unwrap();
+    let peer = format!("http://127.0.0.1:{}", member.peer);
+    member.process = Command::new("etcd")
+        .arg("--data-dir")
+        .arg(file("encrypted"))
+        .args(["--name", "only", "--initial-cluster", &format!("only={peer}")])
+        .args(["--listen-client-urls", &at, "--advertise-client-urls", &at])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .arg("--cert-file")
+        .arg(file("member.crt"))
+        .arg("--key-file")
+        .arg(file("member.key"))
+        .arg("--trusted-ca-file")
+        .arg(file("ca.crt"))
+        .args([
+            "--client-cert-auth",
+            "--unsafe-no-fsync",
+            "--logger",
+            "zap",
+            "--log-level",
+            "error",
+        ])
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let options = |authority: &str, identity: Option<&str>| EtcdOptions {
+        members: vec![at.clone()],
+        encryption: Some(Encryption {
+            authority: file(authority),
+            identity: identity.map(|name| (file(&format!("{name}.crt")), file(&format!("{name}.key")))),
+        }),
+        patience: Duration::from_secs(5),
+        ..member.options()
+    };
+    let began = Instant::now();
+    let store = loop {
+        let connected = Etcd::connect(options("ca.crt", Some("client"))).await;
+        match connected {
+            Ok(store) if store.get("/there").await.is_ok() => break store,
+            other => assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "{:?}\n{}",
+                other.err(),
+                std::fs::read_to_string(file("log")).unwrap_or_default()
+            ),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let writes = vec![Write::Put("/a".to_owned(), b"1".to_vec())];
+    store
+        .commit(Transaction {
+            conditions: vec![],
+            writes,
+        })
+        .await
+        .unwrap();
+    assert_eq!(store.get("/a").await.unwrap().unwrap().value, b"1");
+    for (authority, identity) in [
+        ("other.crt", Some("client")),
+        ("ca.crt", None),
+        ("ca.crt", Some("other")),
+    ] {
+        let refused = match Etcd::connect(options(authority, identity)).await {
+            Ok(store) => store.get("/a").await.is_err(),
+            Err(_) => true,
+        };
+        assert!(refused, "{authority} {identity:?}");
+    }
 }
 
 #[tokio::test]
