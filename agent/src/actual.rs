@@ -23,6 +23,7 @@ use crate::{
     },
     map::contents::Tables,
     names::{MadeOf, Names},
+    plan::Settled,
 };
 
 /// The host's end of an endpoint's veth.
@@ -93,6 +94,8 @@ pub struct Actual {
     pub world: World,
     /// The tables.
     pub tables: Tables,
+    /// What those of endpoints on other hosts were made by.
+    pub settled: Settled,
 }
 
 impl Actual {

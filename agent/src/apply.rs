@@ -77,6 +77,20 @@ pub struct Report {
     pub changes: usize,
 }
 
+/// Makes the tables agree with the records of endpoints on other hosts, where nothing else has changed; none: a whole round is needed. Answers the number
+/// of writes.
+pub fn follow_remotes(maps: &Maps, desired: &Desired, actual: &mut Actual) -> Result<Option<usize>, AgentError> {
+    let Some(steps) = actual.settled.steps_alone(&desired.remotes, &actual.tables) else {
+        return Ok(None);
+    };
+    tables::withdraw_remotes(maps, &steps, &mut actual.tables)?;
+    tables::grant_remotes(maps, &steps, &mut actual.tables)?;
+    if steps.moves_epoch {
+        tables::move_epoch(maps)?;
+    }
+    Ok(Some(steps.count()))
+}
+
 /// Makes the host agree with what is desired. `see_to_programs`: also look whether those of devices that stay are attached, and how closely.
 pub fn apply(
     hands: &mut Hands<'_>,
@@ -98,7 +112,7 @@ pub fn apply(
     let goes: BTreeSet<&u32> = devices.remove_veths.iter().collect();
     let mut stays = actual.veths_by_endpoint();
     stays.retain(|_, ifindex| !goes.contains(ifindex));
-    let (mut wanted, _) = plan::tables(desired, &places, actual, hands.names, |id| stays.get(id).copied());
+    let (mut wanted, ..) = plan::tables(desired, &places, actual, hands.names, |id| stays.get(id).copied());
     wanted.set(hands.settings);
     let steps = plan::steps(&actual.tables, &wanted);
     report.endpoints_gone = !steps.generations.remove.is_empty();
@@ -129,16 +143,23 @@ pub fn apply(
     // 3
     let step = debug_span!("tables").entered();
     let veths = actual.veths_by_endpoint();
-    let (mut wanted, troubles) = plan::tables(desired, &places, actual, hands.names, |id| veths.get(id).copied());
+    let (mut wanted, ground, troubles) =
+        plan::tables(desired, &places, actual, hands.names, |id| veths.get(id).copied());
     wanted.set(hands.settings);
     report.troubles.extend(troubles);
     let steps = plan::steps(&actual.tables, &wanted);
-    report.changes += steps.count();
+    let elsewhere = actual.settled.steps(&desired.remotes, &ground, &actual.tables);
+    report.changes += steps.count() + elsewhere.count();
+    // Before another host can have the number of one that is gone.
+    tables::withdraw_remotes(hands.maps, &elsewhere, &mut actual.tables)?;
     tables::withdraw(hands.maps, &steps, &mut actual.tables)?;
     tables::grant(hands.maps, &steps, &mut actual.tables)?;
-    if steps.moves_epoch {
+    tables::grant_remotes(hands.maps, &elsewhere, &mut actual.tables)?;
+    if steps.moves_epoch || elsewhere.moves_epoch {
         tables::move_epoch(hands.maps)?;
     }
+    report.troubles.extend(elsewhere.troubles.clone());
+    actual.settled.settle(ground, elsewhere);
     drop(step);
 
     // 4

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use sluice_model::{Endpoint, Host, Network, RemoteEndpoint, Sandbox};
-use sluice_store::{Entry, Event, StoreError, key, record};
+use sluice_model::{Endpoint, Host, Id, Network, Sandbox};
+use sluice_store::{Event, StoreError, key, record};
+
+pub use remotes::{Remote, RemoteId, Remotes};
+
+mod remotes;
 
 /// Records by the last part of their keys, which is their id.
 #[derive(Clone, Default, Debug)]
@@ -19,30 +23,35 @@ pub struct Desired {
     /// The other hosts of the cluster that are there.
     pub hosts: BTreeMap<String, Host>,
     /// Endpoints on other hosts. One whose host is not among those that are there has no way to it.
-    pub remote: BTreeMap<String, RemoteEndpoint>,
+    pub remotes: Remotes,
     /// What could not be read, by id. It is passed over, never guessed; its devices are left alone until it can be read or is deleted.
     pub unreadable: BTreeMap<String, String>,
 }
 
-impl Desired {
-    /// From everything under the store's root.
-    pub fn of(entries: &[Entry]) -> Self {
-        let mut desired = Self::default();
-        for entry in entries {
-            desired.put(&entry.key, &entry.value);
-        }
-        desired
-    }
+/// What a change of a record has to do with the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub enum Concern {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// It concerns endpoints on other hosts only, which have no devices here.
+    Remotes,
+    /// Everything is looked at.
+    All,
+}
 
-    /// Takes a change in and says whether it concerns the kernel at all.
-    pub fn fold(&mut self, event: &Event) -> bool {
+impl Desired {
+    /// Takes a change in and says what it concerns.
+    pub fn fold(&mut self, event: &Event) -> Concern {
         match event {
             Event::Put(entry) => self.put(&entry.key, &entry.value),
             Event::Deleted(key, _) => self.delete(key),
         }
     }
 
-    fn put(&mut self, key: &str, value: &[u8]) -> bool {
+    /// Takes a record in.
+    pub fn put(&mut self, key: &str, value: &[u8]) -> Concern {
+        let mut concern = Concern::All;
         let outcome = if let Some(id) = key.strip_prefix(key::NETWORKS) {
             keep(&mut self.networks, id, record::decode(key, value))
         } else if let Some(id) = key.strip_prefix(key::ENDPOINTS) {
@@ -50,23 +59,30 @@ impl Desired {
         } else if let Some(id) = key.strip_prefix(key::SANDBOXES) {
             keep(&mut self.sandboxes, id, record::decode(key, value))
         } else if key.starts_with(key::REMOTE_ENDPOINTS) {
-            keep(&mut self.remote, id_of(key), record::decode(key, value))
+            concern = Concern::Remotes;
+            record::decode(key, value).map(|record| self.remotes.put(record))
         } else if let Some(id) = key.strip_prefix(key::HOSTS) {
             keep(&mut self.hosts, id, record::decode(key, value))
         } else if key == key::THIS_HOST {
             record::decode(key, value).map(|host| self.this_host = Some(host))
         } else {
-            return false;
+            return Concern::Nothing;
         };
-        let id = id_of(key).to_owned();
         match outcome {
-            Ok(()) => drop(self.unreadable.remove(&id)),
-            Err(error) => drop(self.unreadable.insert(id, error.to_string())),
+            Ok(()) if self.unreadable.is_empty() => concern,
+            Ok(()) => match self.unreadable.remove(id_of(key)) {
+                Some(_) => Concern::All,
+                None => concern,
+            },
+            Err(error) => {
+                self.unreadable.insert(id_of(key).to_owned(), error.to_string());
+                Concern::All
+            }
         }
-        true
     }
 
-    fn delete(&mut self, key: &str) -> bool {
+    fn delete(&mut self, key: &str) -> Concern {
+        let mut concern = Concern::All;
         let concerned = if let Some(id) = key.strip_prefix(key::NETWORKS) {
             self.networks.remove(id).is_some()
         } else if let Some(id) = key.strip_prefix(key::ENDPOINTS) {
@@ -74,15 +90,20 @@ impl Desired {
         } else if let Some(id) = key.strip_prefix(key::SANDBOXES) {
             self.sandboxes.remove(id).is_some()
         } else if key.starts_with(key::REMOTE_ENDPOINTS) {
-            self.remote.remove(id_of(key)).is_some()
+            concern = Concern::Remotes;
+            Id::parse(id_of(key)).is_some_and(|id| self.remotes.remove(id.to_bytes()))
         } else if let Some(id) = key.strip_prefix(key::HOSTS) {
             self.hosts.remove(id).is_some()
         } else if key == key::THIS_HOST {
             self.this_host.take().is_some()
         } else {
-            return false;
+            return Concern::Nothing;
         };
-        self.unreadable.remove(id_of(key)).is_some() || concerned
+        match self.unreadable.remove(id_of(key)) {
+            Some(_) => Concern::All,
+            None if concerned => concern,
+            None => Concern::Nothing,
+        }
     }
 }
 
@@ -97,6 +118,8 @@ fn keep<T>(records: &mut BTreeMap<String, T>, id: &str, record: Result<T, StoreE
 
 #[cfg(test)]
 mod tests {
+    use sluice_store::Entry;
+
     use super::*;
     use crate::fixture;
 
@@ -112,16 +135,16 @@ mod tests {
     fn records_come_change_and_go_with_events() {
         let mut desired = Desired::default();
         let mut endpoint = fixture::endpoint(1, 7);
-        assert!(desired.fold(&put(key::endpoint(&endpoint.id), record::encode(&endpoint).unwrap())));
+        let there = put(key::endpoint(&endpoint.id), record::encode(&endpoint).unwrap());
+        assert_eq!(desired.fold(&there), Concern::All);
         endpoint.generation = 9;
-        assert!(desired.fold(&put(key::endpoint(&endpoint.id), record::encode(&endpoint).unwrap())));
+        let there = put(key::endpoint(&endpoint.id), record::encode(&endpoint).unwrap());
+        assert_eq!(desired.fold(&there), Concern::All);
         assert_eq!(desired.endpoints[endpoint.id.as_str()].generation, 9);
-        assert!(desired.fold(&Event::Deleted(key::endpoint(&endpoint.id), 3)));
+        let gone = Event::Deleted(key::endpoint(&endpoint.id), 3);
+        assert_eq!(desired.fold(&gone), Concern::All);
         assert!(desired.endpoints.is_empty());
-        assert!(
-            !desired.fold(&Event::Deleted(key::endpoint(&endpoint.id), 4)),
-            "it was gone already"
-        );
+        assert_eq!(desired.fold(&gone), Concern::Nothing, "it was gone already");
     }
 
     #[test]
@@ -129,24 +152,37 @@ mod tests {
         let mut desired = Desired::default();
         let (host, endpoint) = (fixture::host(2), fixture::remote_endpoint(5, 2));
         let place = key::remote_endpoint(&endpoint.network, &endpoint.id);
-        assert!(desired.fold(&put(key::THIS_HOST.to_owned(), record::encode(&host).unwrap())));
-        assert!(desired.fold(&put(key::host(&host.id), record::encode(&host).unwrap())));
-        assert!(desired.fold(&put(place.clone(), record::encode(&endpoint).unwrap())));
+        let host_record = record::encode(&host).unwrap();
+        assert_eq!(
+            desired.fold(&put(key::THIS_HOST.to_owned(), host_record.clone())),
+            Concern::All
+        );
+        assert_eq!(desired.fold(&put(key::host(&host.id), host_record)), Concern::All);
+        let there = put(place.clone(), record::encode(&endpoint).unwrap());
+        assert_eq!(desired.fold(&there), Concern::Remotes);
         assert_eq!(desired.this_host.as_ref(), Some(&host));
         assert_eq!(desired.hosts[&host.id], host);
-        assert_eq!(desired.remote[endpoint.id.as_str()], endpoint);
-        for gone in [key::THIS_HOST.to_owned(), key::host(&host.id), place] {
-            assert!(desired.fold(&Event::Deleted(gone.clone(), 3)));
-            assert!(!desired.fold(&Event::Deleted(gone, 4)));
+        let remote = desired.remotes.get(&endpoint.id.to_bytes()).unwrap();
+        assert_eq!(
+            (&*remote.host, &*remote.network),
+            (host.id.as_str(), endpoint.network.as_str())
+        );
+        for (gone, concern) in [
+            (key::THIS_HOST.to_owned(), Concern::All),
+            (key::host(&host.id), Concern::All),
+            (place, Concern::Remotes),
+        ] {
+            assert_eq!(desired.fold(&Event::Deleted(gone.clone(), 3)), concern);
+            assert_eq!(desired.fold(&Event::Deleted(gone, 4)), Concern::Nothing);
         }
-        assert!(desired.remote.is_empty() && desired.hosts.is_empty() && desired.this_host.is_none());
+        assert!(desired.remotes.is_empty() && desired.hosts.is_empty() && desired.this_host.is_none());
     }
 
     #[test]
     fn what_is_not_for_the_kernel_is_passed_over() {
         let mut desired = Desired::default();
-        assert!(!desired.fold(&put(key::name("web"), b"{}".to_vec())));
-        assert!(!desired.fold(&Event::Deleted(key::name("web"), 2)));
+        assert_eq!(desired.fold(&put(key::name("web"), b"{}".to_vec())), Concern::Nothing);
+        assert_eq!(desired.fold(&Event::Deleted(key::name("web"), 2)), Concern::Nothing);
     }
 
     #[test]
@@ -155,7 +191,10 @@ mod tests {
         let endpoint = fixture::endpoint(1, 7);
         let key = key::endpoint(&endpoint.id);
         desired.fold(&put(key.clone(), record::encode(&endpoint).unwrap()));
-        assert!(desired.fold(&put(key.clone(), b"{\"version\":2}".to_vec())));
+        assert_eq!(
+            desired.fold(&put(key.clone(), b"{\"version\":2}".to_vec())),
+            Concern::All
+        );
         assert!(desired.unreadable[endpoint.id.as_str()].contains("version 2"));
         assert_eq!(desired.endpoints[endpoint.id.as_str()], endpoint);
         desired.fold(&put(key, record::encode(&endpoint).unwrap()));

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 pub use beside::Beside;
 pub use devices::{Devices, devices};
 pub use place::{Place, places};
+pub use remotes::{RemoteSteps, Settled};
 pub use steps::{Steps, steps};
 pub use tables::tables;
 
@@ -19,6 +20,7 @@ pub mod overlay;
 mod place;
 mod policy;
 mod publish;
+mod remotes;
 mod steps;
 mod tables;
 #[cfg(test)]

@@ -107,9 +107,13 @@ fn open() -> io::Result<Vec<Pair>> {
 }
 
 async fn begin(store: &SharedStore) -> Result<(Directory, Watch, Revision), StoreError> {
-    let (entries, revision) = store.list(key::ROOT).await?;
+    let (mut pages, revision) = store.pages(key::ROOT).await?;
     let changes = store.watch(key::ROOT, revision).await?;
-    Ok((Directory::of(&entries), changes, revision))
+    let mut directory = Directory::default();
+    while let Some(page) = pages.next().await {
+        page?.iter().for_each(|entry| directory.put(&entry.key, &entry.value));
+    }
+    Ok((directory, changes, revision))
 }
 
 async fn work(

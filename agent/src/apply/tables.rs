@@ -7,7 +7,7 @@ use sluice_datapath_common::{network::Network, overlay::Host};
 use crate::{
     AgentError, Tried,
     map::{contents::Tables, pins::Maps},
-    plan::Steps,
+    plan::{RemoteSteps, Steps},
 };
 
 /// Takes permission away: by generation at once, then entry by entry. A rule of a network that changes counts as one that is taken away.
@@ -37,8 +37,6 @@ pub fn withdraw(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), A
         steps.uplinks6.withdraw(&maps.UPLINKS6, &mut mirror.uplinks6)?;
         steps.local6.withdraw(&maps.LOCAL6, &mut mirror.local6)?;
         steps.local4.withdraw(&maps.LOCAL4, &mut mirror.local4)?;
-        steps.remotes4.withdraw(&maps.REMOTES4, &mut mirror.remotes4)?;
-        steps.remotes6.withdraw(&maps.REMOTES6, &mut mirror.remotes6)?;
         steps.vnis.withdraw(&maps.VNIS, &mut mirror.vnis)?;
         steps.senders.withdraw(&maps.SENDERS, &mut mirror.senders)?;
         steps.hosts.blank(&maps.HOSTS, &mut mirror.hosts, Host::default())
@@ -58,8 +56,6 @@ pub fn grant(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), Agen
         steps.uplinks6.grant(&maps.UPLINKS6, &mut mirror.uplinks6)?;
         steps.hosts.grant(&maps.HOSTS, &mut mirror.hosts)?;
         steps.senders.grant(&maps.SENDERS, &mut mirror.senders)?;
-        steps.remotes4.grant(&maps.REMOTES4, &mut mirror.remotes4)?;
-        steps.remotes6.grant(&maps.REMOTES6, &mut mirror.remotes6)?;
         steps.vnis.grant(&maps.VNIS, &mut mirror.vnis)?;
         steps.generations.grant(&maps.GENERATIONS, &mut mirror.generations)?;
         steps.endpoints4.grant(&maps.ENDPOINTS4, &mut mirror.endpoints4)?;
@@ -78,6 +74,24 @@ pub fn grant(maps: &Maps, steps: &Steps, mirror: &mut Tables) -> Result<(), Agen
         steps.published4.grant(&maps.PUBLISHED4, &mut mirror.published4)
     };
     all().tried(|| "writing the datapath's tables".to_owned())
+}
+
+/// Takes away who lives on other hosts no more.
+pub fn withdraw_remotes(maps: &Maps, steps: &RemoteSteps, mirror: &mut Tables) -> Result<(), AgentError> {
+    let mut all = || -> io::Result<()> {
+        steps.ipv4.withdraw(&maps.REMOTES4, &mut mirror.remotes4)?;
+        steps.ipv6.withdraw(&maps.REMOTES6, &mut mirror.remotes6)
+    };
+    all().tried(|| "taking endpoints of other hosts from the datapath's tables".to_owned())
+}
+
+/// Enters who lives on other hosts.
+pub fn grant_remotes(maps: &Maps, steps: &RemoteSteps, mirror: &mut Tables) -> Result<(), AgentError> {
+    let mut all = || -> io::Result<()> {
+        steps.ipv4.grant(&maps.REMOTES4, &mut mirror.remotes4)?;
+        steps.ipv6.grant(&maps.REMOTES6, &mut mirror.remotes6)
+    };
+    all().tried(|| "entering endpoints of other hosts in the datapath's tables".to_owned())
 }
 
 /// Every flow is judged again on its next packet.

@@ -10,16 +10,16 @@ use std::{
 
 use sluice_datapath_common::{
     Family as _, Ipv4, Ipv6, Ipv6Address,
-    overlay::{Host, MAX_HOSTS, MAX_SENDERS, OVERHEAD4, OVERHEAD6, Remote},
+    overlay::{Host, MAX_HOSTS, MAX_SENDERS, OVERHEAD4, OVERHEAD6},
     policy::{LinkKey, MAX_LINKS},
     publish::reserved_at,
 };
 use sluice_model::{self as model, Network, PortSpec, RemoteEndpoint};
 
-use super::{Place, Troubles, endpoint::endpoint_key, network::is_placed, publish, tables::enter};
+use super::{Place, Troubles, endpoint::endpoint_key, network::is_placed, publish};
 use crate::{
     actual::Actual,
-    desired::Desired,
+    desired::{Desired, RemoteId},
     link::uplink::{Route, World},
     map::contents::{ByBytes, Tables},
 };
@@ -27,19 +27,30 @@ use crate::{
 /// The numbers that links know endpoints of other hosts by begin behind those of this host's.
 const FIRST_IN_LINKS: u32 = sluice_datapath_common::endpoint::MAX_ENDPOINTS;
 
-/// The numbers that links know endpoints of other hosts by, by their ids.
-pub type NumbersInLinks<'a> = BTreeMap<&'a str, u32>;
+/// What the entries of endpoints on other hosts are made by, besides their records.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Ground {
+    /// The networks that several hosts share, by id.
+    pub networks: BTreeMap<String, SharedNetwork>,
+    /// The numbers of the other hosts, by id.
+    pub hosts: BTreeMap<String, u32>,
+    /// The numbers that links know endpoints of other hosts by.
+    pub in_links: BTreeMap<RemoteId, u32>,
+}
 
-/// Enters all of it but what links open.
-pub fn add<'a>(
-    tables: &mut Tables,
-    troubles: &mut Troubles,
-    desired: &'a Desired,
-    actual: &Actual,
-) -> NumbersInLinks<'a> {
-    let mut in_links = NumbersInLinks::new();
+/// What a network that several hosts share is to the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SharedNetwork {
+    /// Its number.
+    pub number: u32,
+    /// May its endpoints speak to each other without a link?
+    pub icc: bool,
+}
+
+/// Enters all of it but the endpoints on other hosts and what links open to them.
+pub fn add(tables: &mut Tables, troubles: &mut Troubles, desired: &Desired, actual: &Actual) -> Ground {
     let Some(this_host) = &desired.this_host else {
-        return in_links;
+        return Ground::default();
     };
     // What comes there is never an answer to a masqueraded flow.
     for family in [Ipv4::AF, Ipv6::AF] {
@@ -63,39 +74,31 @@ pub fn add<'a>(
             troubles.insert(network.id.to_string(), trouble);
         }
     }
-    let numbers = add_hosts(tables, troubles, desired, this_host, actual);
-    let mut next_in_links = next_in_links(&actual.tables);
-    for (id, remote) in &desired.remote {
-        let (Some(network), Some(host)) = (networks.get(remote.network.as_str()), numbers.get(remote.host.as_str()))
-        else {
-            continue;
-        };
-        let mut entry = Remote {
-            host: *host,
-            endpoint: 0,
-            mac: remote.mac.0,
-            padding: [0; 2],
-        };
-        if !network.icc && is_in_links(remote, desired) {
-            entry.endpoint = known_in_links(remote, network, &actual.tables).unwrap_or(next_in_links);
-            next_in_links = next_in_links.max(entry.endpoint + 1);
-            in_links.insert(id, entry.endpoint);
+    let hosts = add_hosts(tables, troubles, desired, this_host, actual);
+    for (_, remote) in desired.remotes.whole() {
+        if let Some(network) = networks.get(remote.network.as_str())
+            && hosts.contains_key(&remote.host)
+        {
+            publish::publish_remote(tables, troubles, remote, network);
         }
-        add_remote(tables, troubles, (id, remote), network, entry);
-        publish::publish_remote(tables, troubles, remote, network);
     }
-    in_links
+    Ground {
+        in_links: numbers_in_links(desired, &networks, &hosts, actual),
+        networks: networks
+            .into_iter()
+            .map(|(id, network)| {
+                let Network { number, icc, .. } = *network;
+                (id.to_owned(), SharedNetwork { number, icc })
+            })
+            .collect(),
+        hosts,
+    }
 }
 
 /// Enters what links open between endpoints of this host and of others, where the endpoints of a network may not speak to each other anyway.
-pub fn add_links(
-    tables: &mut Tables,
-    desired: &Desired,
-    places: &BTreeMap<&str, Place<'_>>,
-    numbers: &NumbersInLinks<'_>,
-) {
-    for (id, number) in numbers {
-        let Some(remote) = desired.remote.get(*id) else {
+pub fn add_links(tables: &mut Tables, desired: &Desired, places: &BTreeMap<&str, Place<'_>>, ground: &Ground) {
+    for (id, number) in &ground.in_links {
+        let Some(remote) = desired.remotes.get(id).and_then(|remote| remote.whole.as_deref()) else {
             continue;
         };
         for place in places.values().filter(|place| place.endpoint.network == remote.network) {
@@ -154,13 +157,13 @@ fn mapped(address: IpAddr) -> Ipv6Address {
 }
 
 /// Enters the other hosts, and answers their numbers.
-fn add_hosts<'a>(
+fn add_hosts(
     tables: &mut Tables,
     troubles: &mut Troubles,
-    desired: &'a Desired,
+    desired: &Desired,
     this_host: &model::Host,
     actual: &Actual,
-) -> BTreeMap<&'a str, u32> {
+) -> BTreeMap<String, u32> {
     let known: BTreeMap<[u32; 4], u32> = actual
         .tables
         .hosts
@@ -196,7 +199,7 @@ fn add_hosts<'a>(
         for address in &host.addresses {
             tables.senders.insert(ByBytes(mapped(*address)), number);
         }
-        numbers.insert(id.as_str(), number);
+        numbers.insert(id.clone(), number);
     }
     numbers
 }
@@ -269,14 +272,33 @@ fn own_address(this_host: &model::Host, to: IpAddr, actual: &Actual) -> Option<I
         .copied()
 }
 
-/// The first number that no endpoint of another host is known by in links.
-fn next_in_links(tables: &Tables) -> u32 {
-    let numbers = tables.remotes4.values().chain(tables.remotes6.values());
+/// Who of the other hosts' endpoints links lead from or to, where the endpoints of a network may not speak to each other anyway: each keeps its number.
+fn numbers_in_links(
+    desired: &Desired,
+    networks: &BTreeMap<&str, &Network>,
+    hosts: &BTreeMap<String, u32>,
+    actual: &Actual,
+) -> BTreeMap<RemoteId, u32> {
+    let linked: Vec<(&RemoteId, Option<u32>)> = desired
+        .remotes
+        .whole()
+        .filter_map(|(id, remote)| {
+            let network = networks.get(remote.network.as_str()).filter(|network| !network.icc)?;
+            (hosts.contains_key(&remote.host) && is_in_links(remote, desired))
+                .then(|| (id, known_in_links(remote, network, &actual.tables)))
+        })
+        .collect();
+    let greatest = linked.iter().filter_map(|(_, number)| *number).max();
+    let mut next = greatest.map_or(FIRST_IN_LINKS, |greatest| greatest + 1);
+    let mut numbers = BTreeMap::new();
+    for (id, known) in linked {
+        let number = known.unwrap_or_else(|| {
+            next += 1;
+            next - 1
+        });
+        numbers.insert(*id, number);
+    }
     numbers
-        .map(|remote| remote.endpoint + 1)
-        .max()
-        .unwrap_or(0)
-        .max(FIRST_IN_LINKS)
 }
 
 /// Does a link lead from or to it?
@@ -302,27 +324,4 @@ fn known_in_links(remote: &RemoteEndpoint, network: &Network, tables: &Tables) -
         })
         .map(|known| known.endpoint)
         .find(|number| *number != 0)
-}
-
-fn add_remote(
-    tables: &mut Tables,
-    troubles: &mut Troubles,
-    (id, remote): (&String, &RemoteEndpoint),
-    network: &Network,
-    entry: Remote,
-) {
-    for address in &remote.addresses {
-        let taken = match address.addr() {
-            IpAddr::V4(address) => enter(&mut tables.remotes4, endpoint_key(network, address.into()), entry),
-            IpAddr::V6(address) => enter(&mut tables.remotes6, endpoint_key(network, address.into()), entry),
-        };
-        if taken {
-            let trouble = format!(
-                "endpoint {id} on another host has the address {} of another endpoint of network {}",
-                address.addr(),
-                network.name
-            );
-            troubles.insert(id.clone(), trouble);
-        }
-    }
 }

@@ -6,7 +6,7 @@ use sluice_datapath_common::{
     Ipv4, Ipv4Address, Ipv6, Ipv6Address,
     endpoint::{self, Attachment, EndpointKey},
     network,
-    overlay::{Host, Remote},
+    overlay::Host,
     policy::{LinkKey, MemberKey},
     publish::{Publication, PublishKey, RangeKey, SourceKey},
     resolver::Resolver,
@@ -19,7 +19,7 @@ use crate::map::{
     handle::Prefix,
 };
 
-/// What is to be done to the tables.
+/// What is to be done to the tables, but those of endpoints on other hosts (see [`super::RemoteSteps`]).
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Steps {
     /// `NETWORKS`.
@@ -72,10 +72,6 @@ pub struct Steps {
     pub senders: Changes<Ipv6Address, u32>,
     /// `VNIS`.
     pub vnis: Changes<u32, u32>,
-    /// `REMOTES4`.
-    pub remotes4: Changes<EndpointKey<Ipv4>, Remote>,
-    /// `REMOTES6`.
-    pub remotes6: Changes<EndpointKey<Ipv6>, Remote>,
     /// Some flow that was judged before would be judged otherwise now.
     pub moves_epoch: bool,
 }
@@ -108,8 +104,6 @@ pub fn steps(actual: &Tables, desired: &Tables) -> Steps {
         hosts: Changes::between(&actual.hosts, &desired.hosts),
         senders: Changes::between(&actual.senders, &desired.senders),
         vnis: Changes::between(&actual.vnis, &desired.vnis),
-        remotes4: Changes::between(&actual.remotes4, &desired.remotes4),
-        remotes6: Changes::between(&actual.remotes6, &desired.remotes6),
         moves_epoch: false,
     };
     // An endpoint that comes or goes alone moves nothing: no flow was judged against the first, the second's die by their generation.
@@ -128,12 +122,7 @@ pub fn steps(actual: &Tables, desired: &Tables) -> Steps {
         || !steps.local6.is_empty()
         || !steps.uplinks4.is_empty()
         || !steps.uplinks6.is_empty()
-        // Endpoints elsewhere have no generation here: flows to one that is gone are found by judging them.
         || !steps.hosts.is_empty()
-        || !steps.remotes4.remove.is_empty()
-        || !steps.remotes6.remove.is_empty()
-        || steps.remotes4.replaces(&actual.remotes4)
-        || steps.remotes6.replaces(&actual.remotes6)
         || steps.endpoints4.replaces(&actual.endpoints4)
         || steps.endpoints6.replaces(&actual.endpoints6)
         || steps.attachments.replaces(&actual.attachments);
@@ -177,8 +166,6 @@ impl Steps {
             + of(&self.hosts)
             + of(&self.senders)
             + of(&self.vnis)
-            + of(&self.remotes4)
-            + of(&self.remotes6)
     }
 
     /// The addresses of endpoints that are gone.
@@ -211,8 +198,6 @@ impl Steps {
             && self.local4.remove.is_empty()
             && self.local6.remove.is_empty()
             && self.hosts.is_empty()
-            && self.remotes4.remove.is_empty()
-            && self.remotes6.remove.is_empty()
             && self.uplinks6.remove.is_empty()
             && self.uplinks4.remove.is_empty())
     }

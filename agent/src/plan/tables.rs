@@ -11,7 +11,8 @@ use sluice_datapath_common::uplink::{LocalAddress, Uplink};
 use super::{
     Place, Troubles, endpoint,
     network::{add_network, gateways, is_placed},
-    overlay, policy,
+    overlay::{self, Ground},
+    policy,
 };
 use crate::{
     actual::Actual,
@@ -24,14 +25,15 @@ use crate::{
     names::Names,
 };
 
-/// What the tables must hold, when `veth_of` answers the index of an endpoint's veth (none: it has none and is left out).
+/// What the tables must hold, when `veth_of` answers the index of an endpoint's veth (none: it has none and is left out); and by what endpoints on other
+/// hosts are entered, which are planned apart (see [`super::remotes`]).
 pub fn tables(
     desired: &Desired,
     places: &BTreeMap<&str, Place<'_>>,
     actual: &Actual,
     names: &Names,
     veth_of: impl Fn(&str) -> Option<u32>,
-) -> (Tables, Troubles) {
+) -> (Tables, Ground, Troubles) {
     let (mut tables, mut troubles) = (Tables::default(), Troubles::new());
     for network in desired.networks.values().filter(|network| is_placed(network)) {
         add_network(&mut tables, &mut troubles, network, actual, names);
@@ -58,11 +60,11 @@ pub fn tables(
             .resolvers
             .extend(endpoint::resolver(&places).map(|resolver| (ByBytes(cookie), resolver)));
     }
-    let numbers_in_links = overlay::add(&mut tables, &mut troubles, desired, actual);
+    let ground = overlay::add(&mut tables, &mut troubles, desired, actual);
     policy::add_links(&mut tables, &mut troubles, places);
-    overlay::add_links(&mut tables, desired, places, &numbers_in_links);
+    overlay::add_links(&mut tables, desired, places, &ground);
     policy::add_members(&mut tables, places, veth_of);
-    (tables, troubles)
+    (tables, ground, troubles)
 }
 
 fn add_local(tables: &mut Tables, address: IpAddr, local: LocalAddress) {

@@ -20,6 +20,7 @@ use sluice_model::{
 use super::{
     endpoint::endpoint_key,
     network::{add_network, gateways},
+    overlay::Ground,
     tables::prefix,
     *,
 };
@@ -42,6 +43,7 @@ mod beside;
 mod devices;
 mod ipv6;
 mod overlay;
+mod remotes;
 mod tables;
 
 fn names() -> Names {
@@ -92,13 +94,22 @@ fn agreeing(desired: &Desired) -> Actual {
 }
 
 fn tables_for(desired: &Desired, actual: &Actual) -> Tables {
+    let (mut tables, ground) = tables_and_ground(desired, actual);
+    let elsewhere = Settled::default().steps(&desired.remotes, &ground, &Tables::default());
+    assert!(elsewhere.troubles.is_empty(), "{:?}", elsewhere.troubles);
+    tables.remotes4.extend(elsewhere.ipv4.put);
+    tables.remotes6.extend(elsewhere.ipv6.put);
+    tables
+}
+
+fn tables_and_ground(desired: &Desired, actual: &Actual) -> (Tables, Ground) {
     let names = names();
     let (places, _) = places(desired, actual, &names);
-    let (tables, troubles) = tables(desired, &places, actual, &names, |id| {
+    let (tables, ground, troubles) = tables(desired, &places, actual, &names, |id| {
         actual.veths_by_endpoint().get(id).copied()
     });
     assert!(troubles.is_empty(), "{troubles:?}");
-    tables
+    (tables, ground)
 }
 
 fn plan(desired: &Desired, actual: &Actual) -> Devices {

@@ -165,6 +165,7 @@ impl Kernel {
             .and_then(|host| plan::overlay::mtu(host, &self.actual.world));
         if scope.tables {
             self.actual.tables = Tables::read(&self.maps).tried(|| "reading the datapath's tables".to_owned())?;
+            self.actual.settled = plan::Settled::default();
         }
         let attention = if self.first { Attention::Full } else { Attention::Usual };
         let attention = scope.devices.then_some(attention);
@@ -195,6 +196,11 @@ impl Kernel {
             self.first = false;
         }
         Ok(report)
+    }
+
+    /// A round in which nothing has changed but records of endpoints on other hosts; none: it must be a whole one. Answers the number of writes.
+    pub fn follow_remotes(&mut self, desired: &Desired) -> Result<Option<usize>, AgentError> {
+        apply::follow_remotes(&self.maps, desired, &mut self.actual)
     }
 
     /// The way to the resolver, and the program on it. Without it nothing else is wrong.

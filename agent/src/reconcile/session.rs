@@ -8,7 +8,13 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, debug_span};
 
 use super::{FIRST_RETRY, LAST_RETRY, Scope, Setup, Shared, blocking, events::Events, kernel::Kernel, lock};
-use crate::{AgentError, actual::YOUTH, desired::Desired, kernel::sysctl, progress::Progress};
+use crate::{
+    AgentError,
+    actual::YOUTH,
+    desired::{Concern, Desired},
+    kernel::sysctl,
+    progress::Progress,
+};
 
 /// Events of the host's network come in swarms: this long after the first one is looked what came of them.
 const SWARM: Duration = Duration::from_millis(100);
@@ -41,11 +47,17 @@ impl Session {
         })
         .await??;
         *lock(&shared.open) = Some((kernel.maps.clone(), kernel.attacher.clone()));
-        let (entries, revision) = store.list(key::ROOT).await?;
+        let (mut pages, revision) = store.pages(key::ROOT).await?;
         let changes = store.watch(key::ROOT, revision).await?;
+        let mut desired = Desired::default();
+        while let Some(page) = pages.next().await {
+            for entry in page? {
+                desired.put(&entry.key, &entry.value);
+            }
+        }
         let mut session = Self {
             kernel: Some(kernel),
-            desired: Desired::of(&entries),
+            desired,
             revision,
             changes,
             events,
@@ -83,8 +95,8 @@ impl Session {
             let scope = tokio::select! {
                 biased;
                 change = self.changes.next() => {
-                    let concerned = self.take(change)?;
-                    if !self.take_waiting()? && !concerned {
+                    let concern = self.take(change)?.max(self.take_waiting()?);
+                    if concern == Concern::Nothing || concern == Concern::Remotes && self.follow_remotes(shared).await? {
                         let (revision, endpoints) = (self.revision, self.endpoints());
                         shared.progress.send_modify(|progress| {
                             progress.revision = revision;
@@ -153,24 +165,48 @@ impl Session {
         (!shared.progress.borrow().troubles.is_empty()).then(|| Instant::now() + after)
     }
 
-    /// Takes a commit in; true when it concerns the kernel.
-    fn take(&mut self, change: Option<Result<Change, sluice_store::StoreError>>) -> Result<bool, AgentError> {
+    /// Takes a commit in.
+    fn take(&mut self, change: Option<Result<Change, sluice_store::StoreError>>) -> Result<Concern, AgentError> {
         let (revision, events) = change.ok_or_else(|| AgentError::Failed("the store is closed".to_owned()))??;
-        let mut concerned = false;
+        let mut concern = Concern::Nothing;
         for event in &events {
-            concerned |= self.desired.fold(event);
+            concern = concern.max(self.desired.fold(event));
         }
         self.revision = revision;
-        Ok(concerned)
+        Ok(concern)
     }
 
-    /// Takes in all commits that wait already; true when one concerns the kernel.
-    fn take_waiting(&mut self) -> Result<bool, AgentError> {
-        let mut concerned = false;
+    /// Takes in all commits that wait already.
+    fn take_waiting(&mut self) -> Result<Concern, AgentError> {
+        let mut concern = Concern::Nothing;
         while let Some(change) = self.changes.next().now_or_never() {
-            concerned |= self.take(change)?;
+            concern = concern.max(self.take(change)?);
         }
-        Ok(concerned)
+        Ok(concern)
+    }
+
+    /// A round in which nothing has changed but endpoints on other hosts; false: it must be a whole one.
+    async fn follow_remotes(&mut self, shared: &Shared) -> Result<bool, AgentError> {
+        let mut kernel = self.kernel.take().ok_or(AgentError::Stopped)?;
+        let desired = mem::take(&mut self.desired);
+        let at_work = shared.at_work.clone();
+        let (kernel, desired, written) = blocking(move || {
+            let _at_work = lock(&at_work);
+            let written = kernel.follow_remotes(&desired);
+            (kernel, desired, written)
+        })
+        .await?;
+        (self.kernel, self.desired) = (Some(kernel), desired);
+        let Some(changes) = written? else {
+            return Ok(false);
+        };
+        self.desired.remotes.settle();
+        tracing::trace!(
+            revision = self.revision,
+            changes,
+            "endpoints on other hosts are followed"
+        );
+        Ok(true)
     }
 
     fn endpoints(&self) -> u64 {
@@ -196,6 +232,7 @@ impl Session {
         self.kernel = Some(kernel);
         self.desired = desired;
         let report = report?;
+        self.desired.remotes.settle();
         if report.changes > 0 {
             tracing::debug!(revision = self.revision, changes = report.changes, took = ?started.elapsed(), "host and store agree");
         }

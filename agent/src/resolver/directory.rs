@@ -1,38 +1,57 @@
 //! Who is called what, and who asks: folded from the store's records as they change, so that an answer is a few look-ups.
+//!
+//! In a cluster there may be a hundred thousand endpoints, nearly all of them on other hosts: each has a number here, and what is said of it is said once.
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
 use sluice_model::{Endpoint, EndpointLink, Id, Network, RemoteEndpoint, ResolverWish, Sandbox};
-use sluice_store::{Entry, Event, key, record};
+#[cfg(test)]
+use sluice_store::Entry;
+use sluice_store::{Event, key, record};
 
 /// Names and addresses of all networks.
 #[derive(Default, Debug)]
 pub struct Directory {
-    networks: HashMap<String, Known>,
-    endpoints: HashMap<String, Resident>,
+    networks: HashMap<Arc<str>, Known>,
+    /// Endpoints by number; none: the number is free.
+    residents: Vec<Option<Resident>>,
+    /// Numbers that are free.
+    free: Vec<u32>,
+    /// The numbers of endpoints.
+    numbers: HashMap<[u8; 32], u32>,
     /// What sandboxes want of the resolver, by id.
     wishes: HashMap<String, ResolverWish>,
     /// Endpoints by address. Networks do not overlap.
-    by_address: HashMap<IpAddr, String>,
+    by_address: HashMap<IpAddr, u32>,
     /// Endpoints of a sandbox, by the name of their device: their networks are asked in this order.
-    of_sandbox: HashMap<String, BTreeMap<String, String>>,
+    of_sandbox: HashMap<String, BTreeMap<String, u32>>,
 }
 
 /// An endpoint, of this host or another.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Resident {
-    network: String,
-    name: String,
+    network: Arc<str>,
+    name: Arc<str>,
     /// All its names, each once, in lower case.
-    names: Vec<String>,
-    addresses: Vec<IpAddr>,
+    names: Box<[Arc<str>]>,
+    addresses: Box<[IpAddr]>,
+    /// None: it is on another host, from where nobody asks.
+    place: Option<Box<Place>>,
+}
+
+/// Where an endpoint of this host is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Place {
+    /// The id of its sandbox.
+    sandbox: String,
+    /// The name of its device there.
+    device: String,
     /// Whom it calls by names of its own.
     links: Vec<EndpointLink>,
-    /// The id of its sandbox and the name of its device there; none: it is on another host.
-    place: Option<(String, String)>,
 }
 
 /// A network, and its endpoints by each of their names in lower case, oldest first.
@@ -42,7 +61,18 @@ struct Known {
     name: String,
     internal: bool,
     has_names: bool,
-    names: HashMap<String, Vec<String>>,
+    names: HashMap<Arc<str>, Bearers>,
+}
+
+/// Who bears a name, oldest first. Nearly always it is one.
+#[derive(Debug)]
+enum Bearers {
+    One(u32),
+    #[expect(
+        clippy::box_collection,
+        reason = "it is rare, and a hundred thousand names are kept small"
+    )]
+    More(Box<Vec<u32>>),
 }
 
 /// Who asks.
@@ -57,12 +87,10 @@ pub struct Asker<'a> {
 
 impl Directory {
     /// From everything under the store's root.
+    #[cfg(test)]
     pub fn of(entries: &[Entry]) -> Self {
         let mut directory = Self::default();
-        // networks first: an endpoint's names are entered in its network
-        let (networks, others): (Vec<_>, Vec<_>) =
-            entries.iter().partition(|entry| entry.key.starts_with(key::NETWORKS));
-        for entry in networks.into_iter().chain(others) {
+        for entry in entries {
             directory.put(&entry.key, &entry.value);
         }
         directory
@@ -76,19 +104,21 @@ impl Directory {
         }
     }
 
-    /// What cannot be read leaves what was there in force; the agent tells of it.
-    fn put(&mut self, key: &str, value: &[u8]) {
+    /// Takes a record in. What cannot be read leaves what was there in force; the agent tells of it.
+    pub fn put(&mut self, key: &str, value: &[u8]) {
         if let Some(id) = key.strip_prefix(key::NETWORKS) {
             if let Ok(network) = record::decode(key, value) {
                 self.put_network(id, &network);
             }
-        } else if let Some(id) = key.strip_prefix(key::ENDPOINTS) {
+        } else if key.starts_with(key::ENDPOINTS) {
             if let Ok(endpoint) = record::decode::<Endpoint>(key, value) {
-                self.put_resident(id, (&endpoint).into());
+                let resident = self.resident_here(&endpoint);
+                self.put_resident(&endpoint.id, resident);
             }
         } else if key.starts_with(key::REMOTE_ENDPOINTS) {
             if let Ok(endpoint) = record::decode::<RemoteEndpoint>(key, value) {
-                self.put_resident(endpoint.id.as_str(), (&endpoint).into());
+                let resident = self.resident_elsewhere(&endpoint);
+                self.put_resident(&endpoint.id, resident);
             }
         } else if let Some(id) = key.strip_prefix(key::SANDBOXES)
             && let Ok(sandbox) = record::decode::<Sandbox>(key, value)
@@ -110,56 +140,108 @@ impl Directory {
     }
 
     fn put_network(&mut self, id: &str, network: &Network) {
-        let known = self.networks.entry(id.to_owned()).or_default();
+        let known = self.networks.entry(id.into()).or_default();
         known.name = network.name.to_ascii_lowercase();
         known.internal = network.internal;
         known.has_names = network.has_names();
     }
 
-    fn put_resident(&mut self, id: &str, resident: Resident) {
-        if self.endpoints.get(id) == Some(&resident) {
+    fn resident_here(&mut self, endpoint: &Endpoint) -> Resident {
+        let name: Arc<str> = endpoint.name.as_str().into();
+        Resident {
+            network: self.network(&endpoint.network),
+            names: names(&name, &endpoint.container, &endpoint.aliases),
+            name,
+            addresses: endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
+            place: Some(Box::new(Place {
+                sandbox: endpoint.sandbox.to_string(),
+                device: endpoint.interface.clone(),
+                links: endpoint.links.clone(),
+            })),
+        }
+    }
+
+    fn resident_elsewhere(&mut self, endpoint: &RemoteEndpoint) -> Resident {
+        let name: Arc<str> = endpoint.name.as_str().into();
+        Resident {
+            network: self.network(&endpoint.network),
+            names: names(&name, &endpoint.container, &endpoint.aliases),
+            name,
+            addresses: endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
+            place: None,
+        }
+    }
+
+    /// A network's id, which is kept once.
+    fn network(&mut self, id: &Id) -> Arc<str> {
+        match self.networks.get_key_value(id.as_str()) {
+            Some((id, _)) => id.clone(),
+            None => {
+                let id: Arc<str> = id.as_str().into();
+                self.networks.insert(id.clone(), Known::default());
+                id
+            }
+        }
+    }
+
+    fn resident(&self, number: u32) -> Option<&Resident> {
+        self.residents.get(number as usize)?.as_ref()
+    }
+
+    fn put_resident(&mut self, id: &Id, resident: Resident) {
+        let known = self.numbers.get(&id.to_bytes());
+        if known.and_then(|number| self.resident(*number)) == Some(&resident) {
             return;
         }
-        self.remove_resident(id);
+        self.remove_resident(id.as_str());
+        let number = self.free.pop().unwrap_or(self.residents.len() as u32);
+        self.numbers.insert(id.to_bytes(), number);
         for address in &resident.addresses {
-            self.by_address.insert(*address, id.to_owned());
+            self.by_address.insert(*address, number);
         }
-        if let Some((sandbox, device)) = &resident.place {
-            let devices = self.of_sandbox.entry(sandbox.clone()).or_default();
-            devices.insert(device.clone(), id.to_owned());
+        if let Some(place) = &resident.place {
+            let devices = self.of_sandbox.entry(place.sandbox.clone()).or_default();
+            devices.insert(place.device.clone(), number);
         }
         let known = self.networks.entry(resident.network.clone()).or_default();
         for name in &resident.names {
-            known.names.entry(name.clone()).or_default().push(id.to_owned());
+            match known.names.get_mut(name) {
+                Some(bearers) => bearers.add(number),
+                None => drop(known.names.insert(name.clone(), Bearers::One(number))),
+            }
         }
-        self.endpoints.insert(id.to_owned(), resident);
+        match self.residents.get_mut(number as usize) {
+            Some(place) => *place = Some(resident),
+            None => self.residents.push(Some(resident)),
+        }
     }
 
     fn remove_resident(&mut self, id: &str) {
-        let Some(resident) = self.endpoints.remove(id) else {
+        let number = Id::parse(id).and_then(|id| self.numbers.remove(&id.to_bytes()));
+        let Some((number, resident)) =
+            number.and_then(|number| Some((number, self.residents.get_mut(number as usize)?.take()?)))
+        else {
             return;
         };
+        self.free.push(number);
         for address in &resident.addresses {
             // another may have it by now
-            if self.by_address.get(address).is_some_and(|owner| owner == id) {
+            if self.by_address.get(address) == Some(&number) {
                 self.by_address.remove(address);
             }
         }
-        if let Some((sandbox, _)) = &resident.place
-            && let Some(devices) = self.of_sandbox.get_mut(sandbox)
+        if let Some(place) = &resident.place
+            && let Some(devices) = self.of_sandbox.get_mut(&place.sandbox)
         {
-            devices.retain(|_, endpoint| endpoint != id);
+            devices.retain(|_, endpoint| *endpoint != number);
             if devices.is_empty() {
-                self.of_sandbox.remove(sandbox);
+                self.of_sandbox.remove(&place.sandbox);
             }
         }
         if let Some(known) = self.networks.get_mut(&resident.network) {
             for name in &resident.names {
-                if let Some(bearers) = known.names.get_mut(name) {
-                    bearers.retain(|bearer| bearer != id);
-                    if bearers.is_empty() {
-                        known.names.remove(name);
-                    }
+                if known.names.get_mut(name).is_some_and(|bearers| bearers.remove(number)) {
+                    known.names.remove(name);
                 }
             }
         }
@@ -167,50 +249,53 @@ impl Directory {
 
     /// Who asks from an address. The datapath lets nobody speak from another's.
     pub fn asker(&self, address: IpAddr) -> Option<Asker<'_>> {
-        let endpoint = self.endpoints.get(self.by_address.get(&address)?)?;
-        let (sandbox, _) = endpoint.place.as_ref()?;
+        let endpoint = self.resident(*self.by_address.get(&address)?)?;
         Some(Asker {
             directory: self,
-            sandbox,
+            sandbox: &endpoint.place.as_ref()?.sandbox,
         })
     }
 }
 
-// === impl Resident ===
+// === impl Bearers ===
 
-impl From<&Endpoint> for Resident {
-    fn from(endpoint: &Endpoint) -> Self {
-        Self {
-            network: endpoint.network.to_string(),
-            name: endpoint.name.clone(),
-            names: names(&endpoint.name, &endpoint.container, &endpoint.aliases),
-            addresses: endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
-            links: endpoint.links.clone(),
-            place: Some((endpoint.sandbox.to_string(), endpoint.interface.clone())),
+impl Bearers {
+    fn add(&mut self, number: u32) {
+        match self {
+            Self::One(first) => *self = Self::More(Box::new(vec![*first, number])),
+            Self::More(all) => all.push(number),
+        }
+    }
+
+    /// True when nobody is left.
+    fn remove(&mut self, number: u32) -> bool {
+        match self {
+            Self::One(only) => *only == number,
+            Self::More(all) => {
+                all.retain(|bearer| *bearer != number);
+                all.is_empty()
+            }
+        }
+    }
+
+    fn all(&self) -> &[u32] {
+        match self {
+            Self::One(only) => std::slice::from_ref(only),
+            Self::More(all) => all,
         }
     }
 }
 
-impl From<&RemoteEndpoint> for Resident {
-    fn from(endpoint: &RemoteEndpoint) -> Self {
-        Self {
-            network: endpoint.network.to_string(),
-            name: endpoint.name.clone(),
-            names: names(&endpoint.name, &endpoint.container, &endpoint.aliases),
-            addresses: endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
-            // nobody asks from there
-            links: vec![],
-            place: None,
-        }
-    }
-}
-
-fn names(name: &str, container: &Id, aliases: &[String]) -> Vec<String> {
-    let mut names = vec![name.to_ascii_lowercase(), container.short().to_owned()];
-    names.extend(aliases.iter().map(|alias| alias.to_ascii_lowercase()));
+fn names(name: &Arc<str>, container: &Id, aliases: &[String]) -> Box<[Arc<str>]> {
+    let lower = match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => name.to_ascii_lowercase().into(),
+        false => name.clone(),
+    };
+    let mut names: Vec<Arc<str>> = vec![lower, container.short().into()];
+    names.extend(aliases.iter().map(|alias| alias.to_ascii_lowercase().into()));
     names.sort();
     names.dedup();
-    names
+    names.into()
 }
 
 // === impl Asker ===
@@ -219,18 +304,22 @@ impl<'a> Asker<'a> {
     /// Its endpoints in networks whose endpoints have names, with these networks.
     fn places(self) -> impl Iterator<Item = (&'a Resident, &'a Known)> {
         let devices = self.directory.of_sandbox.get(self.sandbox);
-        devices.into_iter().flat_map(BTreeMap::values).filter_map(move |id| {
-            let endpoint = self.directory.endpoints.get(id)?;
-            let network = self.directory.networks.get(&endpoint.network)?;
-            network.has_names.then_some((endpoint, network))
-        })
+        devices
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .filter_map(move |number| {
+                let endpoint = self.directory.resident(*number)?;
+                let network = self.directory.networks.get(&endpoint.network)?;
+                network.has_names.then_some((endpoint, network))
+            })
     }
 
     /// The addresses of whoever bears the name, in the first network where anybody does: both families, in the order in which they came. None: nobody is
     /// called so. A name may be followed by that of its network.
     pub fn addresses(self, name: &str) -> Option<Vec<IpAddr>> {
         let whole = self.places().find_map(|(own, network)| {
-            let linked = own.links.iter().find(|link| link.alias.eq_ignore_ascii_case(name));
+            let links = own.place.iter().flat_map(|place| &place.links);
+            let linked = links.into_iter().find(|link| link.alias.eq_ignore_ascii_case(name));
             match linked {
                 Some(link) => self.bearers(network, &link.target.to_ascii_lowercase()),
                 None => self.bearers(network, name),
@@ -253,8 +342,9 @@ impl<'a> Asker<'a> {
         let bearers = by_name.or_else(by_id)?;
         Some(
             bearers
+                .all()
                 .iter()
-                .filter_map(|id| self.directory.endpoints.get(id))
+                .filter_map(|number| self.directory.resident(*number))
                 .flat_map(|endpoint| endpoint.addresses.iter().copied())
                 .collect(),
         )
@@ -262,7 +352,7 @@ impl<'a> Asker<'a> {
 
     /// The name of whoever lives at an address of one of its networks: `name.network`.
     pub fn name_of(self, address: IpAddr) -> Option<String> {
-        let endpoint = self.directory.endpoints.get(self.directory.by_address.get(&address)?)?;
+        let endpoint = self.directory.resident(*self.directory.by_address.get(&address)?)?;
         let (_, network) = self.places().find(|(own, _)| own.network == endpoint.network)?;
         Some(format!("{}.{}", endpoint.name, network.name))
     }
@@ -271,8 +361,8 @@ impl<'a> Asker<'a> {
     pub fn may_ask_outside(self) -> bool {
         self.places().any(|(_, network)| !network.internal)
             || self.directory.of_sandbox.get(self.sandbox).is_some_and(|devices| {
-                devices.values().any(|id| {
-                    let endpoint = self.directory.endpoints.get(id);
+                devices.values().any(|number| {
+                    let endpoint = self.directory.resident(*number);
                     endpoint
                         .and_then(|endpoint| self.directory.networks.get(&endpoint.network))
                         .is_some_and(|network| !network.internal)

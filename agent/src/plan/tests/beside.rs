@@ -56,7 +56,7 @@ fn devices_on_a_parent_come_after_it_and_go_before_it() {
     actual.children[0].made_of = MadeOf::default();
     let again = plan(&desired, &actual).beside;
     assert_eq!((again.remove_children.len(), again.make_children.len()), (1, 1));
-    let (tables, troubles) = tables(
+    let (tables, _, troubles) = tables(
         &desired,
         &places(&desired, &actual, &names()).0,
         &actual,
@@ -125,7 +125,7 @@ fn on_a_bridge_endpoints_are_entered_one_by_one_and_the_bridge_bears_the_gateway
         panic!("{fresh:?}")
     };
     assert_eq!((wish.mtu, wish.gateway_mac[0]), (1490, 0xfe));
-    let (tables, _) = tables(
+    let (tables, ..) = tables(
         &desired,
         &places(&desired, &actual, &names()).0,
         &actual,

@@ -3,12 +3,18 @@
 use std::net::IpAddr;
 
 use sluice_datapath_common::overlay::{Host, Remote};
+use sluice_model::RemoteEndpoint;
 
 use super::*;
 use crate::link::uplink::{Route, Uplink};
 
+/// What is told of endpoint 5 or 6.
+fn told(number: u32) -> RemoteEndpoint {
+    fixture::remote_endpoint(number, u8::try_from(number - 3).unwrap())
+}
+
 /// Endpoint 1 here, endpoints 5 and 6 on hosts 2 and 3, in an overlay.
-fn cluster() -> Desired {
+pub(super) fn cluster() -> Desired {
     let mut desired = desired(&[1]);
     let network = desired.networks.values_mut().next().unwrap();
     (network.driver, network.vni) = (Driver::Overlay, 4097);
@@ -16,13 +22,13 @@ fn cluster() -> Desired {
     for (number, host) in [(5, 2), (6, 3)] {
         let (host, remote) = (fixture::host(host), fixture::remote_endpoint(number, host));
         desired.hosts.insert(host.id.clone(), host);
-        desired.remote.insert(remote.id.to_string(), remote);
+        desired.remotes.put(remote);
     }
     desired
 }
 
 /// A host at 192.0.2.1, whose link leads to 192.0.2.0/24 and, by .254, to everywhere else.
-fn on_the_link(desired: &Desired) -> Actual {
+pub(super) fn on_the_link(desired: &Desired) -> Actual {
     let route = |destination: &str, gateway: Option<&str>| Route {
         destination: destination.parse().unwrap(),
         ifindex: 2,
@@ -120,28 +126,6 @@ fn without_a_cluster_nothing_of_it_is_in_the_tables() {
 }
 
 #[test]
-fn an_endpoint_that_comes_elsewhere_moves_nothing_one_that_goes_or_moves_does() {
-    let mut desired = cluster();
-    let mut actual = on_the_link(&desired);
-    let gone = desired.remote.pop_first().unwrap();
-    actual.tables = tables_for(&desired, &actual);
-    desired.remote.insert(gone.0.clone(), gone.1);
-    let steps_to = |desired: &Desired, actual: &Actual| steps(&actual.tables, &tables_for(desired, actual));
-    let coming = steps_to(&desired, &actual);
-    assert_eq!((coming.remotes4.put.len(), coming.moves_epoch), (1, false));
-    actual.tables = tables_for(&desired, &actual);
-    desired.remote.get_mut(&gone.0).unwrap().host = "host3".into();
-    let moving = steps_to(&desired, &actual);
-    assert_eq!((moving.remotes4.put.len(), moving.moves_epoch), (1, true));
-    desired.remote.remove(&gone.0);
-    let going = steps_to(&desired, &actual);
-    assert_eq!(
-        (going.remotes4.remove.len(), going.moves_epoch, going.removes()),
-        (1, true, true)
-    );
-}
-
-#[test]
 fn links_are_opened_between_hosts_both_ways_and_keep_their_numbers() {
     let mut desired = cluster();
     desired.networks.values_mut().next().unwrap().icc = false;
@@ -157,11 +141,12 @@ fn links_are_opened_between_hosts_both_ways_and_keep_their_numbers() {
     };
     endpoint_mut(&mut desired, 1).links = vec![link("web5")];
     endpoint_mut(&mut desired, 1).exposed = exposed(80);
-    for remote in desired.remote.values_mut() {
-        remote.exposed = exposed(6379);
-        if remote.name == "web6" {
-            remote.links = vec![link("web1")];
-        }
+    for (number, links) in [(5, vec![]), (6, vec![link("web1")])] {
+        desired.remotes.put(RemoteEndpoint {
+            exposed: exposed(6379),
+            links,
+            ..told(number)
+        });
     }
     let mut actual = on_the_link(&desired);
     let tables = tables_for(&desired, &actual);
@@ -181,12 +166,10 @@ fn links_are_opened_between_hosts_both_ways_and_keep_their_numbers() {
 #[test]
 fn ports_for_all_hosts_are_entered_here_and_at_their_owner() {
     let mut desired = cluster();
-    let remote = desired
-        .remote
-        .values_mut()
-        .find(|remote| remote.name == "web5")
-        .unwrap();
-    remote.ports = vec![fixture::port("0.0.0.0", 8080, 80), fixture::port("192.0.2.2", 9090, 80)];
+    desired.remotes.put(RemoteEndpoint {
+        ports: vec![fixture::port("0.0.0.0", 8080, 80), fixture::port("192.0.2.2", 9090, 80)],
+        ..told(5)
+    });
     let own = endpoint_mut(&mut desired, 1);
     own.ports = vec![fixture::port("0.0.0.0", 8081, 81)];
     own.publish_mesh = true;

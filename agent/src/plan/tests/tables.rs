@@ -96,7 +96,7 @@ fn a_port_that_two_endpoints_publish_belongs_to_one_and_is_told() {
     }
     let names = names();
     let (places, _) = places(&desired, &Actual::default(), &names);
-    let (tables, troubles) = tables(&desired, &places, &Actual::default(), &names, |_| Some(7));
+    let (tables, _, troubles) = tables(&desired, &places, &Actual::default(), &names, |_| Some(7));
     assert_eq!((tables.published4.len(), troubles.len()), (1, 1));
 }
 
