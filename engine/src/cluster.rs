@@ -7,6 +7,7 @@
 
 pub(crate) mod agree;
 pub(crate) mod claim;
+pub(crate) mod compare;
 pub(crate) mod follow;
 pub(crate) mod membership;
 pub(crate) mod network;
@@ -68,6 +69,8 @@ pub(crate) struct Cluster {
     /// How far the others' records were followed.
     followed: watch::Sender<Followed>,
     told: Mutex<Told>,
+    /// How many endpoints each other host has in each network.
+    residents: Mutex<Residents>,
     /// Held while what was told is compared with what is there.
     agreeing: tokio::sync::Mutex<()>,
     /// There is something to compare.
@@ -87,12 +90,17 @@ pub(crate) struct Followed {
     pub trouble: Option<String>,
 }
 
+/// How many endpoints hosts have, by network and host.
+type Residents = BTreeMap<Id, BTreeMap<String, usize>>;
+
 /// What etcd was told of this host's endpoints.
 #[derive(Default)]
 struct Told {
     endpoints: BTreeMap<Id, Announced>,
     /// Endpoints that are being told of.
     claiming: BTreeSet<Id>,
+    /// Endpoints that are being taken off their networks, as what they had went to others.
+    losing: BTreeSet<Id>,
     /// Networks that etcd has forgotten and is being told of anew.
     restoring: BTreeSet<Id>,
     /// This host.
@@ -124,6 +132,7 @@ impl Cluster {
             lease: watch::Sender::new(None),
             followed: watch::Sender::default(),
             told: Mutex::default(),
+            residents: Mutex::default(),
             agreeing: Default::default(),
             disagrees: Notify::default(),
             doubt: Notify::default(),
@@ -156,6 +165,24 @@ impl Cluster {
 
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn residents(&self) -> MutexGuard<'_, Residents> {
+        self.residents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An endpoint of another host came, or went.
+    fn count(&self, endpoint: &RemoteEndpoint, comes: bool) {
+        let mut residents = self.residents();
+        let of_network = residents.entry(endpoint.network.clone()).or_default();
+        let count = of_network.entry(endpoint.host.clone()).or_default();
+        *count = match comes {
+            true => *count + 1,
+            false => count.saturating_sub(1),
+        };
+        if *count == 0 {
+            of_network.remove(&endpoint.host);
+        }
     }
 
     /// What is not as it should be is looked at soon.

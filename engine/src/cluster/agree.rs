@@ -124,6 +124,11 @@ impl Engine {
                 format!(" to container {} on host {}", by.name, by.host)
             })
         };
+        let Some(engine) = self.me.upgrade() else { return };
+        let Some(cluster) = self.cluster.clone() else { return };
+        if !cluster.told().losing.insert(endpoint.id.clone()) {
+            return;
+        }
         let why = match taken {
             Taken::Name(other) => format!("its name went{}", by(other)),
             Taken::Address(address, other) => format!("its address {address} went{}", by(other)),
@@ -134,7 +139,6 @@ impl Engine {
             endpoint.name,
             endpoint.network
         );
-        let Some(engine) = self.me.upgrade() else { return };
         self.in_background(async move {
             let (network, container) = (endpoint.network.to_string(), endpoint.container.to_string());
             if let Err(error) = engine.disconnect_network(&network, &container, true).await {
@@ -143,6 +147,7 @@ impl Engine {
                     endpoint.name
                 );
             }
+            cluster.told().losing.remove(&endpoint.id);
         });
     }
 }

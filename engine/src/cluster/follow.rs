@@ -1,11 +1,6 @@
 //! What the other hosts tell, copied among this host's own records.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
@@ -18,7 +13,7 @@ use sluice_store::{
 };
 use tokio::time::sleep;
 
-use super::{Announced, Cluster};
+use super::Cluster;
 use crate::{Engine, EngineError};
 
 /// Between two attempts, at first and at most.
@@ -28,12 +23,14 @@ const TOGETHER: usize = 1000;
 
 /// What is to be written here, and which addresses come and go with it.
 #[derive(Default)]
-struct Copy {
-    writes: BTreeMap<String, Write>,
+pub(super) struct Copy {
+    pub writes: BTreeMap<String, Write>,
     /// Remote endpoints that came, by the key of their record.
     came: BTreeMap<String, RemoteEndpoint>,
     /// Networks that are gone in etcd.
-    networks_gone: Vec<Id>,
+    pub networks_gone: Vec<Id>,
+    /// The writes are more than what etcd tells again.
+    pub must_last: bool,
 }
 
 impl Engine {
@@ -60,10 +57,10 @@ impl Engine {
     async fn follow_on(self: &Arc<Self>, cluster: &Arc<Cluster>, pause: &mut Duration) -> Result<(), StoreError> {
         let failed = |why: EngineError| StoreError::Failed(why.message);
         let etcd = cluster.etcd().map_err(failed)?;
-        let (entries, revision) = etcd.list(shared::ALL).await?;
-        self.copy_all(cluster, entries, revision).await.map_err(failed)?;
+        let revision = self.copy_all(cluster, &etcd).await?;
         let mut watch = etcd.watch(shared::ALL, revision).await?;
         cluster.reached(revision);
+        self.tell_reached(cluster, revision);
         cluster.disagrees();
         *pause = PAUSES.0;
         loop {
@@ -81,90 +78,6 @@ impl Engine {
         }
     }
 
-    /// Makes the copy what the list says.
-    async fn copy_all(
-        self: &Arc<Self>,
-        cluster: &Arc<Cluster>,
-        entries: Vec<Entry>,
-        revision: Revision,
-    ) -> Result<(), EngineError> {
-        let mut copy = Copy::default();
-        let mut own: BTreeMap<Id, RemoteEndpoint> = BTreeMap::new();
-        let (mut networks, mut there) = (Vec::new(), BTreeSet::new());
-        for entry in entries {
-            if let Some(id) = entry.key.strip_prefix(shared::HOSTS) {
-                if id != self.identity {
-                    copy.put(key::host(id), entry.value);
-                }
-            } else if let Some(id) = entry.key.strip_prefix(shared::NETWORKS) {
-                there.insert(id.to_owned());
-                networks.extend(readable::<Network>(&entry.key, &entry.value));
-            } else if entry.key.starts_with(shared::ENDPOINTS)
-                && let Some(endpoint) = readable::<RemoteEndpoint>(&entry.key, &entry.value)
-            {
-                if endpoint.host == self.identity {
-                    own.insert(endpoint.id.clone(), endpoint);
-                } else {
-                    copy.came(endpoint, entry.value);
-                }
-            }
-        }
-        for prefix in [key::HOSTS, key::REMOTE_ENDPOINTS] {
-            for entry in self.store.list(prefix).await?.0 {
-                match copy.writes.get(&entry.key) {
-                    Some(Write::Put(_, value)) if *value == entry.value => drop(copy.writes.remove(&entry.key)),
-                    Some(_) => {}
-                    None => drop(copy.writes.insert(entry.key.clone(), Write::Delete(entry.key))),
-                }
-            }
-        }
-        let gone = self
-            .networks
-            .all()
-            .into_iter()
-            .filter(|network| network.is_shared() && !there.contains(network.id.as_str()));
-        copy.networks_gone = gone.map(|network| network.id).collect();
-        for network in networks {
-            copy.writes.extend(self.copy_network(network)?);
-        }
-        let mut addresses: BTreeMap<Id, Vec<IpAddr>> = BTreeMap::new();
-        for endpoint in copy.came.values() {
-            let of_network = addresses.entry(endpoint.network.clone()).or_default();
-            of_network.extend(endpoint.addresses.iter().map(ipnet::IpNet::addr));
-        }
-        self.networks.others_have(addresses);
-        copy.came.clear();
-        self.write_copy(cluster, copy).await?;
-        let known = cluster.followed.borrow().revision;
-        let mut told = cluster.told();
-        if revision < known {
-            tracing::warn!(
-                "etcd was restored from an older copy, of revision {revision} (revision {known} was known here): it is told all anew"
-            );
-            told.endpoints.clear();
-            told.host_told = 0;
-            cluster.doubt.notify_one();
-        }
-        // what was told after the list was made is not in it
-        told.endpoints
-            .retain(|id, announced| announced.revision > revision || own.contains_key(id));
-        for (id, record) in own {
-            let before = told.endpoints.get(&id).filter(|before| before.record == record);
-            let lease = before.and_then(|before| before.lease);
-            if told.endpoints.get(&id).is_none_or(|before| before.revision <= revision) {
-                told.endpoints.insert(
-                    id,
-                    Announced {
-                        record,
-                        lease,
-                        revision,
-                    },
-                );
-            }
-        }
-        Ok(())
-    }
-
     /// Takes in what has changed.
     async fn copy_changes(self: &Arc<Self>, cluster: &Arc<Cluster>, changes: Vec<Change>) -> Result<(), EngineError> {
         let mut copy = Copy::default();
@@ -177,7 +90,23 @@ impl Engine {
         for endpoint in copy.came.values() {
             self.networks.other_has(endpoint, true);
         }
+        for (key, write) in &copy.writes {
+            if !key.starts_with(key::REMOTE_ENDPOINTS) {
+                continue;
+            }
+            match (self.remote_endpoint(key).await?, write, copy.came.get(key)) {
+                (None, Write::Put(..), Some(came)) => cluster.count(came, true),
+                (Some(before), Write::Delete(_), _) => cluster.count(&before, false),
+                _ => {}
+            }
+        }
         self.write_copy(cluster, copy).await
+    }
+
+    /// An endpoint of another host, as the copy has it.
+    async fn remote_endpoint(&self, key: &str) -> Result<Option<RemoteEndpoint>, EngineError> {
+        let found = self.store.get(key).await?;
+        Ok(found.and_then(|entry| readable(key, &entry.value)))
     }
 
     fn copy_put(&self, copy: &mut Copy, entry: Entry) -> Result<(), EngineError> {
@@ -188,7 +117,7 @@ impl Engine {
         } else if entry.key.starts_with(shared::NETWORKS) {
             if let Some(network) = readable::<Network>(&entry.key, &entry.value) {
                 copy.networks_gone.retain(|gone| *gone != network.id);
-                copy.writes.extend(self.copy_network(network)?);
+                copy.network(self.copy_network(network)?);
             }
         } else if entry.key.starts_with(shared::ENDPOINTS)
             && let Some(endpoint) = readable::<RemoteEndpoint>(&entry.key, &entry.value)
@@ -227,11 +156,7 @@ impl Engine {
             let here = format!("{}{place}", key::REMOTE_ENDPOINTS);
             let before = match copy.came.remove(&here) {
                 Some(came) => Some(came),
-                None => self
-                    .store
-                    .get(&here)
-                    .await?
-                    .and_then(|entry| readable(&here, &entry.value)),
+                None => self.remote_endpoint(&here).await?,
             };
             if let Some(before) = before {
                 self.networks.other_has(&before, false);
@@ -286,14 +211,18 @@ impl Engine {
         }
     }
 
-    async fn write_copy(self: &Arc<Self>, cluster: &Arc<Cluster>, mut copy: Copy) -> Result<(), EngineError> {
+    pub(super) async fn write_copy(
+        self: &Arc<Self>,
+        cluster: &Arc<Cluster>,
+        mut copy: Copy,
+    ) -> Result<(), EngineError> {
         for id in std::mem::take(&mut copy.networks_gone) {
             let Some(network) = self.networks.by_id(&id) else {
                 continue;
             };
             if self.networks.strike_if_empty(&id).is_ok() {
                 let key = key::network(&id);
-                copy.writes.insert(key.clone(), Write::Delete(key));
+                copy.network(Some((key.clone(), Write::Delete(key))));
             } else {
                 // containers of this host are on it: what really runs is told anew
                 self.restore_network(cluster, network);
@@ -302,13 +231,16 @@ impl Engine {
         if copy.writes.is_empty() {
             return Ok(());
         }
-        let writes = copy.writes.into_values().collect();
-        self.commit(Transaction {
+        let transaction = Transaction {
             conditions: vec![],
-            writes,
-        })
-        .await
-        .map(drop)
+            writes: copy.writes.into_values().collect(),
+        };
+        match copy.must_last {
+            true => self.store.commit(transaction).await?,
+            // after a crash etcd tells it again
+            false => self.store.commit_soon(transaction).await?,
+        };
+        Ok(())
     }
 }
 
@@ -327,12 +259,18 @@ impl Cluster {
 // === impl Copy ===
 
 impl Copy {
-    fn put(&mut self, key: String, value: Vec<u8>) {
+    pub fn put(&mut self, key: String, value: Vec<u8>) {
         self.writes.insert(key.clone(), Write::Put(key, value));
     }
 
-    fn delete(&mut self, key: String) {
+    pub fn delete(&mut self, key: String) {
         self.writes.insert(key.clone(), Write::Delete(key));
+    }
+
+    /// What becomes of a network, if anything does.
+    pub fn network(&mut self, write: Option<(String, Write)>) {
+        self.must_last |= write.is_some();
+        self.writes.extend(write);
     }
 
     fn came(&mut self, endpoint: RemoteEndpoint, value: Vec<u8>) {
@@ -343,7 +281,7 @@ impl Copy {
 }
 
 /// What cannot be read is told and passed over.
-fn readable<T: serde::de::DeserializeOwned>(key: &str, value: &[u8]) -> Option<T> {
+pub(super) fn readable<T: serde::de::DeserializeOwned>(key: &str, value: &[u8]) -> Option<T> {
     record::decode(key, value)
         .inspect_err(|error| tracing::error!("of the cluster's records: {error}"))
         .ok()

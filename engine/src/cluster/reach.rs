@@ -5,12 +5,11 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use sluice_model::{Endpoint, Network, RemoteEndpoint};
+use sluice_model::{Endpoint, Network};
 use sluice_store::{
     Revision, Store, StoreError, Transaction, Write,
     etcd::Etcd,
     key::{self, shared},
-    record,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -90,7 +89,7 @@ impl Engine {
         let (Some(revision), Ok(etcd)) = (revision.filter(|revision| *revision > 0), cluster.etcd()) else {
             return;
         };
-        let concerned = match self.concerned(&shared).await {
+        let concerned = match self.concerned(cluster, &shared).await {
             Ok(concerned) if concerned.is_empty() => return,
             Ok(concerned) => concerned,
             Err(why) => return tracing::warn!("cannot find out who is to know of a new container: {why}"),
@@ -109,7 +108,11 @@ impl Engine {
     }
 
     /// The hosts that are up and are to know of it.
-    async fn concerned(&self, endpoints: &[&(Endpoint, Network)]) -> Result<BTreeSet<String>, EngineError> {
+    async fn concerned(
+        &self,
+        cluster: &Cluster,
+        endpoints: &[&(Endpoint, Network)],
+    ) -> Result<BTreeSet<String>, EngineError> {
         let (hosts, _) = self.store.list(key::HOSTS).await?;
         let hosts: BTreeSet<String> = hosts
             .iter()
@@ -118,13 +121,12 @@ impl Engine {
         if hosts.len() <= SMALL {
             return Ok(hosts);
         }
-        let mut concerned = BTreeSet::new();
-        for (_, network) in endpoints {
-            for entry in self.store.list(&key::remote_endpoints(&network.id)).await?.0 {
-                let endpoint: RemoteEndpoint = record::decode(&entry.key, &entry.value)?;
-                concerned.insert(endpoint.host);
-            }
-        }
+        let residents = cluster.residents();
+        let concerned: BTreeSet<String> = endpoints
+            .iter()
+            .filter_map(|(_, network)| residents.get(&network.id))
+            .flat_map(|hosts| hosts.keys().cloned())
+            .collect();
         Ok(concerned.intersection(&hosts).cloned().collect())
     }
 }

@@ -145,13 +145,15 @@ impl Networks {
     pub fn other_has(&self, endpoint: &RemoteEndpoint, is_there: bool) {
         let mut places = self.places();
         for address in endpoint.addresses.iter().map(IpNet::addr) {
+            if is_there {
+                places.ipam.enter(&endpoint.network, address);
+                continue;
+            }
             let is_ours = places.endpoints.values().any(|own| {
                 own.network == endpoint.network && own.addresses.iter().any(|taken| taken.addr() == address)
             });
-            match is_there {
-                true => places.ipam.enter(&endpoint.network, address),
-                false if is_ours => {}
-                false => places.ipam.release(&endpoint.network, address),
+            if !is_ours {
+                places.ipam.release(&endpoint.network, address);
             }
         }
     }
