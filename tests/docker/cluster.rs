@@ -6,7 +6,7 @@ use std::thread;
 use lab::{Cluster, Daemon, Ran, eventually};
 
 /// Daemons on all hosts of a cluster.
-fn daemons(cluster: &Cluster) -> Vec<Daemon> {
+pub fn daemons(cluster: &Cluster) -> Vec<Daemon> {
     thread::scope(|scope| {
         let starting: Vec<_> = (0..cluster.hosts.len())
             .map(|index| scope.spawn(move || cluster.start(index, "")))
@@ -16,7 +16,7 @@ fn daemons(cluster: &Cluster) -> Vec<Daemon> {
 }
 
 /// Name and address of everybody on a network, as a daemon tells.
-fn residents(daemon: &Daemon, network: &str) -> BTreeMap<String, String> {
+pub fn residents(daemon: &Daemon, network: &str) -> BTreeMap<String, String> {
     let format = "{{range .Containers}}{{.Name}} {{.IPv4Address}}\n{{end}}";
     let told = daemon
         .docker()
@@ -28,8 +28,9 @@ fn residents(daemon: &Daemon, network: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// It was refused with these words.
 #[track_caller]
-fn refused(ran: &Ran, words: &str) {
+pub fn refused(ran: &Ran, words: &str) {
     assert!(
         !ran.is_ok() && ran.stderr.contains(words),
         "{words:?} was expected: {ran}"
@@ -182,6 +183,7 @@ fn a_network_made_on_one_host_is_on_all_and_names_and_addresses_are_nobody_elses
     assert!(status.contains("\"behind\":0"), "{status}");
 }
 
+/// Pitfall B60.
 #[test]
 fn without_etcd_all_goes_on_but_what_needs_the_others_and_all_of_it_when_it_is_back() {
     let cluster = Cluster::new(2);

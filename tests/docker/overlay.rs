@@ -15,6 +15,7 @@ fn run(docker: &Docker, options: &str, command: &[&str]) {
     docker.words(&words).ok();
 }
 
+/// Pitfall B32.
 #[test]
 fn containers_of_two_hosts_meet_as_soon_as_they_run_and_those_of_another_network_do_not() {
     let cluster = Cluster::new(2);
@@ -81,6 +82,7 @@ fn containers_of_two_hosts_meet_as_soon_as_they_run_and_those_of_another_network
     });
 }
 
+/// Pitfall B11.
 #[test]
 fn a_port_published_on_the_mesh_is_open_on_every_host_and_shows_the_true_client() {
     let cluster = Cluster::new(2);

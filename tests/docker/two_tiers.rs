@@ -1,6 +1,8 @@
 //! The classic application: a page that counts its visits in a store, first by a link, then by names with a server in front. Of Debian's packages.
 
-use lab::{Docker, HOST, Host, LAN, Lab, eventually, start};
+use lab::{Cluster, Daemon, Docker, HOST, Host, LAN, Lab, eventually, start};
+
+use crate::cluster::daemons;
 
 /// Imports `redis` and `flask`, unless their packages are not installed.
 fn import(docker: &Docker) -> bool {
@@ -87,4 +89,39 @@ fn an_application_and_its_store_are_linked_and_reached_from_everywhere() {
     docker.ok("run -d --name redis --network app -v hits:/data redis");
     let next = first_visit(&docker, &lab.lan, &format!("{HOST}:8080"));
     assert_eq!(next, format!("visit 3, of {LAN}"));
+}
+
+#[test]
+fn on_two_hosts_the_application_is_reached_from_both_and_from_a_third_machine() {
+    let cluster = Cluster::new(2);
+    let daemons = daemons(&cluster);
+    let dockers: Vec<Docker> = daemons.iter().map(Daemon::docker).collect();
+    if !dockers.iter().all(import) {
+        return;
+    }
+    dockers[0].ok("network create -d overlay my-overlay");
+    eventually("the network is on both", 30, || {
+        dockers[1].run("network inspect my-overlay").is_ok()
+    });
+    dockers[0].ok("run -d --name redis --net my-overlay redis");
+    dockers[1]
+        .ok("run -d --name web --net my-overlay -e REDIS_HOST=redis -p 5000:5000 --label sluice.publish=mesh flask");
+    let at = |index: usize| format!("{}:5000", Cluster::address(index));
+    let (third, hosts) = (cluster.bystander(), &cluster.hosts);
+    let first = first_visit(&dockers[1], third, &at(1));
+    // who comes is seen as who he is, by whichever host he comes
+    assert_eq!(first, "visit 1, of 10.88.1.254");
+    eventually("the other host takes visitors, too", 30, || {
+        visit(third, &at(0)).is_some()
+    });
+    let later = visit(third, &at(0)).unwrap();
+    assert!(later.ends_with("of 10.88.1.254"), "{later}");
+    for host in hosts {
+        for index in 0..2 {
+            eventually("both hosts visit it at either address", 30, || {
+                visit(host, &at(index)).is_some()
+            });
+        }
+        assert!(visit(host, "127.0.0.1:5000").is_some(), "and at their own");
+    }
 }

@@ -99,6 +99,11 @@ impl Daemon {
         });
     }
 
+    /// What it is started with from now on.
+    pub fn set_flags(&mut self, flags: &str) {
+        self.flags = flags.into();
+    }
+
     /// The daemon's own clean-up, after it was stopped: `sluiced --cleanup`.
     pub fn clean_up(&self) -> Ran {
         self.host.shell(&self.line("--cleanup"))

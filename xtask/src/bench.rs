@@ -4,6 +4,7 @@
 //! with it, also when it is interrupted.
 
 mod client;
+mod cluster;
 mod crowd;
 mod engine;
 mod exchange;
@@ -67,7 +68,8 @@ use workshop::Workshop;
 pub struct Bench {
     /// One part by itself, in depth. start: from the command to the end of a container, step by step (docs/start.md); crowd: three hundred
     /// containers at once (docs/crowd.md); streams: a gigabyte through a container, in and out (docs/streams.md); overlay: from host to host, beside the
-    /// kernel's VXLAN and Docker's overlay (docs/overlay-speed.md).
+    /// kernel's VXLAN and Docker's overlay (docs/overlay-speed.md); cluster: a thousand hosts with a
+    /// hundred containers each, seen by one more (docs/large-cluster.md).
     #[arg(value_enum)]
     part: Option<Part>,
     /// How often each engine is measured on each path.
@@ -105,6 +107,7 @@ enum Part {
     Crowd,
     Streams,
     Overlay,
+    Cluster,
 }
 
 /// A word after `--only`.
@@ -169,6 +172,7 @@ impl Bench {
             Some(Part::Crowd) => return self.measure_crowd(&binaries),
             Some(Part::Streams) => return self.measure_streams(&binaries),
             Some(Part::Overlay) => return self.measure_overlay(&binaries),
+            Some(Part::Cluster) => return self.write_page("docs/large-cluster.md", &cluster::measure(&binaries)?),
             None => {}
         }
         let workshop = Workshop::open()?;
