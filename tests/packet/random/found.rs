@@ -464,6 +464,43 @@ fn an_endpoint_of_another_host_is_told_what_becomes_of_its_answer() {
     }
 }
 
+/// A report that finds no way to the other host is what dies, and is counted with its own length.
+#[test]
+fn a_report_for_which_no_way_is_known_is_counted_as_it_is() {
+    replay(&[
+        Joins(4789),
+        Meshes {
+            at: Nic,
+            port: 4000,
+            protocol: 17,
+            to: Far,
+            inside: 80,
+        },
+        Meets {
+            host: 1,
+            device: 0,
+            mtu: 1450,
+            is_neighbour: false,
+        },
+        Says(Speech {
+            hook: FromNic,
+            device: 31,
+            family: V6,
+            ends: New(Server, 40_000, Nic, 4000),
+            ..PLAIN
+        }),
+        Says(Speech {
+            hook: FromNic,
+            device: 31,
+            family: V6,
+            ends: Of(3, Answerer),
+            hops: 0,
+            wrapped: Some(BY_PEER),
+            ..PLAIN
+        }),
+    ]);
+}
+
 /// What the first of the other hosts puts around frames of its endpoints.
 const BY_PEER: Wrapped = Wrapped {
     by: Peer,

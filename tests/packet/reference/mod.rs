@@ -15,6 +15,7 @@ pub mod path;
 pub mod wire;
 pub mod world;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_datapath_common::DropReason;
@@ -41,6 +42,8 @@ pub struct Reference {
     pub told: BTreeSet<u32>,
     /// What the last packet was when it had been unwrapped, and its scope, if another host had encapsulated it.
     pub unwrapped: Option<(Vec<u8>, u32)>,
+    /// How long the report is that the last packet was made into, bytes.
+    pub report: Cell<Option<usize>>,
     /// How many entries the table of answered flows holds: two per conversation.
     pub capacity: usize,
 }
@@ -93,6 +96,7 @@ impl Reference {
             opened: None,
             told: BTreeSet::new(),
             unwrapped: None,
+            report: Cell::new(None),
             capacity,
         }
     }
@@ -102,6 +106,7 @@ impl Reference {
         self.opened = None;
         self.told.clear();
         self.unwrapped = None;
+        self.report.set(None);
         let mut refusal = None;
         let mut witness = Chosen {
             witness,
@@ -117,7 +122,8 @@ impl Reference {
             return Err(refusal);
         }
         Ok(fate.unwrap_or_else(|reason| {
-            let length = self.unwrapped.as_ref().map_or(frame.len(), |(inner, _)| inner.len());
+            let unwrapped = self.unwrapped.as_ref().map_or(frame.len(), |(inner, _)| inner.len());
+            let length = self.report.get().unwrap_or(unwrapped);
             self.count_drop(hook, device, reason, length);
             Fate::Dropped(reason)
         }))

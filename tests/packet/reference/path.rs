@@ -370,6 +370,7 @@ impl Reference {
             false => (2, mtu),
         };
         let report = neighbour::report(frame, reading, gateway, kind, parameter);
+        self.report.set(Some(report.len()));
         match is_overlay(scope) {
             true => self.wrap(report, scope),
             false => Ok(Fate::Sent(report)),
