@@ -7,6 +7,7 @@ mod attach;
 mod bad_input;
 mod beside;
 mod builds;
+mod chaos;
 mod cluster;
 mod compose;
 mod compose_requests;

@@ -29,10 +29,11 @@ const STORY: [&str; 9] = [
 const CLIENTS: u32 = 3;
 
 /// Numbers that look random, the same for the same seed (xorshift).
-struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
-    fn new() -> Self {
+    /// From `SLUICE_TEST_SEED`, or another one each time, which is told.
+    pub fn new() -> Self {
         let given = std::env::var("SLUICE_TEST_SEED")
             .ok()
             .and_then(|seed| seed.parse().ok());
@@ -41,7 +42,8 @@ impl Chance {
         Self(seed)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    /// One that is less than `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
