@@ -79,7 +79,7 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
         ]),
         ("Images", vec![
             get("/images/json", image::list, "Lists images; `filters`"),
-            post("/images/create", image::create, "Pulls an image (`fromImage`, `tag`, `platform`), or makes one of a tar stream (`fromSrc=-`, `repo`, `tag`, `message`, `changes`)"),
+            post("/images/create", image::create, "Pulls an image (`fromImage`, `tag`, `platform`), or makes one of a tar stream (`fromSrc=-`, or a URL; `repo`, `tag`, `message`, `changes`)"),
             post("/images/load", image::load, "Reads an archive made by `docker save`"),
             get("/images/{name}/json", image::inspect, "All about an image"),
             get("/images/{name}/history", image::history, "The steps it was made in"),
@@ -91,8 +91,8 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
             refused(Method::GET, "/images/search", image::search, "Searches a registry"),
             post("/images/prune", image::prune, "Removes those without a use; `filters`"),
             post("/build", build::build, "Builds an image of a Dockerfile, as the classic builder does"),
-            missing(Method::POST, "/build/prune", "Empties the builder's cache"),
-            missing(Method::POST, "/build/cancel", "Stops a build"),
+            post("/build/prune", build::prune, "Removes what builds left and nothing stands on; `all`, `filters`"),
+            post("/build/cancel", build::cancel, "Stops a build; `id`"),
             get("/distribution/{name}/json", image::distribution, "Asks a registry about an image"),
         ]),
         ("Networks", vec![

@@ -3,11 +3,15 @@
 //! * [`builder`]: the story: stages, steps, what is told;
 //! * [`stage`]: what an instruction knows: configuration, variables, arguments;
 //! * [`run`]: `RUN`, a container;
-//! * [`copy`]: `COPY` and `ADD`, files laid into a container that never runs.
+//! * [`copy`]: `COPY` and `ADD`, files laid into a container that never runs;
+//! * [`running`]: builds under way, how they are stopped, what a daemon that died in one left behind;
+//! * [`prune`]: what builds leave in the store goes.
 
 mod builder;
 mod copy;
+mod prune;
 mod run;
+mod running;
 mod stage;
 
 use std::collections::BTreeMap;
@@ -18,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::{Chunks, Engine, EngineError, registry::Transfer};
 use builder::Builder;
+pub(crate) use running::{Running, clear};
 
 /// News that may wait for a slow listener.
 const WAITING: usize = 64;
@@ -25,6 +30,12 @@ const WAITING: usize = 64;
 /// A request to build an image.
 #[derive(Clone, Debug, Default)]
 pub struct BuildImage {
+    /// Where the context is, when the client does not send it: a repository of git, an archive or a Dockerfile in the web.
+    pub remote: Option<String>,
+    /// What `cancel_build` may call it.
+    pub build_id: Option<String>,
+    /// Images whose steps are taken where they fit; without any, the steps of this daemon's own builds.
+    pub cache_from: Vec<String>,
     /// The Dockerfile in the context; none: `Dockerfile`.
     pub dockerfile: Option<String>,
     /// What the image is called.
@@ -51,8 +62,6 @@ pub struct BuildImage {
     pub host_config: HostConfig,
     /// By registry.
     pub credentials: BTreeMap<String, Credentials>,
-    /// What the user should know from the start.
-    pub warnings: Vec<String>,
 }
 
 /// What happens in a build.
@@ -74,14 +83,17 @@ impl Engine {
         let engine = self.me.upgrade();
         let engine = engine.ok_or_else(|| EngineError::failed("the engine has ended"))?;
         let (sender, mut rest) = mpsc::channel(WAITING);
+        let mut entry = engine.builds.enter(wish.build_id.as_deref());
         tokio::spawn(async move {
             let mut builder = Builder::new(engine, wish, sender.clone());
             let ended = tokio::select! {
                 ended = builder.build(context) => Some(ended),
                 // nobody waits for it any more
                 () = sender.closed() => None,
+                () = entry.cancelled() => Some(Err(EngineError::failed("context canceled"))),
             };
             builder.clean_up().await;
+            drop(entry);
             if let Some(Err(why)) = ended {
                 tracing::info!(error = %why, "a build failed");
                 let _ = sender.send(Err(why)).await; // who is gone need not be told

@@ -66,6 +66,29 @@ impl Engine {
         .await
     }
 
+    /// Makes an image of a tar in the web.
+    pub async fn import_from_web(
+        &self,
+        url: &str,
+        reference: Option<String>,
+        changes: Vec<String>,
+        message: String,
+    ) -> Result<Image, EngineError> {
+        let url = url.to_owned();
+        self.carry_out(|engine| async move {
+            let message = match message.is_empty() {
+                true => format!("Imported from {url}"),
+                false => message,
+            };
+            let image = engine
+                .of_images(move |images| Ok(images.import_from_web(&url, reference.as_deref(), &changes, &message)?))
+                .await?;
+            engine.tell_image("import", &image.id, image.tags.first());
+            Ok(image)
+        })
+        .await
+    }
+
     /// Reads an archive of images; the lines Docker prints.
     pub async fn load_images(&self, tar: mpsc::Receiver<io::Result<Bytes>>) -> Result<Vec<String>, EngineError> {
         self.carry_out(|engine| async move {
@@ -101,21 +124,7 @@ impl Engine {
 
     /// Removes a name or an image.
     pub async fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>, EngineError> {
-        let users: Vec<ImageUse> = self
-            .containers
-            .all()
-            .iter()
-            .flat_map(|held| {
-                held.look(|container| {
-                    let one = |image: &str| ImageUse {
-                        image: image.to_owned(),
-                        container: container.id.to_string(),
-                        running: container.state.is_alive(),
-                    };
-                    images_of(container).map(one).collect::<Vec<_>>()
-                })
-            })
-            .collect();
+        let users = self.users_of_images();
         let name = name.to_owned();
         let (id, removed) = self
             .of_images(move |images| {
@@ -131,6 +140,22 @@ impl Engine {
             }
         }
         Ok(removed)
+    }
+
+    /// Which container stands on which image.
+    pub(crate) fn users_of_images(&self) -> Vec<ImageUse> {
+        let all = self.containers.all();
+        let users = all.iter().flat_map(|held| {
+            held.look(|container| {
+                let one = |image: &str| ImageUse {
+                    image: image.to_owned(),
+                    container: container.id.to_string(),
+                    running: container.state.is_alive(),
+                };
+                images_of(container).map(one).collect::<Vec<_>>()
+            })
+        });
+        users.collect()
     }
 
     /// Images as one archive, for `load`.

@@ -86,6 +86,7 @@ pub struct Engine {
     runtime: Arc<Runtime>,
     containers: container::register::Register,
     execs: container::exec::Execs,
+    builds: build::Running,
     networks: network::register::Networks,
     volumes: volume::register::Volumes,
     sizes: sizes::Sizes,
@@ -116,8 +117,6 @@ impl Engine {
             let images = images.clone();
             blocking::blocking(move || container::owners::check_layers(&images, &ids)).await?;
         }
-        let building = config.building();
-        blocking::blocking(move || Ok(sluice_image::remove_tree(&building)?)).await?;
         let containers = config.containers();
         tokio::fs::create_dir_all(&containers)
             .await
@@ -138,6 +137,7 @@ impl Engine {
             runtime,
             containers: Default::default(),
             execs: Default::default(),
+            builds: Default::default(),
             networks: network::register::Networks::new(revision),
             volumes: Default::default(),
             sizes: Default::default(),
@@ -156,6 +156,7 @@ impl Engine {
         engine.make_default_networks().await?;
         engine.join_cluster().await?;
         engine.adopt_containers(places).await?;
+        build::clear(&engine).await;
         Ok(engine)
     }
 

@@ -64,7 +64,7 @@ impl Images {
         let configuration = Configuration::parse(&bytes)?;
         let id = Digest::of(&bytes);
         self.publish(
-            &staging,
+            &[staging],
             &[NewImage {
                 bytes,
                 configuration,
@@ -179,7 +179,7 @@ impl Images {
     }
 
     /// The configuration of an image as it was written; null when the image is gone.
-    fn document_of(&self, image: &str) -> Value {
+    pub(crate) fn document_of(&self, image: &str) -> Value {
         let state = self.state();
         let bytes = state.find(image).ok().and_then(|id| state.content.read(&id).ok());
         bytes

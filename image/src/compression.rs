@@ -1,20 +1,28 @@
 //! Tells by the first bytes how a stream is compressed, and undoes it.
+//!
+//! Layers of registries are gzip, zstd or plain; xz and bzip2 are for `ADD`, `import` and contexts, where people have archives of all kinds.
 
 use std::io::{self, BufReader, Cursor, Read};
 
+use bzip2::read::MultiBzDecoder;
 use flate2::read::MultiGzDecoder;
+use lzma_rust2::XzReader;
 
 use crate::error::ImageError;
 
 /// The largest window a zstd stream may ask for, as a power of two: 128 MiB, what `zstd --ultra -22` uses, and a bound on our memory.
 const ZSTD_WINDOW: u32 = 27;
+/// The most memory an xz stream may ask for, KiB: four times what `xz -9` uses.
+const XZ_MEMORY: u32 = 256 * 1024;
+/// Bytes that tell the kind.
+const START: usize = 10;
 
 /// The uncompressed bytes of `input`: gzip (also several members), zstd or plain.
 pub(crate) fn decompress<'a>(mut input: impl Read + 'a) -> Result<Box<dyn Read + 'a>, ImageError> {
-    let mut start = Vec::with_capacity(6);
+    let mut start = Vec::with_capacity(START);
     input
         .by_ref()
-        .take(6)
+        .take(START as u64)
         .read_to_end(&mut start)
         .map_err(|error| ImageError::reading(&error))?;
     let kind = Kind::of(&start);
@@ -30,9 +38,11 @@ pub(crate) fn decompress<'a>(mut input: impl Read + 'a) -> Result<Box<dyn Read +
                 .map_err(|error| ImageError::reading(&error))?;
             Ok(Box::new(Truncation(decoder)))
         }
-        Kind::Refused(name) => Err(ImageError::BadArchive(format!(
-            "{name} archives are not supported: decompress it, or use gzip or zstd"
-        ))),
+        Kind::Xz => Ok(Box::new(XzReader::new_mem_limit(whole, true, XZ_MEMORY))),
+        Kind::Bzip2 => Ok(Box::new(MultiBzDecoder::new(whole))),
+        Kind::Zip => Err(ImageError::BadArchive(
+            "zip archives are not supported: make a tar of it".into(),
+        )),
     }
 }
 
@@ -41,7 +51,9 @@ enum Kind {
     Plain,
     Gzip,
     Zstd,
-    Refused(&'static str),
+    Xz,
+    Bzip2,
+    Zip,
 }
 
 impl Kind {
@@ -51,9 +63,11 @@ impl Kind {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             // a skippable frame may open a zstd stream (zstd:chunked ends with one)
             [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
-            [0xfd, b'7', b'z', b'X', b'Z', 0] => Self::Refused("xz-compressed"),
-            [b'B', b'Z', b'h', ..] => Self::Refused("bzip2-compressed"),
-            [b'P', b'K', 3, 4, ..] => Self::Refused("zip"),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            // with the mark of a block, or of the end: a tar may begin with a file of the name `BZh9`
+            [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', b'&', b'S', b'Y'] => Self::Bzip2,
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, 0x90] => Self::Bzip2,
+            [b'P', b'K', 3, 4, ..] => Self::Zip,
             _ => Self::Plain,
         }
     }
@@ -129,12 +143,52 @@ mod tests {
     }
 
     #[test]
-    fn xz_is_refused_with_a_sentence() {
-        let error = read(b"\xfd7zXZ\0rest").unwrap_err();
+    fn xz_and_bzip2_are_undone_as_their_own_programs_make_them() {
+        let text = b"the same in every dress".repeat(1000);
+        for (program, cut) in [("xz", "archive is truncated"), ("bzip2", "")] {
+            let Some(packed) = packed_by(program, &text) else {
+                eprintln!("passed over: there is no {program}");
+                continue;
+            };
+            assert!(packed.len() < text.len() / 2);
+            assert_eq!(read(&packed).unwrap(), text, "{program}");
+            assert_eq!(
+                read(&[packed.as_slice(), &packed].concat()).unwrap(),
+                text.repeat(2),
+                "{program}"
+            );
+            let error = read(&packed[..packed.len() - 30]).unwrap_err();
+            assert!(error.to_string().contains(cut), "{program}: {error}");
+            let mut damaged = packed.clone();
+            let middle = damaged.len() / 2;
+            damaged[middle] ^= 0xff;
+            assert!(read(&damaged).is_err(), "{program}");
+        }
+    }
+
+    fn packed_by(program: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+        use std::process::{Command, Stdio};
+        let mut child = Command::new(program)
+            .arg("-c")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        child.stdin.take()?.write_all(bytes).unwrap();
+        Some(child.wait_with_output().unwrap().stdout)
+    }
+
+    #[test]
+    fn a_name_is_no_compression() {
+        assert_eq!(Kind::of(b"BZh9.txt\0\0"), Kind::Plain);
+        assert_eq!(Kind::of(b"BZh91AY&SY"), Kind::Bzip2);
+    }
+
+    #[test]
+    fn zip_is_refused_with_a_sentence() {
+        let error = read(b"PK\x03\x04 and the rest").unwrap_err();
         assert!(
-            error
-                .to_string()
-                .starts_with("xz-compressed archives are not supported"),
+            error.to_string().starts_with("zip archives are not supported"),
             "{error}"
         );
     }

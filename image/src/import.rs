@@ -1,6 +1,6 @@
 //! An image of one layer from a tar of a root file system, as `docker import` makes it.
 
-use std::io::Read;
+use std::{fs::File, io::Read};
 
 use serde::Serialize;
 
@@ -36,7 +36,27 @@ struct RootFs<'a> {
 }
 
 impl Images {
-    /// Makes an image of one layer from a tar stream (plain, gzip, zstd, xz refused with a sentence), as `docker import` does.
+    /// Makes an image of one layer from a tar in the web.
+    pub fn import_from_web(
+        &self,
+        url: &str,
+        reference: Option<&str>,
+        changes: &[String],
+        message: &str,
+    ) -> Result<Image, ImageError> {
+        if !(url.starts_with("http://") || url.starts_with("https://")) {
+            return Err(ImageError::Invalid(format!(
+                "cannot import {url}: http or https is wanted, or - for a tar that is sent along"
+            )));
+        }
+        let staging = self.stage()?;
+        let path = staging.directory().join("fetched");
+        self.download(url, &path, &|| false)?;
+        let mut tar = File::open(&path).map_err(|why| ImageError::failed("cannot open", &path, why))?;
+        self.import(&mut tar, reference, changes, message)
+    }
+
+    /// Makes an image of one layer from a tar stream (plain or compressed), as `docker import` does.
     /// `changes` are Dockerfile instructions (CMD, ENTRYPOINT, ENV, EXPOSE, WORKDIR, USER, LABEL, VOLUME, STOPSIGNAL, HEALTHCHECK, ONBUILD).
     pub fn import(
         &self,
@@ -76,7 +96,7 @@ impl Images {
         let configuration = Configuration::parse(&bytes)?;
         let id = crate::Digest::of(&bytes);
         self.publish(
-            &staging,
+            &[staging],
             &[NewImage {
                 bytes,
                 configuration,

@@ -25,12 +25,15 @@ mod commit;
 mod compression;
 mod configuration;
 mod content;
+mod context;
 mod digest;
 pub mod dockerfile;
 mod download;
 mod error;
 pub mod files;
 mod holes;
+#[cfg(any(test, feature = "hostile"))]
+pub mod hostile;
 mod import;
 #[cfg(test)]
 mod kills;
@@ -38,6 +41,7 @@ mod layer;
 mod lineage;
 mod load;
 mod manifest;
+mod notes;
 mod origins;
 mod overlay;
 mod owners;
@@ -55,8 +59,10 @@ mod staging;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::{
+    borrow::Borrow,
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
     fs,
@@ -87,12 +93,14 @@ use origins::Origins;
 use reference::{Named, Reference};
 use repositories::Repositories;
 use staging::Staging;
+use turns::Turns;
 
 /// All images of one data root (`<data-root>/image`).
 pub struct Images {
     root: PathBuf,
     limits: Limits,
     registries: RegistryOptions,
+    turns: Turns,
     state: Mutex<State>,
 }
 
@@ -180,6 +188,7 @@ impl Images {
             root,
             limits,
             registries: RegistryOptions::default(),
+            turns: Turns::default(),
             state: Mutex::new(state),
         };
         if all_readable {
@@ -257,12 +266,18 @@ impl Images {
 
     /// Makes what is staged part of the store: layers, then configurations, then names, so that whatever is there at any moment is complete.
     /// Tells for each name that an older image had, which.
-    fn publish(&self, staging: &Staging, images: &[NewImage]) -> Result<Vec<(Reference, Digest)>, ImageError> {
-        if !staging.layers().is_empty() {
-            atomic::sync_file_system(staging.directory())?;
+    fn publish<S: Borrow<Staging>>(
+        &self,
+        staged: &[S],
+        images: &[NewImage],
+    ) -> Result<Vec<(Reference, Digest)>, ImageError> {
+        let staged = || staged.iter().map(Borrow::<Staging>::borrow);
+        if let Some(with_layers) = staged().find(|staging| !staging.layers().is_empty()) {
+            // all of them are on the store's file system
+            atomic::sync_file_system(with_layers.directory())?;
         }
         let mut state = self.state();
-        for (diff_id, layer, staged) in staging.layers() {
+        for (diff_id, layer, staged) in staged().flat_map(Staging::layers) {
             state.layers.publish(diff_id, layer.clone(), staged)?;
         }
         let (mut names, mut taken) = (Vec::new(), Vec::new());
@@ -395,6 +410,16 @@ impl<'a> Pin<'a> {
             self.layers.push(layer.clone());
         }
         here
+    }
+
+    /// Also when it is not here yet. Is it?
+    fn keep(&mut self, layer: &Digest) -> bool {
+        let mut state = self.images.state();
+        if !self.layers.contains(layer) {
+            *state.pins.entry(layer.clone()).or_default() += 1;
+            self.layers.push(layer.clone());
+        }
+        state.layers.get(layer).is_some()
     }
 }
 

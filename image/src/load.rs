@@ -58,7 +58,7 @@ impl Images {
         for image in listed {
             images.push(self.stage_image(&spool, &mut staging, &mut pin, image)?);
         }
-        let taken = self.publish(&staging, &images)?;
+        let taken = self.publish(&[staging], &images)?;
         let mut lines = Vec::new();
         for (name, old) in taken {
             lines.push(format!(

@@ -4,15 +4,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{atomic, digest::Digest, error::ImageError};
+use crate::{digest::Digest, error::ImageError, notes::Notes};
 
-const FILE: &str = "origins.json";
 /// Blobs remembered of one layer: the newest.
 const MOST_BLOBS: usize = 16;
 /// Repositories remembered of one blob.
@@ -28,16 +26,12 @@ pub(crate) struct Known {
     pub repositories: BTreeSet<String>,
 }
 
-/// The file, and what stands in it.
+/// What is known of registries.
 #[derive(Debug)]
-pub(crate) struct Origins {
-    directory: PathBuf,
-    written: Written,
-}
+pub(crate) struct Origins(Notes<Seen>);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Written {
-    version: u32,
+struct Seen {
     /// By diff id, the newest last.
     layers: BTreeMap<String, Vec<Known>>,
     /// By repository and digest of the manifest: the image's id.
@@ -46,38 +40,23 @@ struct Written {
 
 impl Origins {
     pub fn open(directory: &Path) -> Self {
-        let path = directory.join(FILE);
-        let read = fs::read(&path)
-            .ok()
-            .map(|text| serde_json::from_slice::<Written>(&text));
-        let written = match read {
-            Some(Ok(written)) if written.version == 1 => written,
-            Some(Ok(_)) | Some(Err(_)) => {
-                tracing::warn!(path = %path.display(), "cannot be read and is begun anew");
-                Written::default()
-            }
-            None => Written::default(),
-        };
-        Self {
-            directory: directory.to_owned(),
-            written: Written { version: 1, ..written },
-        }
+        Self(Notes::open(directory, "origins.json"))
     }
 
     /// The blobs a layer is known as, the newest first.
     pub fn blobs(&self, diff_id: &Digest) -> impl Iterator<Item = &Known> {
-        self.written.layers.get(diff_id.as_str()).into_iter().flatten().rev()
+        self.0.layers.get(diff_id.as_str()).into_iter().flatten().rev()
     }
 
     /// The image of `repository@digest`.
     pub fn image(&self, repository: &str, digest: &Digest) -> Option<Digest> {
-        let id = self.written.manifests.get(repository)?.get(digest.as_str())?;
+        let id = self.0.manifests.get(repository)?.get(digest.as_str())?;
         Digest::parse(id).ok()
     }
 
     /// Repositories and digests of an image.
     pub fn digests(&self, id: &Digest) -> Vec<(String, String)> {
-        let all = self.written.manifests.iter();
+        let all = self.0.manifests.iter();
         let named = all.flat_map(|(repository, manifests)| {
             manifests.iter().map(move |(digest, image)| (repository, digest, image))
         });
@@ -94,36 +73,37 @@ impl Origins {
         layers: &[(Digest, Known)],
         manifest: Option<(&Digest, &Digest)>,
     ) -> Result<(), ImageError> {
-        let mut written = self.written.clone();
-        for (diff_id, new) in layers {
-            let known = written.layers.entry(diff_id.to_string()).or_default();
-            let mut repositories = BTreeSet::from([repository.to_owned()]);
-            if let Some(at) = known.iter().position(|other| other.digest == new.digest) {
-                let old = known.remove(at);
-                repositories.extend(old.repositories.into_iter().take(MOST_REPOSITORIES - 1));
+        self.0.change(|seen| {
+            for (diff_id, new) in layers {
+                let known = seen.layers.entry(diff_id.to_string()).or_default();
+                let mut repositories = BTreeSet::from([repository.to_owned()]);
+                if let Some(at) = known.iter().position(|other| other.digest == new.digest) {
+                    let old = known.remove(at);
+                    repositories.extend(old.repositories.into_iter().take(MOST_REPOSITORIES - 1));
+                }
+                known.push(Known {
+                    repositories,
+                    ..new.clone()
+                });
+                if known.len() > MOST_BLOBS {
+                    known.remove(0);
+                }
             }
-            known.push(Known {
-                repositories,
-                ..new.clone()
-            });
-            if known.len() > MOST_BLOBS {
-                known.remove(0);
+            if let Some((digest, id)) = manifest {
+                let manifests = seen.manifests.entry(repository.to_owned()).or_default();
+                manifests.insert(digest.to_string(), id.to_string());
             }
-        }
-        if let Some((digest, id)) = manifest {
-            let manifests = written.manifests.entry(repository.to_owned()).or_default();
-            manifests.insert(digest.to_string(), id.to_string());
-        }
-        self.replace(written)
+        })
     }
 
     /// Takes `repository@digest` away.
     pub fn untag(&mut self, repository: &str, digest: &Digest) -> Result<(), ImageError> {
-        let mut written = self.written.clone();
-        if let Some(manifests) = written.manifests.get_mut(repository) {
-            manifests.remove(digest.as_str());
-        }
-        self.replace(written)
+        self.0.change(|seen| {
+            if let Some(manifests) = seen.manifests.get_mut(repository) {
+                manifests.remove(digest.as_str());
+            }
+            seen.manifests.retain(|_, manifests| !manifests.is_empty());
+        })
     }
 
     /// Keeps what is still here.
@@ -132,24 +112,13 @@ impl Origins {
         has_layer: impl Fn(&str) -> bool,
         has_image: impl Fn(&str) -> bool,
     ) -> Result<(), ImageError> {
-        let mut written = self.written.clone();
-        written.layers.retain(|diff_id, _| has_layer(diff_id));
-        for manifests in written.manifests.values_mut() {
-            manifests.retain(|_, id| has_image(id));
-        }
-        self.replace(written)
-    }
-
-    fn replace(&mut self, mut written: Written) -> Result<(), ImageError> {
-        written.manifests.retain(|_, manifests| !manifests.is_empty());
-        if written == self.written {
-            return Ok(());
-        }
-        let text = serde_json::to_vec(&written)
-            .map_err(|why| ImageError::failed("cannot write", &self.directory.join(FILE), why))?;
-        atomic::write_soon(&self.directory, FILE, &text)?;
-        self.written = written;
-        Ok(())
+        self.0.change(|seen| {
+            seen.layers.retain(|diff_id, _| has_layer(diff_id));
+            for manifests in seen.manifests.values_mut() {
+                manifests.retain(|_, id| has_image(id));
+            }
+            seen.manifests.retain(|_, manifests| !manifests.is_empty());
+        })
     }
 }
 
@@ -181,12 +150,5 @@ mod tests {
         assert_eq!(again.digests(&id), [("r/a".to_owned(), manifest.to_string())]);
         again.forget(|_| false, |_| false).unwrap();
         assert!(again.blobs(&layer).next().is_none() && again.digests(&id).is_empty());
-    }
-
-    #[test]
-    fn a_damaged_file_is_begun_anew() {
-        let scratch = Scratch::new("origins-damaged");
-        fs::write(scratch.path().join(FILE), "{\"version\":").unwrap();
-        assert!(Origins::open(scratch.path()).blobs(&Digest::of(b"")).next().is_none());
     }
 }

@@ -1,7 +1,12 @@
 //! Images from registries: layers come several at a time and are unpacked while they come; only what is whole and has the digests it was promised by
 //! becomes part of the store.
 
-use std::{collections::BTreeSet, io::Read, path::Path};
+use std::{
+    collections::BTreeSet,
+    io::Read,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use serde::Deserialize;
 use ureq::http::StatusCode;
@@ -24,6 +29,7 @@ use crate::{
         trouble::Refusal,
     },
     staging,
+    turns::Next,
 };
 
 /// Tags of one repository that are pulled at once, at most.
@@ -111,6 +117,9 @@ struct Coming<'a> {
     short: String,
 }
 
+/// Layers that came and are not part of the store yet; other pulls may wait for the same ones.
+type Staged = Vec<Arc<Staging>>;
+
 impl Images {
     /// Brings an image, or all of a repository, from its registry.
     pub fn pull(&self, pull: Pull<'_>, listener: &dyn Listener) -> Result<Vec<Image>, ImageError> {
@@ -189,9 +198,8 @@ impl Images {
         let configuration = Configuration::parse(&config)?;
         check_platform(&configuration, wanted, &familiar)?;
 
-        let mut staging = self.stage()?;
         let mut pin = Pin::new(self);
-        let known = self.fetch_layers(session, &configuration, &layers, &mut staging, &mut pin, listener)?;
+        let (known, staged) = self.fetch_layers(session, &configuration, &layers, &mut pin, listener)?;
 
         let id = Digest::of(&config);
         let tag = (!remote.is_digest()).then(|| Reference {
@@ -207,7 +215,7 @@ impl Images {
             configuration,
             names: tag.into_iter().collect(),
         };
-        self.publish(&staging, &[image])?;
+        self.publish(&staged, &[image])?;
         let learned = self
             .state()
             .origins
@@ -223,16 +231,15 @@ impl Images {
         self.find(id.as_str())
     }
 
-    /// Brings the layers that are not here. Tells what the registry calls each.
+    /// Brings the layers that are not here. Tells what the registry calls each, and where those are that came.
     fn fetch_layers(
         &self,
         session: &Session,
         configuration: &Configuration,
         layers: &[Descriptor],
-        staging: &mut Staging,
         pin: &mut Pin<'_>,
         listener: &dyn Listener,
-    ) -> Result<Vec<(Digest, Known)>, ImageError> {
+    ) -> Result<(Vec<(Digest, Known)>, Staged), ImageError> {
         let diff_ids = &configuration.diff_ids;
         if diff_ids.len() != layers.len() {
             return Err(ImageError::BadArchive(format!(
@@ -262,30 +269,71 @@ impl Images {
                 true => listener.hear(News::of(&short, "Already exists")),
                 false => {
                     listener.hear(News::of(&short, "Pulling fs layer"));
-                    coming.push((
-                        staging.place()?,
-                        Coming {
-                            digest,
-                            size,
-                            diff_id,
-                            short,
-                        },
-                    ));
+                    coming.push(Coming {
+                        digest,
+                        size,
+                        diff_id,
+                        short,
+                    });
                 }
             }
         }
-        for (_, layer) in coming.iter().skip(self.registries.downloads) {
+        for layer in coming.iter().skip(self.registries.downloads) {
             listener.hear(News::of(&layer.short, "Waiting"));
         }
-        let together = Together::new(listener);
-        let came = together.each(coming, self.registries.downloads, |(place, layer)| {
-            let unpacked = self.fetch(session, &layer, &place, &together)?;
-            Ok((layer.diff_id.clone(), unpacked, place))
+        let (together, pin) = (Together::new(listener), Mutex::new(pin));
+        let came = together.each(coming, self.registries.downloads, |layer| {
+            let staged = self.bring(session, &layer, &pin, &together)?;
+            listener.hear(News::of(&layer.short, "Download complete"));
+            listener.hear(News::of(&layer.short, "Pull complete"));
+            Ok(staged)
         });
-        for (diff_id, layer, place) in came? {
-            staging.take(diff_id, layer, place);
+        Ok((known, came?.into_iter().flatten().collect()))
+    }
+
+    /// Brings a layer, or has it of another pull that does. None: it is in the store by now.
+    fn bring(
+        &self,
+        session: &Session,
+        layer: &Coming<'_>,
+        pin: &Mutex<&mut Pin<'_>>,
+        listener: &dyn Listener,
+    ) -> Result<Option<Arc<Staging>>, ImageError> {
+        let mut told = 0;
+        loop {
+            let next = self.turns.next(layer.diff_id);
+            // whoever brought it may have made it part of the store a moment ago; from here on it is not swept
+            if pin.lock().unwrap_or_else(PoisonError::into_inner).keep(layer.diff_id) {
+                return Ok(None);
+            }
+            match next {
+                Next::Have(staged) => return Ok(Some(staged)),
+                Next::Bring(turn) => {
+                    let mut staging = self.stage()?;
+                    let place = staging.place()?;
+                    let unpacked = self.fetch(session, layer, &place, &turn.told_by(listener))?;
+                    staging.take(layer.diff_id.clone(), unpacked, place);
+                    let staged = Arc::new(staging);
+                    turn.done(&staged);
+                    return Ok(Some(staged));
+                }
+                Next::Wait(done) => {
+                    if done > told {
+                        told = done;
+                        listener.hear(News::Progress {
+                            id: layer.short.clone(),
+                            doing: "Downloading",
+                            done,
+                            total: layer.size,
+                        });
+                    }
+                    if listener.is_gone() {
+                        return Err(ImageError::Failed("context canceled".into()));
+                    }
+                    self.turns.wait();
+                }
+            }
         }
-        Ok(known)
     }
 
     /// One layer: unpacked while it comes, verified at its end.
@@ -316,8 +364,6 @@ impl Images {
         let (found, _) = blob.finish().map_err(|why| reason(ImageError::reading(&why)))?;
         listener.hear(News::of(&layer.short, "Verifying Checksum"));
         verified("filesystem layer", Some(&layer.digest), &found)?;
-        listener.hear(News::of(&layer.short, "Download complete"));
-        listener.hear(News::of(&layer.short, "Pull complete"));
         Ok(unpacked)
     }
 

@@ -58,6 +58,15 @@ struct Going<'a> {
     size: u64,
 }
 
+/// A layer's upload, over all attempts at it.
+#[derive(Default)]
+struct Upload {
+    /// Where the registry may still have what came of it.
+    begun: Option<String>,
+    /// Does this attempt go on where one before broke?
+    goes_on: bool,
+}
+
 /// A push of one repository.
 struct Road<'a> {
     images: &'a Images,
@@ -198,10 +207,16 @@ impl Road<'_> {
                 return Ok(blob.clone());
             }
         }
+        let mut upload = Upload::default();
         for attempt in 1.. {
-            match self.upload(layer) {
+            match self.upload(layer, &mut upload) {
+                // registries that know no going on find out late: then it is sent from its beginning
+                Err(why) if upload.goes_on && attempt < MOST_ATTEMPTS && !self.is_gone() && !is_broken_off(&why) => {
+                    tracing::info!(layer = %layer.diff_id, %why, attempt, "a layer could not be sent on; it is sent anew");
+                    upload = Upload::default();
+                }
                 Err(ImageError::Unreachable(why)) if attempt < MOST_ATTEMPTS && !self.is_gone() => {
-                    tracing::info!(layer = %layer.diff_id, why, attempt, "a layer was not sent whole; it is sent again");
+                    tracing::info!(layer = %layer.diff_id, why, attempt, "a layer was not sent whole; it is sent on");
                     for left in (1..=attempt).rev() {
                         let seconds = if left == 1 { "second" } else { "seconds" };
                         self.together
@@ -262,15 +277,28 @@ impl Road<'_> {
         }
     }
 
-    /// Sends a layer, compressed on the way; its digest is known at its end.
-    fn upload(&self, layer: &Going<'_>) -> Result<Known, ImageError> {
-        let location = self.begin_upload()?;
+    /// Sends a layer, compressed on the way; its digest is known at its end. What an attempt before has brought there is not sent again: the same layer
+    /// is compressed to the same bytes.
+    fn upload(&self, layer: &Going<'_>, upload: &mut Upload) -> Result<Known, ImageError> {
+        let there = match &upload.begun {
+            Some(begun) => self.how_far(begun)?,
+            None => None,
+        };
+        upload.goes_on = there.is_some();
+        let (location, there) = match there {
+            Some(there) => there,
+            None => (self.begin_upload()?, 0),
+        };
+        upload.begun = Some(location.clone());
         let directory = self.images.state().layers.directory_of(layer.diff_id);
         let (mut reader, writer) =
             io::pipe().map_err(|why| ImageError::Failed(format!("cannot make a pipe: {why}")))?;
         let (sent, packed) = thread::scope(|scope| {
             let packing = scope.spawn(|| {
-                let out = Sum::new(BufWriter::with_capacity(64 * 1024, writer));
+                let out = Sum::new(Rest {
+                    out: BufWriter::with_capacity(64 * 1024, writer),
+                    left: there,
+                });
                 let mut archive = Told {
                     out: GzEncoder::new(out, Compression::default()),
                     road: self,
@@ -308,6 +336,22 @@ impl Road<'_> {
             media_type: DOCKER_LAYER.into(),
             repositories: BTreeSet::new(),
         })
+    }
+
+    /// What the registry has of an upload that broke off: where it goes on, and after how many bytes. None when it does not say, or has nothing.
+    fn how_far(&self, begun: &str) -> Result<Option<(String, u64)>, ImageError> {
+        let response = self.session.get(begun, &[])?;
+        if !response.status().is_success() {
+            return Ok(None);
+        }
+        let range = response.headers().get("range").and_then(|range| range.to_str().ok());
+        // `0-0` is one byte, or none
+        let last = range
+            .map(|range| range.strip_prefix("bytes=").unwrap_or(range))
+            .and_then(|range| range.strip_prefix("0-")?.parse().ok())
+            .filter(|last: &u64| *last > 0 && *last < u64::MAX);
+        let location = self.session.location(response.headers());
+        Ok(last.map(|last| (location.unwrap_or_else(|| begun.to_owned()), last + 1)))
     }
 
     /// A blob that fits into memory.
@@ -351,6 +395,11 @@ impl Road<'_> {
     fn is_gone(&self) -> bool {
         self.together.is_gone()
     }
+}
+
+/// Did the way break, rather than the registry refuse?
+fn is_broken_off(why: &ImageError) -> bool {
+    matches!(why, ImageError::Unreachable(_))
 }
 
 fn packing_failed(why: io::Error) -> ImageError {
@@ -410,6 +459,27 @@ impl<W: Write> Write for Sum<W> {
         let count = self.out.write(bytes)?;
         self.count += count as u64;
         Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Leaves out what is there already.
+struct Rest<W: Write> {
+    out: W,
+    left: u64,
+}
+
+impl<W: Write> Write for Rest<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return self.out.write(bytes);
+        }
+        let skipped = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+        self.left -= skipped as u64;
+        Ok(skipped)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -109,7 +109,11 @@ pub(crate) fn familiar_repository(repository: &str) -> &str {
     match path.strip_prefix("library/") {
         // `docker.io/library/a/b` is not what `a/b` means
         Some(official) if !official.contains('/') => official,
-        _ => path,
+        _ => match path.split_once('/') {
+            // `docker.io/quay.io/a` is not what `quay.io/a` means
+            Some((first, _)) if first.contains('.') || first == "localhost" => repository,
+            _ => path,
+        },
     }
 }
 
@@ -221,6 +225,16 @@ mod tests {
         assert_eq!(familiar("docker.io/me/app:2"), "me/app:2");
         assert_eq!(familiar("docker.io/library/a/b"), "library/a/b:latest");
         assert_eq!(familiar("quay.io/me/app"), "quay.io/me/app:latest");
+    }
+
+    #[test]
+    fn a_path_that_looks_like_a_domain_keeps_the_domain_before_it() {
+        for text in ["docker.io/quay.io/a:latest", "docker.io/localhost/a:1"] {
+            let Ok(Named::Tagged(name)) = parse(text) else {
+                panic!("{text}")
+            };
+            assert_eq!(name.familiar(), text);
+        }
     }
 
     #[test]

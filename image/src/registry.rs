@@ -5,6 +5,7 @@
 //! would need a runtime and a bridge here, and bring second versions of crates that are in the tree.
 //!
 //! * [`options`]: which registry is reached how: mirrors, certificates, those that may go without TLS;
+//! * [`proxy`], [`tls`]: what lies on the way to it, and whom it may show itself as;
 //! * [`session`]: one registry, one repository, one pair of credentials: challenges and tokens;
 //! * [`blob`]: a blob as a stream that goes on where it broke off;
 //! * [`document`]: manifests, lists of them, configurations, each held against its digest;
@@ -14,9 +15,11 @@ pub(crate) mod blob;
 pub(crate) mod challenge;
 pub(crate) mod document;
 pub(crate) mod options;
+pub(crate) mod proxy;
 pub(crate) mod session;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub(crate) mod tls;
 pub(crate) mod trouble;
 
 pub use options::RegistryOptions;

@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use axum::{body::Body, http::HeaderMap, response::Response};
+use axum::{
+    Json,
+    body::Body,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 use sluice_engine::{BuildImage, BuildNews};
 use sluice_model::{
     HostConfig,
@@ -17,7 +22,7 @@ use crate::{
     query::Query,
     routes::State,
     stream,
-    wire::progress,
+    wire::{image, progress},
 };
 
 /// `--ulimit`
@@ -29,7 +34,7 @@ struct Ulimit {
     hard: i64,
 }
 
-/// `POST /build?dockerfile=&t=&target=&buildargs=&labels=&nocache=&pull=&q=&rm=&forcerm=&networkmode=&memory=&…`
+/// `POST /build?remote=&buildid=&dockerfile=&t=&target=&buildargs=&labels=&nocache=&pull=&q=&rm=&forcerm=&networkmode=&memory=&…`
 pub(crate) async fn build(state: State, query: Query, headers: HeaderMap, body: Body) -> Answer<Response> {
     let mut wish = wish(&query)?;
     wish.credentials = credentials::of_build(&headers)?;
@@ -76,15 +81,6 @@ fn wish(query: &Query) -> Answer<BuildImage> {
     {
         return Err(ApiError::not_offered("--security-opt of builds"));
     }
-    if let Some(remote) = query.text("remote").filter(|remote| *remote != "client-session") {
-        return Err(ApiError::not_offered(format!(
-            "building from {remote}: fetch it and send it as the context (git clone, docker build DIRECTORY)"
-        )));
-    }
-    let mut warnings = Vec::new();
-    if !document::<Vec<String>>(query, "cachefrom")?.is_empty() {
-        warnings.push("--cache-from changes nothing: only steps of this daemon's own builds are used again".to_owned());
-    }
     let number = |name: &str| Ok::<i64, ApiError>(query.number(name)?.unwrap_or(0));
     let text = |name: &str| query.text(name).unwrap_or_default().to_owned();
     let host_config = HostConfig {
@@ -124,6 +120,12 @@ fn wish(query: &Query) -> Answer<BuildImage> {
         .map(str::to_owned)
         .collect();
     Ok(BuildImage {
+        remote: query
+            .text("remote")
+            .filter(|remote| *remote != "client-session")
+            .map(str::to_owned),
+        build_id: query.text("buildid").map(str::to_owned),
+        cache_from: document(query, "cachefrom")?,
         dockerfile: query.text("dockerfile").map(str::to_owned),
         tags,
         target: query.text("target").map(str::to_owned),
@@ -137,8 +139,28 @@ fn wish(query: &Query) -> Answer<BuildImage> {
         platform: query.text("platform").map(str::to_owned),
         host_config,
         credentials: BTreeMap::new(),
-        warnings,
     })
+}
+
+/// `POST /build/prune?all=&filters=&keep-storage=`
+pub(crate) async fn prune(state: State, query: Query) -> Answer<Json<Value>> {
+    if query.number::<u64>("keep-storage")?.is_some_and(|bytes| bytes > 0) {
+        return Err(ApiError::not_offered(
+            "keeping so much of the builder's cache (--keep-storage): without it, all goes that nothing stands on",
+        ));
+    }
+    let wanted = image::aged(query.filters()?)?;
+    let (removed, bytes) = state.prune_builds(query.flag("all"), wanted).await?;
+    Ok(Json(json!({ "CachesDeleted": removed, "SpaceReclaimed": bytes })))
+}
+
+/// `POST /build/cancel?id=`
+pub(crate) async fn cancel(state: State, query: Query) -> Answer<StatusCode> {
+    let id = query
+        .text("id")
+        .ok_or_else(|| ApiError::invalid("build ID not provided"))?;
+    state.cancel_build(id);
+    Ok(StatusCode::OK)
 }
 
 /// A parameter that is JSON; nothing and `null` are its default.

@@ -41,7 +41,8 @@ pub(crate) async fn history(state: State, Name(name): Name) -> Answer<Json<Value
     Ok(Json(image::history(&state.line_of_image(&name).await?)))
 }
 
-/// `POST /images/create?fromImage=&tag=&platform=`: an image of a registry. `?fromSrc=-&repo=&tag=&message=&changes=`: one of a tar stream.
+/// `POST /images/create?fromImage=&tag=&platform=`: an image of a registry. `?fromSrc=-&repo=&tag=&message=&changes=`: one of a tar stream,
+/// or, with a URL for `-`, of a tar in the web.
 pub(crate) async fn create(state: State, query: Query, headers: HeaderMap, body: Body) -> Answer<Response> {
     if let Some(image) = query.text("fromImage") {
         let reference = named(image, query.text("tag"));
@@ -53,15 +54,9 @@ pub(crate) async fn create(state: State, query: Query, headers: HeaderMap, body:
         };
         return Ok(transfer(state.pull_image(request).await?));
     }
-    match query.text("fromSrc") {
-        Some("-") => {}
-        Some(_) => return Err(ApiError::not_offered("importing an image from a URL")),
-        None => {
-            return Err(ApiError::invalid(
-                "neither fromSrc nor fromImage says where the image comes from",
-            ));
-        }
-    }
+    let from = query
+        .text("fromSrc")
+        .ok_or_else(|| ApiError::invalid("neither fromSrc nor fromImage says where the image comes from"))?;
     let reference = query.text("repo").map(|name| named(name, query.text("tag")));
     let changes = query
         .values("changes")
@@ -69,8 +64,14 @@ pub(crate) async fn create(state: State, query: Query, headers: HeaderMap, body:
         .map(str::to_owned)
         .collect();
     let message = query.text("message").unwrap_or_default().to_owned();
-    let tar = body::upload(body);
-    let image = state.import_image(tar, reference, changes, message).await?;
+    let image = match from {
+        "-" => {
+            state
+                .import_image(body::upload(body), reference, changes, message)
+                .await?
+        }
+        url => state.import_from_web(url, reference, changes, message).await?,
+    };
     Ok(told([json!({ "status": image.id })]))
 }
 

@@ -182,6 +182,13 @@ pub(crate) fn prunable(filters: Filters) -> Answer<impl Fn(&Image) -> bool + Sen
     })
 }
 
+/// Which images of steps a prune of the builder takes, of those that nothing stands on: all, or those that are older.
+pub(crate) fn aged(filters: Filters) -> Answer<impl Fn(&Image) -> bool + Send + 'static> {
+    filters.only(&["until"])?;
+    let until = filters.one("until").map(until).transpose()?;
+    Ok(move |image: &Image| until.is_none_or(|until| created(image) < Some(until)))
+}
+
 /// A moment, or how long ago: `10m`, `1h30m`.
 fn until(text: &str) -> Answer<jiff::Timestamp> {
     let invalid = || ApiError::invalid(format!("invalid value {text:?} for until"));

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod attach;
 pub mod build;
+pub mod builder;
 mod care;
 pub mod cleanup;
 pub mod cluster;

@@ -19,8 +19,8 @@ mod terminal;
 
 use clap::{Parser, Subcommand};
 use command::{
-    archive, attach, build, cleanup, cluster, copy, create, datapath, drops, events, exec, exposure, files, image,
-    inspect, life, logs, network, port, prune, ps, registry, run, start, stats, system, update, volume,
+    archive, attach, build, builder, cleanup, cluster, copy, create, datapath, drops, events, exec, exposure, files,
+    image, inspect, life, logs, network, port, prune, ps, registry, run, start, stats, system, update, volume,
 };
 use daemon::{Address, Daemon};
 use failure::Failure;
@@ -109,7 +109,10 @@ enum Command {
     /// Write images as an archive for `load`
     Save(files::Save),
     /// Build an image of a Dockerfile
-    Build(build::Build),
+    Build(Box<build::Build>),
+    /// What builds leave behind
+    #[command(subcommand)]
+    Builder(builder::Builder),
     /// Bring an image from a registry
     Pull(registry::Pull),
     /// Send an image to a registry
@@ -208,6 +211,7 @@ fn answer(arguments: Sluice) -> Result<(), Failure> {
             Command::Import(import) => import.answer(&daemon).await,
             Command::Load(load) => load.answer(&daemon).await,
             Command::Build(build) => build.answer(&daemon).await,
+            Command::Builder(builder) => builder.answer(&daemon).await,
             Command::Pull(pull) => pull.answer(&daemon).await,
             Command::Push(push) => push.answer(&daemon).await,
             Command::Login(login) => login.answer(&daemon).await,

@@ -23,6 +23,9 @@ use crate::{
     error,
 };
 
+/// How often a container that starts is removed anew.
+const MOST_REFUSALS: u32 = 5;
+
 /// A build under way.
 pub(super) struct Builder {
     pub engine: Arc<Engine>,
@@ -35,6 +38,8 @@ pub(super) struct Builder {
     pub arguments: Arguments,
     /// Containers that go at the end.
     pub containers: Vec<String>,
+    /// The one that was said to run.
+    pub announced: Option<String>,
     made: u32,
 }
 
@@ -53,6 +58,7 @@ impl Builder {
             done: Vec::new(),
             arguments,
             containers: Vec::new(),
+            announced: None,
             made: 0,
         }
     }
@@ -61,9 +67,6 @@ impl Builder {
     pub async fn build(&mut self, context: Chunks) -> Result<(), EngineError> {
         self.receive(context).await?;
         let instructions = self.read().await?;
-        for warning in self.wish.warnings.clone() {
-            self.say(&format!("[Warning] {warning}\n")).await;
-        }
         let image = self.stages(instructions).await?;
         let unused = self.arguments.unused().join(", ");
         if !unused.is_empty() {
@@ -94,10 +97,21 @@ impl Builder {
     /// Takes away what was only there to build with.
     pub async fn clean_up(&mut self) {
         for container in std::mem::take(&mut self.containers) {
-            if let Err(why) = self.engine.remove_container(&container, true, true).await
-                && why.kind != crate::Kind::NotFound
-            {
-                tracing::warn!(%why, container, "a container of a build stays");
+            // one that was about to start when the build ended refuses until it has
+            let mut removed = self.engine.remove_container(&container, true, true).await;
+            for _ in 0..MOST_REFUSALS {
+                match &removed {
+                    Err(why) if why.kind == crate::Kind::Conflict => {
+                        removed = self.engine.remove_container(&container, true, true).await;
+                    }
+                    _ => break,
+                }
+            }
+            match removed {
+                Err(why) if why.kind != crate::Kind::NotFound => {
+                    tracing::warn!(%why, container, "a container of a build stays");
+                }
+                _ => {}
             }
         }
         let directory = self.directory.clone();
@@ -130,8 +144,11 @@ impl Builder {
         open_directory(&self.directory.join("context"))
     }
 
-    async fn receive(&self, tar: Chunks) -> Result<(), EngineError> {
+    async fn receive(&mut self, tar: Chunks) -> Result<(), EngineError> {
         let context = self.directory.join("context");
+        if let Some(remote) = self.wish.remote.clone() {
+            return self.fetch(remote, context).await;
+        }
         blocking(move || {
             fs::create_dir_all(&context).map_err(|why| error::io("make", &context, &why))?;
             let root = open_directory(&context)?;
@@ -144,6 +161,23 @@ impl Builder {
             laid.map_err(|why| EngineError::failed(format!("Error processing tar file: {why}")))
         })
         .await
+    }
+
+    /// The context from elsewhere.
+    async fn fetch(&mut self, remote: String, context: PathBuf) -> Result<(), EngineError> {
+        let (directory, here) = (self.directory.clone(), Here::default());
+        let gone = here.gone();
+        let is_dockerfile = self
+            .engine
+            .of_images(move |images| {
+                fs::create_dir_all(&directory).map_err(|why| error::io("make", &directory, &why))?;
+                Ok(images.fetch_context(&remote, &context, &gone)?)
+            })
+            .await?;
+        if is_dockerfile {
+            self.wish.dockerfile = None;
+        }
+        Ok(())
     }
 
     /// The instructions to be carried out; what is wrong with them is said before anything is done.
@@ -423,9 +457,19 @@ impl Builder {
             return Ok(false);
         }
         let (parent, step) = (stage.image.clone(), step.to_owned());
+        let (sources, config, author) = (self.wish.cache_from.clone(), stage.config.clone(), stage.author.clone());
         let found = self
             .engine
-            .of_images(move |images| Ok(images.made_of(&parent, &step)))
+            .of_images(move |images| match sources.is_empty() {
+                true => Ok(images.made_of(&parent, &step)),
+                false => {
+                    let found = images.made_in(&sources, &parent, &step, &config, &author)?;
+                    if let Some(image) = &found {
+                        images.remember(&parent, &step, &image.id)?;
+                    }
+                    Ok(found)
+                }
+            })
             .await?;
         let Some(image) = found else { return Ok(false) };
         self.say(" ---> Using cache\n").await;
@@ -443,6 +487,18 @@ impl Builder {
         self.say(&format!(" ---> {}\n", short(&id))).await;
         stage.image = id;
         Ok(())
+    }
+}
+
+/// While this is here, somebody waits for what a thread does.
+#[derive(Default)]
+pub(super) struct Here(Arc<()>);
+
+impl Here {
+    /// Has that gone?
+    pub fn gone(&self) -> impl Fn() -> bool + Send + use<> {
+        let watched = Arc::downgrade(&self.0);
+        move || watched.strong_count() == 0
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     EngineError,
     blocking::blocking,
     build::{
-        builder::{Builder, open_directory},
+        builder::{Builder, Here, open_directory},
         stage::Stage,
     },
     container::{archive, owners},
@@ -149,11 +149,12 @@ impl Builder {
                 });
             } else if is_add && (word.starts_with("http://") || word.starts_with("https://")) {
                 let place = self.place()?;
-                let (url, file) = (word.clone(), place.join("file"));
+                let (url, file, here) = (word.clone(), place.join("file"), Here::default());
+                let gone = here.gone();
                 self.say("Downloading\n").await;
                 self.engine
                     .of_images(move |images| {
-                        images.download(&url, &file)?;
+                        images.download(&url, &file, &gone)?;
                         let private = fs::Permissions::from_mode(0o600);
                         fs::set_permissions(&file, private).map_err(|why| error::io("set the mode of", &file, &why))
                     })
@@ -323,6 +324,7 @@ impl Builder {
             return Ok(());
         }
         let container = self.container(stage, vec!["#(nop)".into()], Vec::new()).await?;
+        self.announce(&container).await;
         let held = self.engine.containers.find(&container)?;
         let id_map = held.look(|container| container.id_map.as_ref().map(owners::of_files));
         let view = self.engine.open_layer(&held).await?;

@@ -5,11 +5,13 @@ use sluice_image::{
     dockerfile::{self, Instruction},
 };
 use sluice_model::{ContainerConfig, HostConfig, health::Healthcheck};
+use sluice_runtime::Stream;
 
 use crate::{
     BuildNews, CreateContainer, EngineError, LogOptions, WaitCondition,
     build::{
         builder::{Builder, short},
+        running,
         stage::Stage,
     },
     container::changes::SCAFFOLD,
@@ -30,13 +32,16 @@ impl Builder {
         let mut env = stage.config.env.clone();
         env.extend(counting.into_iter().chain(others));
         let container = self.container(stage, command.clone(), env).await?;
-        self.say(&format!(" ---> Running in {}\n", short(&container))).await;
+        self.announce(&container).await;
         let code = self.to_its_end(&container).await?;
         if code != 0 {
-            if !self.wish.force_remove {
-                // left behind to be looked at, as Docker does
-                self.containers.retain(|other| *other != container);
+            if self.wish.force_remove {
+                self.engine.remove_container(&container, true, true).await?;
+                self.say(&format!("Removing intermediate container {}\n", short(&container)))
+                    .await;
             }
+            // else left behind to be looked at, as Docker does
+            self.leave(&container);
             let message = format!("The command '{}' returned a non-zero code: {code}", command.join(" "));
             self.tell(BuildNews::Failed(code, message)).await;
             return Err(EngineError::failed(format!(
@@ -77,6 +82,7 @@ impl Builder {
         });
         let id = created.await?.id;
         self.containers.push(id.clone());
+        running::note(&self.directory, &id)?;
         Ok(id)
     }
 
@@ -92,8 +98,13 @@ impl Builder {
         };
         let mut output = self.engine.logs(container, options).await?;
         while let Some(piece) = output.recv().await {
-            let (_, bytes) = piece?;
-            self.say(&String::from_utf8_lossy(&bytes)).await;
+            let (stream, bytes) = piece?;
+            let text = String::from_utf8_lossy(&bytes);
+            // errors are red, as with Docker
+            match stream {
+                Stream::Stderr => self.say(&format!("\u{1b}[91m{text}\u{1b}[0m")).await,
+                _ => self.say(&text).await,
+            }
         }
         ended
             .await
@@ -123,11 +134,25 @@ impl Builder {
         let made = made.await?;
         if !self.wish.keep {
             self.engine.remove_container(container, true, true).await?;
-            self.say(&format!("Removing intermediate container {}\n", short(container)))
-                .await;
+            // of one that only took files in nothing is said
+            if self.announced.as_deref() == Some(container) {
+                self.say(&format!("Removing intermediate container {}\n", short(container)))
+                    .await;
+            }
         }
-        self.containers.retain(|other| other != container);
+        self.leave(container);
         self.made(step, made.id, stage).await
+    }
+
+    pub(super) async fn announce(&mut self, container: &str) {
+        self.announced = Some(container.to_owned());
+        self.say(&format!(" ---> Running in {}\n", short(container))).await;
+    }
+
+    /// A container is no longer the build's.
+    fn leave(&mut self, container: &str) {
+        self.containers.retain(|other| other != container);
+        running::forget(&self.directory, container);
     }
 }
 

@@ -107,10 +107,6 @@ pub fn is_archive(root: BorrowedFd<'_>, path: &[u8]) -> Result<bool, ImageError>
     let mut start = Vec::new();
     let read = match crate::compression::decompress(file) {
         Ok(stream) => stream.take(512).read_to_end(&mut start),
-        // xz and bzip2: archives, which are refused with a sentence when they are unpacked
-        Err(ImageError::BadArchive(why)) if why.contains("not supported") && !why.starts_with("zip") => {
-            return Ok(true);
-        }
         Err(_) => return Ok(false),
     };
     Ok(read.is_ok() && start.len() == 512 && start.get(257..262) == Some(b"ustar"))

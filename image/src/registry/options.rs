@@ -12,9 +12,16 @@ use ureq::{
     Agent,
     config::{Config, RedirectAuthHeaders},
     tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem},
+    unversioned::{
+        resolver::DefaultResolver,
+        transport::{ConnectProxyConnector, Connector, TcpConnector},
+    },
 };
 
-use crate::error::ImageError;
+use crate::{
+    error::ImageError,
+    registry::{proxy::Proxies, tls::Tls},
+};
 
 /// How long a registry may say nothing before the connection is given up, each time.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -38,7 +45,8 @@ pub struct RegistryOptions {
     pub insecure: Vec<String>,
     /// `https://host[:port][/path]`: asked before Docker's own registry, for images of it.
     pub mirrors: Vec<String>,
-    /// Directories with a directory for each `host[:port]`: `*.crt` are trusted beside the system's, `*.cert` with `*.key` tell the registry who we are.
+    /// Directories with a directory for each `host[:port]`: `*.crt` are trusted beside the system's (also when
+    /// one is the registry's own), `*.cert` with `*.key` tell the registry who we are.
     pub certificates: Vec<PathBuf>,
     /// Layers of one pull that come at a time.
     pub downloads: usize,
@@ -114,6 +122,7 @@ impl RegistryOptions {
     }
 
     fn endpoint(&self, base: String, host: &str, is_insecure: bool, is_mirror: bool) -> Result<Endpoint, ImageError> {
+        let trust = self.trust(host)?;
         let config = Config::builder()
             .http_status_as_error(false)
             .https_only(!is_insecure)
@@ -124,24 +133,32 @@ impl RegistryOptions {
             .timeout_connect(Some(CONNECTING))
             .timeout_per_read(Some(SILENCE))
             .timeout_per_write(Some(SILENCE))
-            .tls_config(self.tls(host, is_insecure)?)
+            .proxy(Proxies::of_environment().for_base(&base)?)
+            .tls_config(trust.plain(is_insecure))
             .build();
-        Ok(Endpoint {
-            base,
-            is_mirror,
-            agent: Agent::new_with_config(config),
-        })
+        let agent = match is_insecure || trust.own.is_empty() {
+            true => Agent::new_with_config(config),
+            false => {
+                let tls = Tls::new(provider(), &trust.system, &trust.own, trust.client.as_ref());
+                let tls = tls
+                    .map_err(|why| ImageError::Failed(format!("cannot use the certificates kept for {host}: {why}")))?;
+                let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+                Agent::with_parts(config, connector.chain(tls), DefaultResolver::default())
+            }
+        };
+        Ok(Endpoint { base, is_mirror, agent })
     }
 
-    /// A way to any place of the web.
-    pub(crate) fn downloads(&self) -> Result<Agent, ImageError> {
+    /// A way to a place of the web.
+    pub(crate) fn downloads(&self, url: &str) -> Result<Agent, ImageError> {
         let config = Config::builder()
             .http_status_as_error(false)
             .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             .timeout_connect(Some(CONNECTING))
             .timeout_per_read(Some(SILENCE))
-            .tls_config(self.tls("", false)?)
+            .proxy(Proxies::of_environment().for_base(url)?)
+            .tls_config(Trust::default().with_system().plain(false))
             .build();
         Ok(Agent::new_with_config(config))
     }
@@ -160,25 +177,53 @@ impl RegistryOptions {
             })
     }
 
-    fn tls(&self, host: &str, is_insecure: bool) -> Result<TlsConfig, ImageError> {
-        let mut roots = system_roots();
-        let mut client = None;
+    /// Whom a registry may show itself as, and who we are to it.
+    fn trust(&self, host: &str) -> Result<Trust, ImageError> {
+        let mut trust = Trust::default().with_system();
         for directory in &self.certificates {
             let directory = directory.join(host);
-            roots.extend(certificates_in(&directory)?);
-            client = identity_in(&directory)?.or(client);
+            trust.own.extend(certificates_in(&directory)?);
+            trust.client = identity_in(&directory)?.or(trust.client);
         }
-        Ok(TlsConfig::builder()
-            .root_certs(RootCerts::new_with_certs(&roots))
-            .client_cert(client)
-            .disable_verification(is_insecure)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build())
+        Ok(trust)
     }
 }
 
+/// Certificates.
+#[derive(Default)]
+struct Trust {
+    /// Authorities of this system.
+    system: Vec<Certificate<'static>>,
+    /// Those kept for one registry: authorities, or its own.
+    own: Vec<Certificate<'static>>,
+    client: Option<ClientCert>,
+}
+
+impl Trust {
+    fn with_system(self) -> Self {
+        Self {
+            system: system_roots(),
+            ..self
+        }
+    }
+
+    /// For the usual rules alone.
+    fn plain(&self, is_insecure: bool) -> TlsConfig {
+        TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&self.system))
+            .client_cert(self.client.clone())
+            .disable_verification(is_insecure)
+            .unversioned_rustls_crypto_provider(provider())
+            .build()
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
 /// The host without its port, and without the brackets of an IPv6 address.
-fn host_of(domain: &str) -> &str {
+pub(crate) fn host_of(domain: &str) -> &str {
     if let Some(rest) = domain.strip_prefix('[') {
         return rest.split(']').next().unwrap_or_default();
     }

@@ -158,7 +158,8 @@ fn described(why: &str) -> String {
     }
     if why.contains("CaUsedAsEndEntity") {
         return "tls: failed to verify certificate: x509: the registry shows the certificate of an authority instead of one that an authority has signed \
-                for it (make one with basicConstraints=CA:FALSE, signed by that authority)".into();
+                for it (put that very certificate into certs.d/<host:port>/ca.crt, or make one that it has signed, with basicConstraints=CA:FALSE)"
+            .into();
     }
     if why.contains("NotValidForName") {
         return format!("tls: failed to verify certificate: x509: it is not valid for this name ({why})");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use clap::Args;
 use futures_util::stream;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -31,7 +31,7 @@ pub struct Import {
     /// os/architecture
     #[arg(long)]
     platform: Option<String>,
-    /// The archive; - for standard input
+    /// The archive, or where it is in the web; - for standard input
     file: String,
     /// Its name
     #[arg(value_name = "REPOSITORY[:TAG]")]
@@ -51,18 +51,17 @@ pub struct Load {
 
 impl Import {
     pub async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
-        if self.file.starts_with("http://") || self.file.starts_with("https://") {
-            return Err(Failure::Usage(
-                "importing from a URL is not supported: fetch it and import -".into(),
-            ));
-        }
-        let mut pairs = vec![("fromSrc", "-")];
+        let is_elsewhere = self.file.starts_with("http://") || self.file.starts_with("https://");
+        let mut pairs = vec![("fromSrc", if is_elsewhere { self.file.as_str() } else { "-" })];
         pairs.extend(self.name.as_deref().map(|name| ("repo", name)));
         pairs.extend(self.message.as_deref().map(|message| ("message", message)));
         pairs.extend(self.platform.as_deref().map(|platform| ("platform", platform)));
         pairs.extend(self.change.iter().map(|change| ("changes", change.as_str())));
         let file = (self.file != "-").then(|| PathBuf::from(&self.file));
-        let body = body(file.as_ref()).await?;
+        let body = match is_elsewhere {
+            true => Full::default().map_err(|never| match never {}).boxed_unsync(),
+            false => body(file.as_ref()).await?,
+        };
         let response = daemon
             .post_stream(&format!("/images/create{}", query(&pairs)), "application/x-tar", body)
             .await?;

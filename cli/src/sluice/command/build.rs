@@ -34,9 +34,27 @@ pub struct Build {
     /// A value of an ARG, as NAME=VALUE; NAME alone takes that of our environment
     #[arg(long, value_name = "NAME=VALUE")]
     build_arg: Vec<String>,
+    /// Images whose steps are taken where they fit
+    #[arg(long, value_name = "IMAGE", value_delimiter = ',')]
+    cache_from: Vec<String>,
+    /// The cgroup above those of the steps
+    #[arg(long)]
+    cgroup_parent: Option<String>,
+    /// Microseconds in which a step may use --cpu-quota of CPU time
+    #[arg(long)]
+    cpu_period: Option<i64>,
+    /// Microseconds of CPU time a step may use in a period
+    #[arg(long)]
+    cpu_quota: Option<i64>,
     /// Relative weight of CPU time
     #[arg(short, long)]
     cpu_shares: Option<i64>,
+    /// CPUs a step may run on, as 0-3 or 0,1
+    #[arg(long)]
+    cpuset_cpus: Option<String>,
+    /// Memory nodes a step may use, as 0-3 or 0,1
+    #[arg(long)]
+    cpuset_mems: Option<String>,
     /// The Dockerfile [default: PATH/Dockerfile]; - for standard input
     #[arg(short, long, value_name = "FILE")]
     file: Option<String>,
@@ -52,6 +70,9 @@ pub struct Build {
     /// The most memory of a step
     #[arg(short, long, value_name = "BYTES")]
     memory: Option<String>,
+    /// The most memory and swap of a step together; -1 for as much swap as there is
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    memory_swap: Option<String>,
     /// The network of the steps
     #[arg(long)]
     network: Option<String>,
@@ -70,14 +91,17 @@ pub struct Build {
     /// Remove the containers of steps
     #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
     rm: bool,
+    /// The size of /dev/shm in steps
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<String>,
     /// A name for the image
     #[arg(short, long, value_name = "NAME[:TAG]")]
     tag: Vec<String>,
     /// The last stage to build
     #[arg(long)]
     target: Option<String>,
-    /// The directory to build of; - for a Dockerfile or a tar on standard input
-    #[arg(value_name = "PATH")]
+    /// The directory to build of; a repository of git, or an archive or Dockerfile in the web; - for a Dockerfile or a tar on standard input
+    #[arg(value_name = "PATH|URL|-")]
     path: String,
 }
 
@@ -89,13 +113,19 @@ impl Build {
             .into_iter()
             .filter_map(|(name, value)| Some((name, value?)))
             .collect();
-        let memory = self
-            .memory
-            .as_deref()
-            .map(parse_bytes)
-            .transpose()?
-            .map(|bytes| bytes.to_string());
-        let shares = self.cpu_shares.map(|shares| shares.to_string());
+        let bytes = |said: &Option<String>| {
+            let bytes = said.as_deref().map(parse_bytes).transpose()?;
+            Ok::<_, Failure>(bytes.map(|bytes| bytes.to_string()))
+        };
+        let (memory, shm_size) = (bytes(&self.memory)?, bytes(&self.shm_size)?);
+        let memory_swap = match self.memory_swap.as_deref() {
+            Some("-1") => Some("-1".to_owned()),
+            _ => bytes(&self.memory_swap)?,
+        };
+        let number = |said: Option<i64>| said.map(|number| number.to_string());
+        let (period, quota, shares) = (number(self.cpu_period), number(self.cpu_quota), number(self.cpu_shares));
+        let sources = (!self.cache_from.is_empty()).then(|| json!(self.cache_from).to_string());
+        let remote = is_elsewhere(&self.path).then(|| self.path.clone());
         let (arguments, labels) = (json!(arguments).to_string(), json!(labels).to_string());
         let flag = |on: bool| if on { "1" } else { "0" };
         let mut wanted = vec![
@@ -115,7 +145,16 @@ impl Build {
             ("target", &self.target),
             ("platform", &self.platform),
             ("memory", &memory),
+            ("memswap", &memory_swap),
+            ("cpuperiod", &period),
+            ("cpuquota", &quota),
             ("cpushares", &shares),
+            ("cpusetcpus", &self.cpuset_cpus),
+            ("cpusetmems", &self.cpuset_mems),
+            ("shmsize", &shm_size),
+            ("cgroupparent", &self.cgroup_parent),
+            ("cachefrom", &sources),
+            ("remote", &remote),
         ];
         wanted.extend(
             others
@@ -138,13 +177,19 @@ impl Build {
     /// The name of the Dockerfile in the context, and the context.
     fn context(&self) -> Result<(String, Body), Failure> {
         let mut said = None;
+        if is_elsewhere(&self.path) {
+            let name = self.file.clone().unwrap_or_else(|| "Dockerfile".into());
+            return Ok((name, streamed(io::empty())));
+        }
         if self.path == "-" {
             let mut start = Vec::new();
             let read = io::stdin().take(512).read_to_end(&mut start);
             read.map_err(|why| Failure::Usage(format!("cannot read standard input: {why}")))?;
             let is_archive = start.get(257..262) == Some(b"ustar")
                 || start.starts_with(&[0x1f, 0x8b])
-                || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+                || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
+                || start.starts_with(b"\xfd7zXZ\0")
+                || (start.starts_with(b"BZh") && start.get(4..10) == Some(b"1AY&SY"));
             if is_archive {
                 let whole = io::Cursor::new(start).chain(io::stdin());
                 return Ok((
@@ -224,6 +269,13 @@ impl Build {
         });
         Ok((name, streamed(reader)))
     }
+}
+
+/// Does the daemon fetch the context itself?
+fn is_elsewhere(path: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
+        .iter()
+        .any(|start| path.starts_with(start))
 }
 
 /// Everything of a directory that is not left out.
