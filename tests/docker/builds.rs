@@ -9,7 +9,7 @@ use std::{
 use lab::{Daemon, Lab, Ran, patience, start};
 
 /// A directory with these files; a name that ends with a slash is a directory.
-fn context(lab: &Lab, name: &str, files: &[(&str, &str)]) -> PathBuf {
+pub(crate) fn context(lab: &Lab, name: &str, files: &[(&str, &str)]) -> PathBuf {
     let directory = lab.host.directory().join(name);
     for (name, text) in files {
         let path = directory.join(name);
@@ -26,7 +26,7 @@ fn context(lab: &Lab, name: &str, files: &[(&str, &str)]) -> PathBuf {
     directory
 }
 
-fn build(daemon: &Daemon, directory: &Path, flags: &str) -> Ran {
+pub(crate) fn build(daemon: &Daemon, directory: &Path, flags: &str) -> Ran {
     let directory = directory.display().to_string();
     let words: Vec<&str> = ["build"]
         .into_iter()

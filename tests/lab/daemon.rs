@@ -35,6 +35,8 @@ pub struct Daemon {
     engine: Engine,
     instance: String,
     flags: String,
+    /// `NAME=value NAME=value`
+    environment: String,
     program: Option<Background>,
 }
 
@@ -68,10 +70,22 @@ impl Daemon {
             engine,
             instance: instance.into(),
             flags: flags.into(),
+            environment: String::new(),
             program: None,
         };
         daemon.boot();
         daemon
+    }
+
+    /// Starts it again with these variables (`NAME=value NAME=value`) in its environment.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    #[track_caller]
+    pub fn boot_with(&mut self, environment: &str) {
+        self.stop();
+        self.environment = environment.into();
+        self.boot();
     }
 
     /// Is it ours? What only we promise is not asked of the stock engine.
@@ -119,7 +133,8 @@ impl Daemon {
             Engine::Docker => ("dockerd".into(), String::new()),
         };
         format!(
-            "{program} --data-root {} --exec-root {} --pidfile {}/daemon.pid -H unix://{} --cgroup-parent {}-{} --log-level {} {} {more}",
+            "env {} {program} --data-root {} --exec-root {} --pidfile {}/daemon.pid -H unix://{} --cgroup-parent {}-{} --log-level {} {} {more}",
+            self.environment,
             self.data_root().display(),
             self.exec_root().display(),
             self.exec_root().display(),

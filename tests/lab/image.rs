@@ -62,19 +62,7 @@ const FLASK: [&str; 15] = [
 ];
 
 /// The page that counts its visits.
-const APPLICATION: &str = r#"import os
-from flask import Flask, request
-from redis import Redis
-
-app = Flask(__name__)
-store = Redis(host=os.environ["REDIS_HOST"], port=6379)
-
-@app.route("/")
-def hits():
-    return "visit %d, of %s\n" % (store.incr("hits"), request.headers.get("X-Real-IP", request.remote_addr))
-
-app.run(host="0.0.0.0", port=5000)
-"#;
+const APPLICATION: &str = include_str!("../images/flask/app.py");
 
 /// The same with Python, Flask and `/app.py`, which counts visits in redis at `$REDIS_HOST`; none where the Debian packages are not installed.
 pub fn flask() -> Option<PathBuf> {

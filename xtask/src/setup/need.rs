@@ -97,6 +97,8 @@ static ALL: &[Need] = &[
     need(Test, "a registry of images", Program("docker-registry"), &["docker-registry"]),
     need(Test, "certificates for it", Program("openssl"), &["openssl"]),
     need(Test, "another reader of archives", Program("skopeo"), &["skopeo"]),
+    need(Test, "to fetch contexts of builds", Program("git"), &["git"]),
+    need(Test, "archives of all kinds", Program("bzip2"), &["bzip2", "xz-utils"]),
     need(Test, "the store of several hosts", Program("etcd"), &["etcd-server"]),
     need(Test, "to ask that store", Program("etcdctl"), &["etcd-client"]),
     need(Test, "the docker CLI", Program("docker"), &["docker.io"]),
