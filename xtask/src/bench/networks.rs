@@ -1,7 +1,10 @@
 //! Does the number of networks matter? Hundreds are made with two containers each, and taken away again: the last ones are to cost what the
 //! first ones did, and nothing of them is to stay.
 
-use std::time::Instant;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::engine::Engine;
 use super::interrupt;
@@ -14,6 +17,9 @@ const ALL: usize = 500;
 const BLOCK: usize = 100;
 /// How much more the last block may take than the first: what is beyond grows with the number.
 const TOLERANCE: f64 = 2.0;
+/// How long devices may take to go, and how often it is looked.
+const PATIENCE: Duration = Duration::from_secs(30);
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// Milliseconds for a network and its two containers, block by block.
 #[derive(Default)]
@@ -32,13 +38,20 @@ impl Networks {
         // also after a failure: others are measured in this place
         let lifted = networks.remove(engine);
         laid.and(lifted)?;
-        let after = devices(engine)?;
-        if before != after {
-            return Err(Failure::new(format!(
-                "{before} devices before the networks, {after} after them"
-            )));
+        // the kernel takes namespaces and their veths apart after all have been answered
+        let patient_until = Instant::now() + PATIENCE;
+        loop {
+            let after = devices(engine)?;
+            if before == after {
+                return Ok(networks);
+            }
+            if Instant::now() > patient_until {
+                return Err(Failure::new(format!(
+                    "{before} devices before the networks, {after} after them"
+                )));
+            }
+            thread::sleep(GLANCE);
         }
-        Ok(networks)
     }
 
     fn make(&mut self, engine: &Engine) -> Outcome {
