@@ -13,7 +13,7 @@ use std::{
 use aya::Pod;
 use sluice_datapath_common::{
     Family,
-    flow::{FLOW_IS_REPLY, Flow, FlowKey, State},
+    flow::{FLOW_IS_REPLY, FLOW_REWRITES_SOURCE, Flow, FlowKey, State},
     lifetime::is_idle,
     settings::Tally,
 };
@@ -83,6 +83,8 @@ pub struct Swept {
     pub ended: usize,
     /// Its name.
     pub table: &'static str,
+    /// Connections that hold a port of the host, of both tables.
+    pub masqueraded: usize,
     /// How long it took.
     pub took: Duration,
 }
@@ -100,6 +102,7 @@ pub fn sweep(maps: &Maps, now: u64, pace: Pace) -> io::Result<Swept> {
         generations: &maps.GENERATIONS,
         known: HashMap::new(),
         held: HashMap::new(),
+        masqueraded: 0,
         now,
         pace,
     };
@@ -107,7 +110,7 @@ pub fn sweep(maps: &Maps, now: u64, pace: Pace) -> io::Result<Swept> {
         sweep_table(&maps.FLOWS4, &mut round)?,
         sweep_table(&maps.FLOWS6, &mut round)?,
     );
-    let held = std::mem::take(&mut round.held);
+    let (held, masqueraded) = (std::mem::take(&mut round.held), round.masqueraded);
     correct(&maps.TALLIES, &before, &held)?;
     sweep_table(&maps.OPENING4, &mut round)?;
     sweep_table(&maps.OPENING6, &mut round)?;
@@ -124,6 +127,7 @@ pub fn sweep(maps: &Maps, now: u64, pace: Pace) -> io::Result<Swept> {
         },
     };
     Ok(Swept {
+        masqueraded,
         took: started.elapsed(),
         ..fuller
     })
@@ -154,6 +158,8 @@ struct Round<'a> {
     known: HashMap<u32, u32>,
     /// What endpoints hold, as far as the walk has come.
     held: HashMap<u32, Tally>,
+    /// Connections that it has met whose source is translated.
+    masqueraded: usize,
     /// On the clock of `last_seen`, ns.
     now: u64,
     pace: Pace,
@@ -180,6 +186,7 @@ impl Round<'_> {
             let tally = self.held.entry(flow.owner()).or_default();
             tally.flows += 1;
             tally.half_open += i64::from(flow.state == State::Unanswered as u8);
+            self.masqueraded += usize::from(flow.flags & FLOW_REWRITES_SOURCE != 0);
         }
     }
 }
@@ -371,6 +378,7 @@ mod tests {
                 generations,
                 known: HashMap::new(),
                 held: HashMap::new(),
+                masqueraded: 0,
                 now,
                 pace: CALM,
             };

@@ -18,6 +18,7 @@ mod fullness;
 mod kernel;
 mod link;
 mod map;
+mod measure;
 pub mod names;
 mod observe;
 mod plan;
@@ -48,6 +49,7 @@ pub use kernel::sock_diag::{HeldPorts, held_ports};
 pub use link::child::Kind as DeviceKind;
 use link::{child, listing, resolver_leg::ResolverLeg, uplink};
 use map::pins::Maps;
+pub use measure::Measures;
 use names::Names;
 use program::attach::Attacher;
 pub use promise::Promise;
@@ -163,7 +165,7 @@ impl Agent {
         let names = Names::new(&setup.config.instance, &setup.config.bpffs)?;
         let shared = Arc::new(Shared::new());
         let session = Session::begin(&setup, &store, &shared).await?;
-        let resolver = Resolver::start(leg, store.clone()).await?;
+        let resolver = Resolver::start(leg, store.clone(), shared.measures.clone()).await?;
         let (stop, stopped) = watch::channel(false);
         let running = tokio::spawn(reconcile::run(setup, store, shared.clone(), session, stopped));
         Ok(Self {
@@ -378,6 +380,11 @@ impl Agent {
             programs,
             telling: self.telling().await?,
         })
+    }
+
+    /// Enters what the agent measures of its own work where figures are read from.
+    pub fn register_measures(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.shared.measures.register(registry);
     }
 
     /// Ends the loop. Containers' traffic goes on.

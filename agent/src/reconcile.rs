@@ -107,6 +107,7 @@ async fn expire_forever(shared: &Shared, limits: Limits) {
         match blocking(move || expire::sweep(&walked, expire::now(), pace)).await {
             Ok(Ok(swept)) => {
                 pace = expire::pace(&swept, capacity as usize);
+                shared.measures.walk(swept.took, swept.masqueraded);
                 if let Some(sentence) = full(&maps, shared, &swept, capacity) {
                     warner.warn(&sentence);
                 }

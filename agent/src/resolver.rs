@@ -23,7 +23,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{AgentError, Tried, kernel::datagrams::Pair, link::resolver_leg::ResolverLeg, reconcile::blocking};
+use crate::{
+    AgentError, Tried, kernel::datagrams::Pair, link::resolver_leg::ResolverLeg, measure::Measures, reconcile::blocking,
+};
 use directory::Directory;
 use serve::Desk;
 use servers::HostServers;
@@ -48,12 +50,12 @@ pub struct Resolver {
 
 impl Resolver {
     /// Opens the sockets in the leg's namespace and answers from now on.
-    pub async fn start(leg: Arc<ResolverLeg>, store: SharedStore) -> Result<Self, AgentError> {
+    pub async fn start(leg: Arc<ResolverLeg>, store: SharedStore, measures: Arc<Measures>) -> Result<Self, AgentError> {
         let what = || "opening the resolver's sockets".to_owned();
         let pairs = blocking(move || leg.within(open)).await?.tried(what)?;
         let (directory, changes, revision) = begin(&store).await?;
         let (told, known) = watch::channel(revision);
-        let desk = Arc::new(Desk::new(directory, HostServers::of(HOST_SERVERS)));
+        let desk = Arc::new(Desk::new(directory, HostServers::of(HOST_SERVERS), measures));
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -13,6 +13,7 @@ mod door;
 mod error;
 mod filter;
 mod host;
+mod metrics;
 mod name;
 mod query;
 mod router;
@@ -23,5 +24,6 @@ mod time;
 mod version;
 mod wire;
 
-pub use router::router;
+pub use metrics::Measures;
+pub use router::{metrics_router, router};
 pub use serve::{Socket, serve};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Extension, Router,
     handler::Handler,
     http::{Method, StatusCode},
     middleware,
@@ -14,7 +14,8 @@ use sluice_engine::Engine;
 use crate::{
     door,
     error::ApiError,
-    routes::{build, container, events, exec, image, network, sluice, system, volume},
+    metrics::{Measures, timed},
+    routes::{build, container, events, exec, image, metrics, network, sluice, system, volume},
 };
 
 /// A route.
@@ -142,6 +143,7 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
             missing(Method::DELETE, "/configs/{*rest}", "Removes a config"),
         ]),
         ("Sluice's own", vec![
+            get("/metrics", metrics::metrics, "Figures for Prometheus (docs/metrics.md)"),
             get("/sluice/v1/status", sluice::status, "How the datapath is: tables, programs, troubles"),
             get("/sluice/v1/cluster", sluice::cluster, "The hosts that share networks, how far this one has come, how etcd is"),
             get("/sluice/v1/flows", sluice::flows, "The flow table, with names"),
@@ -153,10 +155,14 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
 }
 
 /// The door and behind it everything in the table; for the rest, Docker's sentences.
-pub fn router(engine: Arc<Engine>) -> Router {
+pub fn router(engine: Arc<Engine>, measures: Arc<Measures>) -> Router {
+    let measured = measures.clone();
     let lines = table().into_iter().flat_map(|(_, lines)| lines);
     let routes = lines
         .fold(Router::new(), |router, line| router.route(line.path, line.answer))
+        .route_layer(middleware::from_fn(move |request, next| {
+            timed(measured.clone(), request, next)
+        }))
         .method_not_allowed_fallback(|method: Method| async move {
             let message = format!("method {method} is not allowed here");
             ApiError {
@@ -172,11 +178,20 @@ pub fn router(engine: Arc<Engine>) -> Router {
         })
         // Bodies are limited where they are read: JSON to some megabytes, archives not at all.
         .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(Extension(measures))
         .with_state(engine);
     // The door stands outside of the routing, because it changes the path that is routed.
     Router::new()
         .fallback_service(routes)
         .layer(middleware::from_fn(door::door))
+}
+
+/// Figures and nothing else, for a socket that more may reach than may use the API.
+pub fn metrics_router(engine: Arc<Engine>, measures: Arc<Measures>) -> Router {
+    Router::new()
+        .route("/metrics", routing::get(metrics::metrics))
+        .layer(Extension(measures))
+        .with_state(engine)
 }
 
 // === words of the table ===

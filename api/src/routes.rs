@@ -5,6 +5,7 @@ pub(crate) mod container;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod image;
+pub(crate) mod metrics;
 pub(crate) mod network;
 pub(crate) mod sluice;
 pub(crate) mod system;

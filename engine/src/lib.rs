@@ -54,7 +54,7 @@ pub use container::{
     list::ListFilter,
     logs::{LogOptions, Output},
     prune::{PruneFilter, PrunedContainers},
-    stats::{Direction, Often, Traffic, Usage, UsageView},
+    stats::{Carried, Direction, Often, Traffic, Usage, UsageView},
     update::UpdateContainer,
     wait::WaitCondition,
 };

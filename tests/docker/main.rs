@@ -16,6 +16,7 @@ mod compose;
 mod compose_requests;
 mod exec;
 mod failures;
+mod figures;
 mod files;
 mod health;
 mod hostile_archives;

@@ -233,6 +233,7 @@ impl Session {
         self.desired = desired;
         let report = report?;
         self.desired.remotes.settle();
+        shared.measures.round(started.elapsed(), report.changes);
         if report.changes > 0 {
             tracing::debug!(revision = self.revision, changes = report.changes, took = ?started.elapsed(), "host and store agree");
         }

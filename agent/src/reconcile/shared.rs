@@ -8,8 +8,8 @@ use tokio::{
 };
 
 use crate::{
-    AgentError, follow, link::sandbox::Offers, map::pins::Maps, program::attach::Attacher, progress::Progress,
-    promise::Promises, roster::Roster,
+    AgentError, follow, link::sandbox::Offers, map::pins::Maps, measure::Measures, program::attach::Attacher,
+    progress::Progress, promise::Promises, roster::Roster,
 };
 
 /// What the loop shares with those who ask.
@@ -30,6 +30,8 @@ pub struct Shared {
     pub at_work: Arc<Mutex<()>>,
     /// Sandboxes that are made before a record asks for them.
     pub promises: Arc<Promises>,
+    /// How long things take.
+    pub measures: Arc<Measures>,
 }
 
 impl Shared {
@@ -44,6 +46,7 @@ impl Shared {
             offers: Arc::default(),
             at_work: Arc::default(),
             promises: Arc::default(),
+            measures: Arc::default(),
         }
     }
 }

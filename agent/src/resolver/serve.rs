@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     kernel::datagrams::{self, Ends, Room},
+    measure::Measures,
     reconcile::lock,
 };
 
@@ -51,6 +52,7 @@ pub struct Desk {
     turn: AtomicUsize,
     /// Streams by the address they come from.
     streams: Mutex<HashMap<IpAddr, usize>>,
+    measures: Arc<Measures>,
 }
 
 /// What becomes of a question.
@@ -71,13 +73,14 @@ struct Errand {
 
 impl Desk {
     /// Answers about these names; the rest is asked of those whom the host asks.
-    pub fn new(directory: Directory, host: HostServers) -> Self {
+    pub fn new(directory: Directory, host: HostServers, measures: Arc<Measures>) -> Self {
         Self {
             directory: RwLock::new(directory),
             forwarder: Arc::default(),
             host: Mutex::new(host),
             turn: AtomicUsize::new(0),
             streams: Mutex::default(),
+            measures,
         }
     }
 
@@ -110,11 +113,12 @@ impl Desk {
         }))
     }
 
-    async fn run(&self, errand: Errand) -> Option<Vec<u8>> {
+    async fn run(&self, errand: Errand, came: Instant) -> Option<Vec<u8>> {
         let answer = self
             .forwarder
             .ask(&errand.question, &errand.bytes, &errand.servers, errand.road)
             .await;
+        self.measures.forwarded(came.elapsed());
         answer.or_else(|| errand.question.failure())
     }
 
@@ -149,7 +153,7 @@ pub async fn datagrams(desk: Arc<Desk>, socket: UdpSocket) {
         }
         for _ in 0..ANSWERS {
             match waiting.next() {
-                Some((ends, bytes)) => answer(&desk, &socket, ends, &bytes),
+                Some(question) => answer(&desk, &socket, &question),
                 None => break,
             }
         }
@@ -176,13 +180,17 @@ async fn take(socket: &UdpSocket, room: &mut Room, waiting: &mut Waiting) -> io:
     Ok(())
 }
 
-fn answer(desk: &Arc<Desk>, socket: &Arc<UdpSocket>, ends: Ends, bytes: &[u8]) {
-    match desk.fate(ends.from.ip(), bytes, Road::Datagram) {
-        Fate::Said(answer) => say(socket, ends, &answer),
+fn answer(desk: &Arc<Desk>, socket: &Arc<UdpSocket>, question: &Datagram) {
+    let (ends, came) = (question.ends, question.came);
+    match desk.fate(ends.from.ip(), &question.bytes, Road::Datagram) {
+        Fate::Said(answer) => {
+            say(socket, ends, &answer);
+            desk.measures.told(came.elapsed());
+        }
         Fate::Asked(errand) => {
             let (desk, socket) = (desk.clone(), socket.clone());
             tokio::spawn(async move {
-                if let Some(answer) = desk.run(*errand).await {
+                if let Some(answer) = desk.run(*errand, came).await {
                     say(&socket, ends, &answer);
                 }
             });
@@ -191,11 +199,18 @@ fn answer(desk: &Arc<Desk>, socket: &Arc<UdpSocket>, ends: Ends, bytes: &[u8]) {
     }
 }
 
+/// A question that came as a datagram.
+struct Datagram {
+    ends: Ends,
+    bytes: Vec<u8>,
+    came: Instant,
+}
+
 /// Questions that have come and are not answered yet, by who asks. One of each is taken in turn.
 #[derive(Default)]
 struct Waiting {
     turns: VecDeque<IpAddr>,
-    questions: HashMap<IpAddr, VecDeque<(Ends, Vec<u8>)>>,
+    questions: HashMap<IpAddr, VecDeque<Datagram>>,
 }
 
 impl Waiting {
@@ -211,11 +226,15 @@ impl Waiting {
             self.turns.push_back(asker);
         }
         if questions.len() < WAITING_OF_ONE {
-            questions.push_back((ends, bytes.to_vec()));
+            questions.push_back(Datagram {
+                ends,
+                bytes: bytes.to_vec(),
+                came: Instant::now(),
+            });
         }
     }
 
-    fn next(&mut self) -> Option<(Ends, Vec<u8>)> {
+    fn next(&mut self) -> Option<Datagram> {
         let asker = self.turns.pop_front()?;
         let questions = self.questions.get_mut(&asker)?;
         let question = questions.pop_front();
@@ -263,9 +282,13 @@ impl Stream {
     /// One question after the other.
     async fn answer(self, mut stream: TcpStream) {
         while let Ok(Ok(bytes)) = timeout(IDLE, read_message(&mut stream)).await {
+            let came = Instant::now();
             let answer = match self.desk.fate(self.from, &bytes, Road::Stream) {
-                Fate::Said(answer) => Some(answer),
-                Fate::Asked(errand) => self.desk.run(*errand).await,
+                Fate::Said(answer) => {
+                    self.desk.measures.told(came.elapsed());
+                    Some(answer)
+                }
+                Fate::Asked(errand) => self.desk.run(*errand, came).await,
                 Fate::Ignored => None,
             };
             let Some(answer) = answer else { return };
@@ -305,12 +328,15 @@ mod tests {
         }
         waiting.put(ends(3), b"one");
         waiting.put(ends(4), b"one");
-        let first: Vec<_> = (0..4).filter_map(|_| waiting.next()).map(|(ends, _)| ends).collect();
+        let first: Vec<_> = (0..4)
+            .filter_map(|_| waiting.next())
+            .map(|question| question.ends)
+            .collect();
         assert_eq!(first, [ends(2), ends(3), ends(4), ends(2)]);
         let mut left = 0;
-        while let Some((_, bytes)) = waiting.next() {
+        while let Some(question) = waiting.next() {
             left += 1;
-            assert_ne!(bytes, b"one");
+            assert_ne!(question.bytes, b"one");
         }
         assert_eq!(left, WAITING_OF_ONE - 2);
         assert!(waiting.is_empty() && waiting.questions.is_empty());

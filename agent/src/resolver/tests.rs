@@ -375,7 +375,7 @@ async fn who_waits_for_a_revision_finds_its_names_told() {
     let store: SharedStore = Arc::new(Embedded::open(&path).unwrap());
     let (directory, changes, revision) = begin(&store).await.unwrap();
     let (told, known) = watch::channel(revision);
-    let desk = Desk::new(directory, HostServers::of("/nowhere"));
+    let desk = Desk::new(directory, HostServers::of("/nowhere"), Arc::default());
     let put = async |entry: Entry| {
         let transaction = Transaction {
             writes: vec![Write::Put(entry.key, entry.value)],

@@ -1,7 +1,7 @@
 //! Options: flags, and the same names as keys of a TOML file.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -43,6 +43,10 @@ pub(crate) struct Options {
     /// Allow tcp:// hosts that are not loopback. Whoever reaches them is root on this machine
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean)]
     pub(crate) allow_insecure_tcp: Option<bool>,
+
+    /// Where figures for Prometheus are told besides, at /metrics, and nothing else is; whoever reaches it may read them
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics_addr: Option<SocketAddr>,
 
     /// Where images, containers and records are kept [default: /var/lib/sluice]
     #[arg(long, value_name = "DIRECTORY")]
@@ -221,6 +225,7 @@ impl Options {
         Self {
             host: if self.host.is_empty() { below.host } else { self.host },
             allow_insecure_tcp: self.allow_insecure_tcp.or(below.allow_insecure_tcp),
+            metrics_addr: self.metrics_addr.or(below.metrics_addr),
             data_root: self.data_root.or(below.data_root),
             exec_root: self.exec_root.or(below.exec_root),
             pidfile: self.pidfile.or(below.pidfile),

@@ -17,7 +17,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{Trouble, instance, pidfile::Pidfile, rest, settings::Settings, sockets::Sockets, supervisor};
+use crate::{
+    Trouble, instance, pidfile::Pidfile, rest, settings::Settings, sockets::Sockets, supervisor, value::Host,
+};
 
 /// Runs until it is told to end.
 pub(crate) async fn serve(settings: Settings) -> Result<(), Trouble> {
@@ -36,12 +38,22 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Trouble> {
     };
     let mut sockets = Sockets::default();
     let mut serving = JoinSet::new();
+    let measures = Arc::new(sluice_api::Measures::default());
     for host in &settings.hosts {
         let socket = sockets.open(host).await?;
-        serving.spawn(sluice_api::serve(socket, sluice_api::router(engine.clone())));
+        serving.spawn(sluice_api::serve(
+            socket,
+            sluice_api::router(engine.clone(), measures.clone()),
+        ));
         tracing::info!(?host, "listening");
     }
     let resting = tokio::spawn(rest::give_back_at_rest(engine.clone()));
+    if let Some(address) = settings.metrics_addr {
+        let socket = sockets.open(&Host::Tcp(address)).await?;
+        let router = sluice_api::metrics_router(engine.clone(), measures.clone());
+        serving.spawn(sluice_api::serve(socket, router));
+        tracing::info!(%address, "figures for Prometheus at /metrics");
+    }
     supervisor::tell(supervisor::READY);
     tracing::info!(
         instance = settings.instance,

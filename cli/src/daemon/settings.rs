@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -27,6 +27,8 @@ const LIBEXEC: &[&str] = &["/usr/libexec/sluice", "/usr/lib/sluice", "/usr/local
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) hosts: Vec<Host>,
+    /// Where figures alone are told.
+    pub(crate) metrics_addr: Option<SocketAddr>,
     pub(crate) pidfile: PathBuf,
     pub(crate) log_level: LogLevel,
     pub(crate) instance: String,
@@ -100,6 +102,7 @@ impl Settings {
         Ok(Self {
             registries,
             hosts,
+            metrics_addr: options.metrics_addr,
             pidfile: options.pidfile.unwrap_or_else(|| exec_root.join("sluiced.pid")),
             log_level,
             says_iptables: options.iptables.is_some() || options.ip6tables.is_some(),

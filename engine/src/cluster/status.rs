@@ -44,6 +44,11 @@ pub struct ClusterStatus {
 }
 
 impl Engine {
+    /// Does this host share networks with others?
+    pub fn is_in_cluster(&self) -> bool {
+        self.cluster.is_some()
+    }
+
     /// How the cluster is; an error when this daemon belongs to none.
     pub async fn cluster_status(&self) -> Result<ClusterStatus, EngineError> {
         let cluster = self.cluster_for("cannot tell how the cluster is")?;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
-use sluice_model::container::NetworkMode;
+use sluice_model::{Endpoint, container::NetworkMode};
 use sluice_runtime::Stats;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
@@ -50,6 +50,19 @@ pub struct Direction {
     pub errors: u64,
     /// Packets dropped.
     pub dropped: u64,
+}
+
+/// What an endpoint's device has carried since its container started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Carried {
+    /// The endpoint's id.
+    pub endpoint: String,
+    /// The container's name.
+    pub container: String,
+    /// The network's name.
+    pub network: String,
+    /// From the container's side.
+    pub traffic: Traffic,
 }
 
 /// A measurement.
@@ -122,6 +135,38 @@ impl Engine {
             }
         });
         Ok(receiver)
+    }
+
+    /// What the endpoints of all running containers have carried.
+    pub async fn carried(&self) -> Result<Vec<Carried>, EngineError> {
+        let endpoints: Vec<Endpoint> = self.networks.places().endpoints.values().cloned().collect();
+        let found: Vec<(Endpoint, String, u32)> = endpoints
+            .into_iter()
+            .filter_map(|endpoint| {
+                let network = self.networks.by_id(&endpoint.network)?.name;
+                let held = self.containers.by_id(&endpoint.container)?;
+                let pid = held.look(|container| container.state.is_alive().then_some(container.state.pid))?;
+                Some((endpoint, network, pid))
+            })
+            .collect();
+        blocking(move || {
+            let mut devices: BTreeMap<u32, BTreeMap<String, Traffic>> = BTreeMap::new();
+            let mut carried = Vec::with_capacity(found.len());
+            for (endpoint, network, pid) in found {
+                let devices = devices.entry(pid).or_insert_with(|| {
+                    // of a process that just ended there are none
+                    traffic(&std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default())
+                });
+                carried.extend(devices.get(&endpoint.interface).map(|traffic| Carried {
+                    endpoint: endpoint.id.to_string(),
+                    container: endpoint.name.clone(),
+                    network,
+                    traffic: *traffic,
+                }));
+            }
+            Ok(carried)
+        })
+        .await
     }
 
     /// Itself, or by way of the containers whose network it shares. What the host's devices carry is not its own.
