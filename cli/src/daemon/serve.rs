@@ -17,9 +17,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{
-    Trouble, instance, pidfile::Pidfile, rest, settings::Settings, sockets::Sockets, supervisor, value::Host,
-};
+use crate::{Trouble, instance, pidfile::Pidfile, rest, settings::Settings, sockets::Sockets, supervisor, value::Host};
 
 /// Runs until it is told to end.
 pub(crate) async fn serve(settings: Settings) -> Result<(), Trouble> {
