@@ -60,7 +60,7 @@ pub const YOUTH: Duration = Duration::from_secs(2);
 pub struct Actual {
     /// Veths by the index of their host end.
     pub veths: BTreeMap<u32, Veth>,
-    /// When veths were made, for those that are young.
+    /// When veths were made, for those that still have the filter they began with.
     pub made: BTreeMap<u32, Instant>,
     /// Sandbox files, and whether a namespace is mounted on each.
     pub sandboxes: BTreeMap<PathBuf, bool>,
@@ -233,10 +233,9 @@ impl Actual {
         }
     }
 
-    /// Forgets the youth of those who have outgrown it or are gone.
-    pub fn grow(&mut self, now: Instant) {
-        self.made
-            .retain(|ifindex, made| now.duration_since(*made) < YOUTH && self.veths.contains_key(ifindex));
+    /// Forgets when those were made that are gone.
+    pub fn forget_made(&mut self) {
+        self.made.retain(|ifindex, _| self.veths.contains_key(ifindex));
     }
 
     /// The indices of veths, by endpoint.

@@ -35,6 +35,8 @@ mod sandboxes;
 mod tables;
 mod veths;
 
+pub use programs::promote_grown;
+
 /// What works on the kernel.
 pub struct Hands<'a> {
     /// A socket in the daemon's own namespace.
@@ -71,7 +73,7 @@ pub struct Report {
     pub troubles: Troubles,
     /// Endpoints are gone, and flows of theirs may be left.
     pub endpoints_gone: bool,
-    /// Veths that have no link yet: they are young, or it is not their turn.
+    /// Veths that have no link yet.
     pub unpromoted: usize,
     /// Writes to tables, devices and namespaces.
     pub changes: usize,

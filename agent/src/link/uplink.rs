@@ -46,12 +46,11 @@ impl World {
             names.is_ours(&device.alias)
                 || [&names.host_leg, &names.datapath_leg, &names.resolver_leg].contains(&&device.name)
         };
-        let foreign = |ifindex: u32| {
-            devices
-                .iter()
-                .find(|device| device.ifindex == ifindex)
-                .filter(|device| !ours(device))
-        };
+        let foreign: HashSet<u32> = devices
+            .iter()
+            .filter(|device| !ours(device))
+            .map(|device| device.ifindex)
+            .collect();
         // The programs read Ethernet headers: tunnels without one (tun, ppp, wireguard) are the host stack's affair.
         let leads_out = |device: &&Device| device.ethernet && !device.loopback && !ours(device);
         let uplinks = devices
@@ -68,7 +67,7 @@ impl World {
             .collect();
         let addresses = addresses
             .iter()
-            .filter(|address| is_everywhere(address.address.addr()) && foreign(address.ifindex).is_some())
+            .filter(|address| is_everywhere(address.address.addr()) && foreign.contains(&address.ifindex))
             .map(|address| (address.address.addr(), address.ifindex))
             .collect();
         Self { uplinks, addresses }

@@ -203,6 +203,12 @@ impl Kernel {
         apply::follow_remotes(&self.maps, desired, &mut self.actual)
     }
 
+    /// Gives links to some of the veths that have outgrown their filter; answers how many have none yet.
+    pub fn grow(&mut self) -> usize {
+        apply::promote_grown(&self.attacher, &self.programs, &self.names, &mut self.actual);
+        self.actual.made.len()
+    }
+
     /// The way to the resolver, and the program on it. Without it nothing else is wrong.
     fn see_to_resolver(&mut self) -> Result<(), AgentError> {
         let present = self.actual.resolver_leg.as_ref();

@@ -10,7 +10,6 @@ use tracing::{Instrument, debug_span};
 use super::{FIRST_RETRY, LAST_RETRY, Scope, Setup, Shared, blocking, events::Events, kernel::Kernel, lock};
 use crate::{
     AgentError,
-    actual::YOUTH,
     desired::{Concern, Desired},
     kernel::sysctl,
     progress::Progress,
@@ -23,6 +22,9 @@ const CHECK: Duration = Duration::from_secs(10);
 /// How often the host's range of ephemeral ports is read. Of everything else that is followed the kernel tells; a setting of /proc/sys it tells
 /// nobody of (`proc_sys_poll` knows the host's name only), and reading one file costs microseconds.
 const GLANCE: Duration = Duration::from_secs(1);
+/// How often young veths are given what they wait for. It is looked at them alone: a check of everything, twice a second while containers start, would
+/// keep starts waiting the longer the more there are.
+const GROWTH: Duration = Duration::from_millis(500);
 /// Every so many checks the tables are read again, too.
 const CHECKS_PER_TABLE_CHECK: u32 = 6;
 
@@ -80,6 +82,7 @@ impl Session {
         let mut checks = 0;
         let mut next_check = Instant::now() + CHECK;
         let mut next_glance = Instant::now() + GLANCE;
+        let mut next_growth = Some(Instant::now() + GROWTH);
         let (mut pending, mut swarm_ends) = (Scope::default(), None);
         let (mut retry_in, mut retry_at) = (FIRST_RETRY, self.retry(shared, FIRST_RETRY));
         let (names, leg) = match &self.kernel {
@@ -87,7 +90,7 @@ impl Session {
             None => return Err(AgentError::Stopped),
         };
         loop {
-            let wake = [Some(next_check), Some(next_glance), swarm_ends, retry_at]
+            let wake = [Some(next_check), Some(next_glance), next_growth, swarm_ends, retry_at]
                 .into_iter()
                 .flatten()
                 .min()
@@ -122,9 +125,12 @@ impl Session {
                             tracing::info!("the host's range of ephemeral ports has changed: the programs are loaded anew");
                             return Ok(());
                         }
-                        if [Some(next_check), swarm_ends, retry_at].into_iter().flatten().all(|due| due > now) {
-                            continue;
+                    }
+                    if [Some(next_check), swarm_ends, retry_at].into_iter().flatten().all(|due| due > now) {
+                        if next_growth.is_some_and(|due| due <= now) {
+                            next_growth = self.grow(shared).await?;
                         }
+                        continue;
                     }
                     let mut scope = Scope { devices: true, ..Scope::default() };
                     if now >= next_check {
@@ -136,9 +142,10 @@ impl Session {
                     scope.and(mem::take(&mut pending))
                 }
             };
-            if self.round(shared, scope).await? > 0 {
-                next_check = next_check.min(Instant::now() + YOUTH / 4);
-            }
+            next_growth = match self.round(shared, scope).await? {
+                0 => None,
+                _ => next_growth.or_else(|| Some(Instant::now() + GROWTH)),
+            };
             retry_at = self.retry(shared, retry_in);
             retry_in = if retry_at.is_some() {
                 (retry_in * 2).min(LAST_RETRY)
@@ -213,6 +220,20 @@ impl Session {
         self.kernel
             .as_ref()
             .map_or(0, |kernel| kernel.actual.veths.len() as u64)
+    }
+
+    /// Sees to young veths alone; answers when it is to be looked again.
+    async fn grow(&mut self, shared: &Shared) -> Result<Option<Instant>, AgentError> {
+        let mut kernel = self.kernel.take().ok_or(AgentError::Stopped)?;
+        let at_work = shared.at_work.clone();
+        let (kernel, left) = blocking(move || {
+            let _at_work = lock(&at_work);
+            let left = kernel.grow();
+            (kernel, left)
+        })
+        .await?;
+        self.kernel = Some(kernel);
+        Ok((left > 0).then(|| Instant::now() + GROWTH))
     }
 
     /// One round on a thread that may block, and word of it to all who wait. Answers how many veths wait for more to be done for them.
