@@ -165,7 +165,8 @@ impl Agent {
         let names = Names::new(&setup.config.instance, &setup.config.bpffs)?;
         let shared = Arc::new(Shared::new());
         let session = Session::begin(&setup, &store, &shared).await?;
-        let resolver = Resolver::start(leg, store.clone(), shared.measures.clone()).await?;
+        let (progress, measures) = (shared.progress.subscribe(), shared.measures.clone());
+        let resolver = Resolver::start(leg, store.clone(), progress, measures).await?;
         let (stop, stopped) = watch::channel(false);
         let running = tokio::spawn(reconcile::run(setup, store, shared.clone(), session, stopped));
         Ok(Self {

@@ -6,6 +6,7 @@
 
 mod answer;
 mod directory;
+mod door;
 mod forward;
 mod serve;
 mod servers;
@@ -24,9 +25,11 @@ use tokio::{
 };
 
 use crate::{
-    AgentError, Tried, kernel::datagrams::Pair, link::resolver_leg::ResolverLeg, measure::Measures, reconcile::blocking,
+    AgentError, Tried, kernel::datagrams::Pair, link::resolver_leg::ResolverLeg, measure::Measures,
+    progress::Progress, reconcile::blocking,
 };
 use directory::Directory;
+use door::{Doors, Known};
 use serve::Desk;
 use servers::HostServers;
 
@@ -43,18 +46,26 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The resolver at work.
 pub struct Resolver {
     stop: watch::Sender<bool>,
-    /// The revision of the store that names are told by.
-    known: watch::Receiver<Revision>,
+    known: watch::Receiver<Known>,
     worker: Option<thread::JoinHandle<()>>,
 }
 
 impl Resolver {
-    /// Opens the sockets in the leg's namespace and answers from now on.
-    pub async fn start(leg: Arc<ResolverLeg>, store: SharedStore, measures: Arc<Measures>) -> Result<Self, AgentError> {
+    /// Opens the sockets in the leg's namespace and answers from now on. `progress`: how far the agent has come.
+    pub async fn start(
+        leg: Arc<ResolverLeg>,
+        store: SharedStore,
+        progress: watch::Receiver<Progress>,
+        measures: Arc<Measures>,
+    ) -> Result<Self, AgentError> {
         let what = || "opening the resolver's sockets".to_owned();
         let pairs = blocking(move || leg.within(open)).await?.tried(what)?;
         let (directory, changes, revision) = begin(&store).await?;
-        let (told, known) = watch::channel(revision);
+        let (told, known) = watch::channel(Known {
+            revision,
+            ..Known::default()
+        });
+        let doors = Doors::new(Arc::new(told), progress);
         let desk = Arc::new(Desk::new(directory, HostServers::of(HOST_SERVERS), measures));
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -64,7 +75,7 @@ impl Resolver {
         let worker = thread::Builder::new()
             .name("sluice-names".into())
             .spawn(move || {
-                let work = work(desk, pairs, store, (changes, told), stopped);
+                let work = work(desk, pairs, store, (changes, revision), doors, stopped);
                 if let Err(error) = tokio::task::LocalSet::new().block_on(&runtime, work) {
                     tracing::error!(%error, "questions for names are not answered");
                 }
@@ -80,7 +91,7 @@ impl Resolver {
     /// Returns when names are told as they are at this revision of the store, or nobody will tell them.
     pub async fn named(&self, revision: Revision) {
         let mut known = self.known.clone();
-        if timeout(PATIENCE, known.wait_for(|known| *known >= revision))
+        if timeout(PATIENCE, known.wait_for(|known| known.covers(revision)))
             .await
             .is_err()
         {
@@ -122,32 +133,41 @@ async fn work(
     desk: Arc<Desk>,
     pairs: Vec<Pair>,
     store: SharedStore,
-    (changes, told): (Watch, watch::Sender<Revision>),
+    (changes, revision): (Watch, Revision),
+    mut doors: Doors,
     mut stopped: watch::Receiver<bool>,
 ) -> io::Result<()> {
     for pair in pairs {
-        tokio::task::spawn_local(serve::datagrams(desk.clone(), UdpSocket::from_std(pair.datagrams)?));
-        tokio::task::spawn_local(serve::streams(desk.clone(), TcpListener::from_std(pair.streams)?));
+        tokio::task::spawn_local(serve::datagrams(
+            desk.clone(),
+            UdpSocket::from_std(pair.datagrams)?,
+            None,
+        ));
+        tokio::task::spawn_local(serve::streams(desk.clone(), TcpListener::from_std(pair.streams)?, None));
     }
+    doors.settle(&desk, desk.doors(), revision);
     tokio::select! {
-        () = follow(&desk, &store, changes, &told) => {}
+        () = follow(&desk, &store, changes, &mut doors) => {}
         _ = stopped.wait_for(|stopped| *stopped) => {}
     }
     Ok(())
 }
 
 /// Follows the store for ever, and tells how far it is; who falls behind begins again.
-async fn follow(desk: &Desk, store: &SharedStore, mut changes: Watch, told: &watch::Sender<Revision>) {
+async fn follow(desk: &Arc<Desk>, store: &SharedStore, mut changes: Watch, doors: &mut Doors) {
     loop {
         while let Some(Ok((revision, events))) = changes.next().await {
             desk.change(|directory| events.iter().for_each(|event| directory.fold(event)));
-            told.send_replace(revision);
+            doors.settle(desk, desk.doors(), revision);
+            doors.tell(revision);
         }
         changes = loop {
             match begin(store).await {
                 Ok((fresh, changes, revision)) => {
                     desk.change(|directory| *directory = fresh);
-                    told.send_replace(revision);
+                    doors.close();
+                    doors.settle(desk, desk.doors(), revision);
+                    doors.tell(revision);
                     break changes;
                 }
                 Err(error) => {

@@ -248,10 +248,14 @@ impl Network {
         self.subnets.iter().find(|subnet| Family::of(subnet.gateway) == family)
     }
 
-    /// Are its endpoints known by name to each other? Not in the default network, as with Docker, nor where packets do not pass the datapath on their way to
-    /// the resolver.
+    /// Are its endpoints known by name to each other? Not in the default network, as with Docker.
     pub fn has_names(&self) -> bool {
-        self.name != DEFAULT_NETWORK && self.is_placed() && !self.is_on_bridge()
+        self.name != DEFAULT_NETWORK && (self.is_placed() && !self.is_on_bridge() || self.is_beside())
+    }
+
+    /// Do its endpoints stand on a device of the host, where the datapath does not see what they say?
+    pub fn is_beside(&self) -> bool {
+        matches!(self.driver, Driver::Macvlan | Driver::Ipvlan)
     }
 
     /// Where its endpoints reach the host itself.

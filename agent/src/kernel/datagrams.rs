@@ -4,8 +4,8 @@
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
-    net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use nix::{
@@ -49,12 +49,10 @@ pub struct Room {
 }
 
 impl Pair {
-    /// Opens them in the namespace of the calling thread. They do not block.
+    /// Opens them in the namespace of the calling thread, for all its addresses. They do not block.
     pub fn open(family: AddressFamily, port: u16) -> io::Result<Self> {
-        let make = |kind| socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None);
-        let (datagrams, streams) = (make(SockType::Datagram)?, make(SockType::Stream)?);
+        let (datagrams, streams) = sockets(family)?;
         for socket in [&datagrams, &streams] {
-            setsockopt(socket, sockopt::ReuseAddr, &true)?;
             answer_anywhere(socket.as_fd(), family)?;
         }
         match family {
@@ -69,7 +67,7 @@ impl Pair {
                     bind(socket.as_raw_fd(), &SockaddrIn6::from(any))?;
                 }
                 _ => {
-                    let any = SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, port);
+                    let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
                     bind(socket.as_raw_fd(), &SockaddrIn::from(any))?;
                 }
             }
@@ -80,6 +78,30 @@ impl Pair {
             streams: streams.into(),
         })
     }
+
+    /// The same at one address alone.
+    pub fn at(address: Ipv4Addr, port: u16) -> io::Result<Self> {
+        let (datagrams, streams) = sockets(AddressFamily::Inet)?;
+        setsockopt(&datagrams, sockopt::Ipv4PacketInfo, &true)?;
+        for socket in [&datagrams, &streams] {
+            bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(address, port)))?;
+        }
+        listen(&streams, Backlog::new(16)?)?;
+        Ok(Self {
+            datagrams: datagrams.into(),
+            streams: streams.into(),
+        })
+    }
+}
+
+/// One for datagrams and one for streams.
+fn sockets(family: AddressFamily) -> io::Result<(OwnedFd, OwnedFd)> {
+    let make = |kind| {
+        let made = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+        setsockopt(&made, sockopt::ReuseAddr, &true)?;
+        Ok::<_, io::Error>(made)
+    };
+    Ok((make(SockType::Datagram)?, make(SockType::Stream)?))
 }
 
 fn answer_anywhere(socket: BorrowedFd<'_>, family: AddressFamily) -> io::Result<()> {

@@ -3,14 +3,16 @@
 use std::net::IpAddr;
 
 use sluice_datapath_common::{
-    Family,
+    Family, Ipv4Address,
     endpoint::{self, Attachment, EndpointKey},
-    resolver::Resolver,
+    resolver::{ASKED4, Resolver},
 };
 use sluice_model::{Network, network as model};
 
 use super::{
-    Place, Troubles, publish,
+    Place, Troubles,
+    network::hangs_beside,
+    publish,
     tables::{enter, prefix},
 };
 use crate::map::contents::{ByBytes, Tables};
@@ -70,13 +72,14 @@ pub fn add_endpoint(tables: &mut Tables, troubles: &mut Troubles, place: &Place<
 }
 
 /// How a sandbox with these endpoints asks for names: by its first device of each family in a network that has some. That stays the same while others
-/// come and go.
+/// come and go. One that has names on devices of the host alone asks a socket of ours in itself.
 pub fn resolver(places: &[&Place<'_>]) -> Option<Resolver> {
     let mut resolver = Resolver::default();
     let mut named: Vec<_> = places.iter().filter(|place| place.network.has_names()).collect();
     named.sort_by_key(|place| std::cmp::Reverse(&place.endpoint.interface));
     // the last to be entered is the first
-    for place in named {
+    let is_beside = named.iter().any(|place| hangs_beside(place.network));
+    for place in named.into_iter().filter(|place| !hangs_beside(place.network)) {
         for address in &place.endpoint.addresses {
             match place
                 .network
@@ -88,6 +91,9 @@ pub fn resolver(places: &[&Place<'_>]) -> Option<Resolver> {
                 None => {}
             }
         }
+    }
+    if is_beside && resolver.address4 == Ipv4Address::default() {
+        resolver.address4 = ASKED4;
     }
     (resolver != Resolver::default()).then_some(resolver)
 }

@@ -10,7 +10,7 @@ use sluice_datapath_common::network::{
 };
 use sluice_model::{
     Network,
-    network::{self as model, Driver, GatewayMode, HostAccess},
+    network::{self as model, GatewayMode, HostAccess},
 };
 
 use super::{Troubles, tables::prefix};
@@ -29,7 +29,7 @@ pub fn is_placed(network: &Network) -> bool {
 
 /// Do its endpoints hang on a parent of the host, where the datapath does not see them?
 pub fn hangs_beside(network: &Network) -> bool {
-    matches!(network.driver, Driver::Macvlan | Driver::Ipvlan) && network.parent.is_some()
+    network.is_beside() && network.parent.is_some()
 }
 
 /// The gateway addresses that the host's leg bears, and the numbers of their networks. On a bridge the bridge bears its own.

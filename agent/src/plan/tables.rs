@@ -7,6 +7,7 @@ use std::{
 
 use aya::Pod;
 use sluice_datapath_common::uplink::{LocalAddress, Uplink};
+use sluice_model::Network;
 
 use super::{
     Place, Troubles, endpoint,
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     actual::Actual,
     desired::Desired,
-    link::uplink::World,
+    link::{uplink::World, veth::Hang},
     map::{
         contents::{ByBytes, Entries, Tables},
         handle::Prefix,
@@ -46,13 +47,17 @@ pub fn tables(
         };
         add_local(&mut tables, gateway.addr(), local);
     }
+    let on_bridges = desired.networks.values().filter(|network| network.is_on_bridge());
+    on_bridges.for_each(|network| name_gateways(&mut tables, network));
     let mut asking: BTreeMap<u64, Vec<&Place<'_>>> = BTreeMap::new();
     for (id, place) in places {
         if let Some(ifindex) = veth_of(id) {
             endpoint::add_endpoint(&mut tables, &mut troubles, place, ifindex);
-            if let Some(cookie) = actual.cookies.get(&place.wish.sandbox) {
-                asking.entry(*cookie).or_default().push(place);
-            }
+        } else if !matches!(place.wish.hang, Hang::Child(_)) {
+            continue;
+        }
+        if let Some(cookie) = actual.cookies.get(&place.wish.sandbox) {
+            asking.entry(*cookie).or_default().push(place);
         }
     }
     for (cookie, places) in asking {
@@ -71,6 +76,19 @@ fn add_local(tables: &mut Tables, address: IpAddr, local: LocalAddress) {
     match address {
         IpAddr::V4(address) => drop(tables.local4.insert(ByBytes(address.into()), local)),
         IpAddr::V6(address) => drop(tables.local6.insert(ByBytes(address.into()), local)),
+    }
+}
+
+/// Where the bridge's own address is the way out of it, the host is found there as at the gateway of any network.
+fn name_gateways(tables: &mut Tables, network: &Network) {
+    for subnet in &network.subnets {
+        let local = match subnet.gateway {
+            IpAddr::V4(gateway) => tables.local4.get_mut(&ByBytes(gateway.into())),
+            IpAddr::V6(gateway) => tables.local6.get_mut(&ByBytes(gateway.into())),
+        };
+        if let Some(local) = local {
+            local.gateway_of = network.number;
+        }
     }
 }
 

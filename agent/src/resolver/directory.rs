@@ -3,8 +3,9 @@
 //! In a cluster there may be a hundred thousand endpoints, nearly all of them on other hosts: each has a number here, and what is said of it is said once.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -12,6 +13,8 @@ use sluice_model::{Endpoint, EndpointLink, Id, Network, RemoteEndpoint, Resolver
 #[cfg(test)]
 use sluice_store::Entry;
 use sluice_store::{Event, key, record};
+
+use super::door::Wanted;
 
 /// Names and addresses of all networks.
 #[derive(Default, Debug)]
@@ -23,8 +26,10 @@ pub struct Directory {
     free: Vec<u32>,
     /// The numbers of endpoints.
     numbers: HashMap<[u8; 32], u32>,
-    /// What sandboxes want of the resolver, by id.
-    wishes: HashMap<String, ResolverWish>,
+    /// Sandboxes by id: where they are, and what they want of the resolver.
+    sandboxes: HashMap<String, (PathBuf, ResolverWish)>,
+    /// Those with a device that stands on one of the host's, where questions do not pass the datapath.
+    beside: BTreeSet<String>,
     /// Endpoints by address. Networks do not overlap.
     by_address: HashMap<IpAddr, u32>,
     /// Endpoints of a sandbox, by the name of their device: their networks are asked in this order.
@@ -61,6 +66,8 @@ struct Known {
     name: String,
     internal: bool,
     has_names: bool,
+    /// Its endpoints stand on a device of the host.
+    is_beside: bool,
     names: HashMap<Arc<str>, Bearers>,
 }
 
@@ -123,7 +130,7 @@ impl Directory {
         } else if let Some(id) = key.strip_prefix(key::SANDBOXES)
             && let Ok(sandbox) = record::decode::<Sandbox>(key, value)
         {
-            self.wishes.insert(id.to_owned(), sandbox.resolver);
+            self.sandboxes.insert(id.to_owned(), (sandbox.path, sandbox.resolver));
         }
     }
 
@@ -135,7 +142,7 @@ impl Directory {
         } else if let Some(place) = key.strip_prefix(key::REMOTE_ENDPOINTS) {
             self.remove_resident(place.rsplit('/').next().unwrap_or(place));
         } else if let Some(id) = key.strip_prefix(key::SANDBOXES) {
-            self.wishes.remove(id);
+            self.sandboxes.remove(id);
         }
     }
 
@@ -144,6 +151,13 @@ impl Directory {
         known.name = network.name.to_ascii_lowercase();
         known.internal = network.internal;
         known.has_names = network.has_names();
+        known.is_beside = network.is_beside();
+        // endpoints may have come before their network
+        if known.is_beside {
+            let here = self.residents.iter().flatten().filter(|resident| *resident.network == *id);
+            let sandboxes = here.filter_map(|resident| Some(resident.place.as_ref()?.sandbox.clone()));
+            self.beside.extend(sandboxes);
+        }
     }
 
     fn resident_here(&mut self, endpoint: &Endpoint) -> Resident {
@@ -204,6 +218,9 @@ impl Directory {
             devices.insert(place.device.clone(), number);
         }
         let known = self.networks.entry(resident.network.clone()).or_default();
+        if let (true, Some(place)) = (known.is_beside, &resident.place) {
+            self.beside.insert(place.sandbox.clone());
+        }
         for name in &resident.names {
             match known.names.get_mut(name) {
                 Some(bearers) => bearers.add(number),
@@ -236,6 +253,7 @@ impl Directory {
             devices.retain(|_, endpoint| *endpoint != number);
             if devices.is_empty() {
                 self.of_sandbox.remove(&place.sandbox);
+                self.beside.remove(&place.sandbox);
             }
         }
         if let Some(known) = self.networks.get_mut(&resident.network) {
@@ -245,6 +263,34 @@ impl Directory {
                 }
             }
         }
+    }
+
+    /// The sandboxes whose questions do not pass the datapath, and as whom they ask: those with names on devices of the host alone. Where one of its networks
+    /// has names and is the datapath's, a sandbox asks by that.
+    pub fn doors(&self) -> BTreeMap<String, Wanted> {
+        let door = |sandbox: &String| {
+            let places = || {
+                Asker {
+                    directory: self,
+                    sandbox,
+                }
+                .places()
+            };
+            let by_datapath = |(endpoint, network): (&Resident, &Known)| {
+                !network.is_beside && endpoint.addresses.iter().any(IpAddr::is_ipv4)
+            };
+            if places().any(by_datapath) {
+                return None;
+            }
+            let (endpoint, _) = places().find(|(_, network)| network.is_beside)?;
+            let (path, _) = self.sandboxes.get(sandbox)?;
+            let wanted = Wanted {
+                path: path.clone(),
+                address: *endpoint.addresses.first()?,
+            };
+            Some((sandbox.clone(), wanted))
+        };
+        self.beside.iter().filter_map(door).collect()
     }
 
     /// Who asks from an address. The datapath lets nobody speak from another's.
@@ -372,6 +418,7 @@ impl<'a> Asker<'a> {
 
     /// What its container wants of the resolver.
     pub fn wish(self) -> ResolverWish {
-        self.directory.wishes.get(self.sandbox).cloned().unwrap_or_default()
+        let sandbox = self.directory.sandboxes.get(self.sandbox);
+        sandbox.map(|(_, wish)| wish.clone()).unwrap_or_default()
     }
 }

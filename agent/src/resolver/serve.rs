@@ -1,7 +1,7 @@
 //! Hears questions and says answers: datagrams many at a time in one place, streams each by themselves.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     answer::{Decision, Question, Road, decide},
     directory::Directory,
+    door::Wanted,
     forward::{Forwarder, Permit, read_message, write_message},
     servers::{HostServers, PORT},
 };
@@ -127,6 +128,12 @@ impl Desk {
         change(&mut self.directory.write().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// The sandboxes that are to have doors of their own.
+    pub fn doors(&self) -> BTreeMap<String, Wanted> {
+        let directory = self.directory.read().unwrap_or_else(PoisonError::into_inner);
+        directory.doors()
+    }
+
     fn admit_stream(self: &Arc<Self>, from: IpAddr) -> Option<Stream> {
         let mut streams = lock(&self.streams);
         let of_all: usize = streams.values().sum();
@@ -143,7 +150,8 @@ impl Desk {
 }
 
 /// Answers datagrams for ever. What has come is taken from the socket before any of it is answered, and who asks much waits for those who ask little.
-pub async fn datagrams(desk: Arc<Desk>, socket: UdpSocket) {
+/// `asker`: as whom all of them ask; none: who asks is known by the address it asks from.
+pub async fn datagrams(desk: Arc<Desk>, socket: UdpSocket, asker: Option<IpAddr>) {
     let socket = Arc::new(socket);
     let (mut room, mut waiting) = (Room::new(), Waiting::default());
     loop {
@@ -153,7 +161,7 @@ pub async fn datagrams(desk: Arc<Desk>, socket: UdpSocket) {
         }
         for _ in 0..ANSWERS {
             match waiting.next() {
-                Some(question) => answer(&desk, &socket, &question),
+                Some(question) => answer(&desk, &socket, asker, &question),
                 None => break,
             }
         }
@@ -180,9 +188,9 @@ async fn take(socket: &UdpSocket, room: &mut Room, waiting: &mut Waiting) -> io:
     Ok(())
 }
 
-fn answer(desk: &Arc<Desk>, socket: &Arc<UdpSocket>, question: &Datagram) {
+fn answer(desk: &Arc<Desk>, socket: &Arc<UdpSocket>, asker: Option<IpAddr>, question: &Datagram) {
     let (ends, came) = (question.ends, question.came);
-    match desk.fate(ends.from.ip(), &question.bytes, Road::Datagram) {
+    match desk.fate(asker.unwrap_or(ends.from.ip()), &question.bytes, Road::Datagram) {
         Fate::Said(answer) => {
             say(socket, ends, &answer);
             desk.measures.told(came.elapsed());
@@ -254,13 +262,13 @@ fn say(socket: &UdpSocket, ends: Ends, answer: &[u8]) {
     }
 }
 
-/// Answers streams for ever.
-pub async fn streams(desk: Arc<Desk>, listener: TcpListener) {
+/// Answers streams for ever; `asker` as with datagrams.
+pub async fn streams(desk: Arc<Desk>, listener: TcpListener, asker: Option<IpAddr>) {
     loop {
         match listener.accept().await {
             // one too many is closed
             Ok((stream, from)) => {
-                if let Some(admitted) = desk.admit_stream(from.ip()) {
+                if let Some(admitted) = desk.admit_stream(asker.unwrap_or(from.ip())) {
                     tokio::spawn(admitted.answer(stream));
                 }
             }

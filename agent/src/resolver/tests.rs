@@ -6,7 +6,7 @@ use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
     rr::{Name, RData, RecordType},
 };
-use sluice_model::{Endpoint, EndpointLink, Id, Network, ResolverWish, Sandbox};
+use sluice_model::{Endpoint, EndpointLink, Id, Network, ResolverWish, Sandbox, network::Driver};
 use sluice_store::{Entry, Event, SharedStore, Transaction, Write, embedded::Embedded, key, record};
 use tokio::sync::watch;
 
@@ -15,11 +15,12 @@ use super::{
     answer::{Decision, LIFETIME, Question, Road, decide},
     begin,
     directory::Directory,
+    door::{Doors, Known, Wanted},
     follow,
     serve::Desk,
     servers::HostServers,
 };
-use crate::fixture;
+use crate::{fixture, progress::Progress};
 
 fn entry(key: String, value: Vec<u8>) -> Entry {
     Entry {
@@ -244,6 +245,69 @@ fn the_default_network_has_no_names() {
     assert!(ask(&town, WEB2, "web1.", RecordType::A).is_none());
 }
 
+/// Endpoint `number` of the network 5, which stands on a device of the host, in the sandbox of endpoint 1.
+fn beside(number: u32, interface: &str) -> (Network, Endpoint) {
+    let network = Network {
+        driver: Driver::Macvlan,
+        ..fixture::network(5)
+    };
+    let mut endpoint = fixture::endpoint(number, 1);
+    endpoint.id = Id::from_bytes([0x55 + number as u8; 32]);
+    endpoint.network = network.id.clone();
+    endpoint.sandbox = fixture::sandbox(1).id;
+    endpoint.interface = interface.into();
+    endpoint.addresses = vec![format!("172.20.0.{}/16", number + 1).parse().unwrap()];
+    (network, endpoint)
+}
+
+#[test]
+fn who_stands_on_a_device_of_the_host_alone_asks_at_a_door_of_its_own() {
+    let (network, own) = beside(1, "eth0");
+    let sandbox = fixture::sandbox(1);
+    let mut town = Directory::of(&[
+        of_network(&fixture::network(2)),
+        of_network(&network),
+        of_endpoint(&own),
+        entry(key::sandbox(&sandbox.id), record::encode(&sandbox).unwrap()),
+    ]);
+    let door = Wanted {
+        path: sandbox.path,
+        address: address("172.20.0.2"),
+    };
+    let wanted = |town: &Directory| town.doors().into_iter().collect::<Vec<_>>();
+    assert_eq!(wanted(&town), [(sandbox.id.to_string(), door.clone())]);
+    assert_eq!(
+        told(&ask(&town, "172.20.0.2", "web1.", RecordType::A).unwrap()),
+        ["172.20.0.2"]
+    );
+    // where a device of its own is the datapath's, it asks by that
+    let mut second = fixture::endpoint(1, 1);
+    second.interface = "eth1".into();
+    town.fold(&Event::Put(of_endpoint(&second)));
+    assert_eq!(wanted(&town), []);
+    assert_eq!(
+        told(&ask(&town, "172.17.0.2", "web1.net5.", RecordType::A).unwrap()),
+        ["172.20.0.2"]
+    );
+    town.fold(&Event::Deleted(key::endpoint(&second.id), 2));
+    assert_eq!(wanted(&town), [(sandbox.id.to_string(), door)]);
+    town.fold(&Event::Deleted(key::endpoint(&own.id), 3));
+    assert_eq!(wanted(&town), []);
+}
+
+#[test]
+fn what_a_revision_asks_for_is_done_when_its_doors_are_open() {
+    let mut known = Known {
+        revision: 7,
+        ..Known::default()
+    };
+    known.opening.insert("one".into(), 6);
+    assert!(known.covers(7) && known.covers(5) && !known.covers(8));
+    assert!(!known.covers(6), "its own door");
+    known.opening.clear();
+    assert!(known.covers(6));
+}
+
 #[test]
 fn a_single_label_stays_here_when_its_asker_wants_that() {
     let mut town = town();
@@ -374,8 +438,12 @@ async fn who_waits_for_a_revision_finds_its_names_told() {
     let _ = std::fs::remove_file(&path);
     let store: SharedStore = Arc::new(Embedded::open(&path).unwrap());
     let (directory, changes, revision) = begin(&store).await.unwrap();
-    let (told, known) = watch::channel(revision);
-    let desk = Desk::new(directory, HostServers::of("/nowhere"), Arc::default());
+    let (told, known) = watch::channel(Known {
+        revision,
+        ..Known::default()
+    });
+    let mut doors = Doors::new(Arc::new(told), watch::channel(Progress::default()).1);
+    let desk = Arc::new(Desk::new(directory, HostServers::of("/nowhere"), Arc::default()));
     let put = async |entry: Entry| {
         let transaction = Transaction {
             writes: vec![Write::Put(entry.key, entry.value)],
@@ -394,7 +462,7 @@ async fn who_waits_for_a_revision_finds_its_names_told() {
         worker: None,
     };
     tokio::select! {
-        () = follow(&desk, &store, changes, &told) => panic!("it follows for ever"),
+        () = follow(&desk, &store, changes, &mut doors) => panic!("it follows for ever"),
         () = resolver.named(revision) => {}
     }
     assert!(asker());

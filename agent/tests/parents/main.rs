@@ -137,6 +137,65 @@ fn a_vlan_comes_and_goes_with_its_network_and_a_network_may_stand_on_nothing() {
     });
 }
 
+/// Whether the kernel can make the devices makes no difference to this.
+#[test]
+fn who_stands_on_a_device_of_the_host_asks_for_names_in_its_own_sandbox() {
+    on_a_host(async |host| {
+        let mut agent = host.agent().await;
+        let hold = Hold::Macvlan(MacvlanMode::Bridge);
+        let mine = Network {
+            name: "lan".into(),
+            ..on_parent(Driver::Macvlan, "up0", None, hold)
+        };
+        let mut writes = vec![put_network(&mine)];
+        for number in [1, 2] {
+            writes.extend(host.put(number));
+        }
+        let revision = host.commit(writes).await;
+        agent.settled(revision, &[]).await.unwrap();
+        let found = |asker: u32, name: &str| {
+            let (_, said) = host.attempt_in(asker, &format!("busybox nslookup -type=a {name} 127.0.0.11"));
+            said.lines()
+                .skip_while(|line| !line.starts_with("Name:"))
+                .filter_map(|line| line.strip_prefix("Address"))
+                .filter_map(|line| line.split_whitespace().last()?.parse().ok())
+                .collect::<Vec<std::net::Ipv4Addr>>()
+        };
+        let two = stage::address(2);
+        assert_eq!((found(1, "web2"), found(1, "web2.lan")), (vec![two], vec![two]));
+        assert_eq!(found(2, "web1"), [stage::address(1)]);
+        // a resolver of the container's own has port 53 for itself
+        let sandbox = std::fs::File::open(host.sandbox(1)).unwrap();
+        let bound = std::thread::spawn(move || {
+            nix::sched::setns(sandbox, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            std::net::UdpSocket::bind("0.0.0.0:53").map(drop)
+        });
+        bound.join().unwrap().unwrap();
+
+        // an agent that comes back opens the doors again
+        agent.stop().await;
+        agent = host.agent().await;
+        eventually("names are told again", Duration::from_secs(30), async || {
+            found(1, "web2") == [two]
+        })
+        .await;
+
+        // one that goes and comes again at once is answered in the sandbox that it has now
+        let gone = host.delete(1);
+        host.commit(gone).await;
+        let revision = host.commit(host.put(1)).await;
+        agent.settled(revision, &[]).await.unwrap();
+        assert_eq!(found(1, "web2"), [two]);
+        assert!(!found(2, "web1").is_empty());
+        let mut writes = host.delete(1);
+        writes.extend(host.delete(2));
+        writes.push(Write::Delete(key::network(&mine.id)));
+        let revision = host.commit(writes).await;
+        agent.settled(revision, &[]).await.unwrap();
+        agent.stop().await;
+    });
+}
+
 #[test]
 fn frames_of_a_vlan_bear_its_tag() {
     on_a_host(async |host| {

@@ -67,16 +67,16 @@ fn resolv_text(config: &Config, container: &Container, endpoints: &[&Endpoint], 
     if in_host && wish == resolv::Wish::default() {
         return std::fs::read_to_string(resolv::HOST).unwrap_or_default();
     }
-    let mut named = endpoints
-        .iter()
-        .zip(networks)
-        .filter(|(_, network)| network.has_names())
-        .flat_map(|(endpoint, _)| &endpoint.addresses)
-        .peekable();
+    let places = endpoints.iter().zip(networks);
+    let named: Vec<_> = places.filter(|(_, network)| network.has_names()).collect();
+    // on a device of the host it is asked at loopback, whatever the network has
+    let by_ipv4 = |(endpoint, network): &(&&Endpoint, &&Network)| {
+        network.is_beside() || endpoint.addresses.iter().any(|address| address.addr().is_ipv4())
+    };
     let host = || std::fs::read_to_string(resolv::HOST).unwrap_or_default();
-    if named.peek().is_none() {
+    if named.is_empty() {
         resolv::text(&resolv::of_host(), &wish)
-    } else if named.any(|address| address.addr().is_ipv4()) {
+    } else if named.iter().any(by_ipv4) {
         resolv::named_text(&host(), &wish, resolv::RESOLVER.into())
     } else {
         resolv::named_text(&host(), &wish, resolv::RESOLVER6.into())

@@ -1,5 +1,7 @@
 //! Networks on parents, on bridges and with devices of their own.
 
+use sluice_datapath_common::resolver::ASKED4;
+
 use super::*;
 
 /// Network 3, on this parent, with an endpoint in a sandbox of its own.
@@ -64,6 +66,51 @@ fn devices_on_a_parent_come_after_it_and_go_before_it() {
         |_| None,
     );
     assert!(troubles.is_empty() && tables.networks.is_empty() && tables.subnets4.is_empty());
+    assert!(
+        tables.resolvers.is_empty(),
+        "nobody asks from a sandbox that is not there"
+    );
+}
+
+#[test]
+fn who_stands_on_a_parent_alone_asks_for_names_at_its_own_loopback() {
+    let mut desired = beside(model::Parent {
+        device: "eth0".into(),
+        made_of: None,
+        hold: Hold::Macvlan(Default::default()),
+    });
+    let path = desired.sandboxes.values().next().unwrap().path.clone();
+    let mut actual = Actual {
+        cookies: [(path, 77)].into(),
+        ..Actual::default()
+    };
+    let asks_at = |desired: &Desired, actual: &Actual| {
+        let (places, _) = places(desired, actual, &names());
+        let veth_of = |id: &str| actual.veths_by_endpoint().get(id).copied();
+        let (tables, ..) = tables(desired, &places, actual, &names(), veth_of);
+        tables.resolvers[&ByBytes(77)].address4
+    };
+    assert_eq!(asks_at(&desired, &actual), ASKED4);
+    // with a device of the datapath beside it, by that
+    let mut other = fixture::network(3);
+    other.number = 3;
+    let mut second = fixture::endpoint(2, 1);
+    second.sandbox = fixture::sandbox(1).id;
+    second.network = other.id.clone();
+    second.interface = "eth1".into();
+    second.addresses = vec!["172.18.0.9/16".parse().unwrap()];
+    desired.networks.insert(other.id.to_string(), other);
+    let veth = Veth {
+        sandbox: None,
+        endpoint: second.id.to_string(),
+        made_of: MadeOf::default(),
+        up: true,
+        mtu: 1500,
+        controller: 0,
+    };
+    actual.veths.insert(102, veth);
+    desired.endpoints.insert(second.id.to_string(), second);
+    assert_eq!(asks_at(&desired, &actual), Ipv4Address::new([172, 18, 0, 1]));
 }
 
 #[test]
@@ -137,6 +184,15 @@ fn on_a_bridge_endpoints_are_entered_one_by_one_and_the_bridge_bears_the_gateway
     assert_ne!(network.flags & NETWORK_BRIDGED, 0);
     let subnets: Vec<u32> = tables.subnets4.keys().map(|key| key.0.length).collect();
     assert_eq!(subnets, [32]);
+    assert!(tables.local4.is_empty(), "the router's address is nobody's here");
+
+    // the bridge's own address is the way out
+    let mut own = actual.clone();
+    let gateway: std::net::IpAddr = "172.17.0.1".parse().unwrap();
+    own.world.addresses = vec![(gateway, 30), ("172.17.0.250".parse().unwrap(), 30)];
+    let (tables, ..) = super::tables(&desired, &places(&desired, &own, &names()).0, &own, &names(), |_| None);
+    let of = |last: u8| tables.local4[&ByBytes(Ipv4Address::new([172, 17, 0, last]))].gateway_of;
+    assert_eq!((of(1), of(250)), (2, 0));
 
     // somebody has taken the port off its bridge
     let mut loose = actual.clone();
