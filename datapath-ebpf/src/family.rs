@@ -102,8 +102,8 @@ pub trait Kernel: Family {
     fn way(frame: Frame, source: Self::Address, destination: Self::Address) -> Result<Way<Self>, DropReason>;
     /// Sends the frame out of `ifindex`; the neighbour table supplies the MACs. A zero `next_hop` asks the routes once more.
     fn leave(ifindex: u32, next_hop: Self::Address) -> i32;
-    /// Does a socket of this network namespace own what arrives as `key`? With `listens` a listening TCP socket counts too.
-    fn socket_owns(frame: Frame, key: &FlowKey<Self>, listens: bool) -> bool;
+    /// Does such a socket of this network namespace own what arrives as `key`?
+    fn socket_owns(frame: Frame, key: &FlowKey<Self>, which: Sockets) -> bool;
 }
 
 /// Out of a device, to a neighbour.
@@ -113,6 +113,17 @@ pub struct Way<F: Family> {
     pub ifindex: u32,
     /// The router, or the destination itself; `ANY`: the router speaks another family, ask the routes for each packet.
     pub next_hop: F::Address,
+}
+
+/// Which sockets count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Sockets {
+    /// All.
+    All,
+    /// None that listens for connections.
+    Speaking,
+    /// Those that speak to one peer.
+    Connected,
 }
 
 /// Kinds of addresses.
@@ -269,7 +280,7 @@ impl Kernel for Ipv4 {
     }
 
     #[inline(always)]
-    fn socket_owns(frame: Frame, key: &FlowKey<Self>, listens: bool) -> bool {
+    fn socket_owns(frame: Frame, key: &FlowKey<Self>, which: Sockets) -> bool {
         // SAFETY: integers only.
         let mut tuple: bpf_sock_tuple = unsafe { zeroed() };
         // SAFETY: the union's members are integers.
@@ -278,17 +289,19 @@ impl Kernel for Ipv4 {
         ipv4.daddr = key.destination.0;
         ipv4.sport = key.source_port;
         ipv4.dport = key.destination_port;
-        owns(frame, &mut tuple, 12, key.protocol, listens)
+        owns(frame, &mut tuple, 12, key.protocol, which)
     }
 }
 
 /// Does a socket own what arrives as the tuple, which is `size` bytes long?
 #[inline(always)]
-fn owns(frame: Frame, tuple: &mut bpf_sock_tuple, size: u32, protocol: u8, listens: bool) -> bool {
+fn owns(frame: Frame, tuple: &mut bpf_sock_tuple, size: u32, protocol: u8, which: Sockets) -> bool {
     /// `BPF_F_CURRENT_NETNS`
     const THIS_NAMESPACE: u64 = u64::MAX;
     /// `TCP_LISTEN`
     const LISTEN: u32 = 10;
+    /// `TCP_ESTABLISHED`, which a connected socket of UDP is, too.
+    const ESTABLISHED: u32 = 1;
     // SAFETY: the frame is the program's context; the tuple holds at least `size` bytes.
     let socket = unsafe {
         match protocol {
@@ -301,7 +314,12 @@ fn owns(frame: Frame, tuple: &mut bpf_sock_tuple, size: u32, protocol: u8, liste
     };
     // SAFETY: a socket that was looked up may be read until it is released, which must happen exactly once.
     unsafe {
-        let owns = protocol == UDP || listens || (*socket.as_ptr()).state != LISTEN;
+        let state = (*socket.as_ptr()).state;
+        let owns = match (which, protocol) {
+            (Sockets::All, _) | (Sockets::Speaking, UDP) => true,
+            (Sockets::Connected, UDP) => state == ESTABLISHED,
+            _ => state != LISTEN,
+        };
         bpf_sk_release(socket.as_ptr().cast());
         owns
     }

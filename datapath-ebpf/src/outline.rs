@@ -12,7 +12,7 @@ use sluice_datapath_common::{DropReason, Family, Ipv4, Ipv6, crc32c::change_of_f
 use crate::{
     packet::{self, Facts, Frame},
     stage::{
-        admit, error, flow, fragment,
+        admit, bridge, error, flow, fragment,
         hold::{self, Sender},
         life, many, masquerade, open, overlay, reclaim, resolver,
     },
@@ -84,6 +84,7 @@ outline! {
     search as search4, search6(frame: frame) = flow::search_current;
     track as track4, track6() = life::track_current;
     admit as admit4, admit6(frame: frame) = admit::admit;
+    answers_host as answers_host4, answers_host6(frame: frame) = bridge::answers_host;
     ask_resolver as ask_resolver4, ask_resolver6(frame: frame, network: number, endpoint: number) = resolver::ask_by_facts;
     admit_from_world as admit_from_world4, admit_from_world6(frame: frame) = admit::admit_from_world;
     judge as judge4, judge6(frame: frame) = admit::judge_on_desk;

@@ -4,12 +4,15 @@
 use std::net::Ipv4Addr;
 
 use sluice_datapath_common::drop::{Direction, DropReason};
-use sluice_datapath_common::network::{NETWORK_BRIDGED, NETWORK_EXISTS, NETWORK_ICC, NETWORK_MASQUERADES};
+use sluice_datapath_common::network::{
+    NETWORK_BRIDGED, NETWORK_EXISTS, NETWORK_ICC, NETWORK_MASQUERADES, NETWORK_NO_HOST, NETWORK_ONLY_GATEWAY,
+};
 use sluice_datapath_common::programs::FROM_CONTAINER;
 
 use crate::datapath::Verdict;
-use crate::frame::{Frame, Mac, Packet, SYN, TCP};
+use crate::frame::{ECHO_REPLY, ECHO_REQUEST, Frame, Mac, Packet, SYN, TCP};
 use crate::scene::{self, CLIENT, GATEWAY, NIC_ADDRESS, SERVER, SHOP, Scene, WEB};
+use crate::twin;
 
 /// Somebody on the wire.
 const NEIGHBOUR_MAC: Mac = [0x02, 0x42, 0, 0, 0, 0x77];
@@ -19,6 +22,13 @@ fn set(icc: u32) -> Scene {
     let mut scene = scene::set();
     scene.network(2, NETWORK_EXISTS | NETWORK_MASQUERADES | NETWORK_BRIDGED | icc);
     scene
+}
+
+/// It is dropped for this reason, alone since it was asked last.
+fn assert_refused(scene: &mut Scene, packet: &Packet, reason: DropReason) {
+    let outcome = scene.says(WEB, packet);
+    scene.assert_dropped(&outcome, reason, Direction::FromContainer, WEB.number);
+    scene.take_drops();
 }
 
 /// What the container `WEB` says to this address and port, to a MAC of its neighbourhood.
@@ -64,6 +74,63 @@ fn the_host_answers_by_the_bridge_but_at_published_ports() {
     let frame = scene.says(WEB, &to_neighbour(NIC_ADDRESS, 8080)).sent();
     assert_eq!((frame.destination(), frame.destination_port()), (SHOP.address, 80));
     scene.assert_no_drops();
+}
+
+#[test]
+fn the_host_is_reached_where_the_network_lets_its_endpoints() {
+    for (access, at_gateway, elsewhere) in [
+        (0, true, true),
+        (NETWORK_ONLY_GATEWAY, true, false),
+        (NETWORK_NO_HOST, false, false),
+    ] {
+        let mut scene = set(ICC | access);
+        scene.publish(Ipv4Addr::UNSPECIFIED, 8080, TCP, SHOP, 80);
+        for (address, is_reached) in [(GATEWAY, at_gateway), (NIC_ADDRESS, elsewhere)] {
+            let packet = to_neighbour(address, 22);
+            match is_reached {
+                true => drop(scene.says(WEB, &packet).stays()),
+                false => assert_refused(&mut scene, &packet, DropReason::HostAccess),
+            }
+        }
+        scene.says(WEB, &to_neighbour(NIC_ADDRESS, 8080)).sent();
+        scene.says(WEB, &to_neighbour(CLIENT, 80)).stays();
+    }
+}
+
+/// The bridge carries what the host says, so there is no flow that its answer would belong to.
+#[test]
+fn what_answers_the_host_passes_though_the_host_is_not_to_be_reached() {
+    let mut scene = set(ICC | NETWORK_NO_HOST);
+    let neighbours = |mut packet: Packet| {
+        packet.to_mac = NEIGHBOUR_MAC;
+        packet
+    };
+    let sockets = scene::bind_udp(NIC_ADDRESS, 5353);
+    let answer = neighbours(Packet::udp((WEB.address, 53), (NIC_ADDRESS, 5353)));
+    assert_refused(&mut scene, &answer, DropReason::HostAccess);
+    sockets[0].connect((WEB.address, 53)).expect("connect");
+    sockets[1].connect((twin::of(WEB.address), 53)).expect("connect");
+    scene.says(WEB, &answer).stays();
+    for (kind, passes) in [(ECHO_REPLY, true), (ECHO_REQUEST, false)] {
+        let packet = neighbours(Packet::echo(WEB.address, NIC_ADDRESS, kind, 7));
+        match passes {
+            true => drop(scene.says(WEB, &packet).stays()),
+            false => assert_refused(&mut scene, &packet, DropReason::HostAccess),
+        }
+    }
+}
+
+#[test]
+fn what_is_said_to_one_in_a_frame_for_all_is_judged_as_what_is_said_to_one() {
+    let mut scene = set(NETWORK_NO_HOST);
+    for (address, reason) in [
+        (SHOP.address, DropReason::IccDisabled),
+        (NIC_ADDRESS, DropReason::HostAccess),
+    ] {
+        let mut packet = Packet::udp((WEB.address, 20_000), (address, 53));
+        packet.to_mac = [0xff; 6];
+        assert_refused(&mut scene, &packet, reason);
+    }
 }
 
 #[test]

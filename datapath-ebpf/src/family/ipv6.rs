@@ -21,7 +21,7 @@ use sluice_datapath_common::{
     uplink::{LocalAddress, Uplink},
 };
 
-use super::{Kernel, Reach, Tables, Way, owns};
+use super::{Kernel, Reach, Sockets, Tables, Way, owns};
 use crate::{
     maps::{self, CONFIG, Desk, Prefix, Table},
     packet::{Facts, Frame},
@@ -162,7 +162,7 @@ impl Kernel for Ipv6 {
     }
 
     #[inline(always)]
-    fn socket_owns(frame: Frame, key: &FlowKey<Self>, listens: bool) -> bool {
+    fn socket_owns(frame: Frame, key: &FlowKey<Self>, which: Sockets) -> bool {
         // SAFETY: integers only.
         let mut tuple: bpf_sock_tuple = unsafe { zeroed() };
         // SAFETY: the union's members are integers.
@@ -171,6 +171,6 @@ impl Kernel for Ipv6 {
         ipv6.daddr = key.destination.0;
         ipv6.sport = key.source_port;
         ipv6.dport = key.destination_port;
-        owns(frame, &mut tuple, 36, key.protocol, listens)
+        owns(frame, &mut tuple, 36, key.protocol, which)
     }
 }

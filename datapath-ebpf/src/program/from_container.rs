@@ -8,7 +8,7 @@ use crate::{
     packet::{ETHER_ARP, Frame, Layer4, Mac, Packet},
     stage::{
         admit::{self, Affair, Number},
-        antispoof, arp, deliver, error, flow,
+        antispoof, arp, bridge, deliver, error, flow,
         fragment::{self, Place},
         hold::Sender,
         many, neighbour, resolver,
@@ -52,7 +52,8 @@ fn carry<F: Layer3>(frame: Frame, sender: &Attachment) -> Result<Verdict, DropRe
                 judged if admit::judgement(judged)? == Affair::Hosts => return Ok(Verdict::Stack),
                 _ => {}
             }
-            match admit::judgement(F::admit(frame))? {
+            let judged = bridge::unless_it_answers::<F>(frame, sender.network, F::admit(frame));
+            match admit::judgement(judged)? {
                 Affair::Ours => flow::opened(&packet)?,
                 Affair::Hosts => return leave_to_host(sender),
             }
@@ -87,7 +88,7 @@ fn find_audience<F: Layer3>(frame: Frame, sender: &Attachment) -> Number {
     let receiver = ethernet.receiver();
     let to_gateway = receiver == Mac::new(network.gateway_mac);
     if network.flags & NETWORK_BRIDGED != 0 {
-        return find_on_bridge::<F>(&destination, receiver.is_group(), to_gateway);
+        return bridge::find::<F>(&destination, to_gateway);
     }
     let ours = admit::number(Ok(Affair::Ours));
     if to_gateway {
@@ -102,25 +103,6 @@ fn find_audience<F: Layer3>(frame: Frame, sender: &Attachment) -> Number {
     match F::SUBNETS.get(&Prefix::whole(destination)) {
         Some(home) if home == sender.network => ours,
         _ => admit::number(Err(DropReason::NoSuchEndpoint)),
-    }
-}
-
-/// The same on a bridge.
-#[inline(always)]
-fn find_on_bridge<F: Layer3>(destination: &F::Address, for_many: bool, to_gateway: bool) -> Number {
-    let (ours, others) = (admit::number(Ok(Affair::Ours)), admit::number(Ok(Affair::Hosts)));
-    if for_many {
-        return others;
-    }
-    if to_gateway {
-        return ours;
-    }
-    if F::LOCAL.find(destination).is_some() {
-        return ours;
-    }
-    match F::SUBNETS.get(&Prefix::whole(*destination)) {
-        Some(_) => ours,
-        None => others,
     }
 }
 

@@ -14,7 +14,7 @@ use sluice_datapath_common::{
 
 use super::{flow, policy, publish, reclaim, route::Leg};
 use crate::{
-    family::{Layer3, Reach, Way},
+    family::{Layer3, Reach, Sockets, Way},
     maps::{self, Desk, Prefix},
     packet::{Frame, TCP, UDP},
 };
@@ -135,7 +135,9 @@ pub fn admit_from_world<F: Layer3>(frame: Frame) -> Number {
     let Some(desk) = F::desk() else { return HOSTS };
     let (key, tcp_flags) = (&facts.key, facts.tcp_flags);
     let has_sockets = key.protocol == TCP || key.protocol == UDP;
-    if !flow::may_open(key.protocol, tcp_flags, &desk.plan) || (has_sockets && F::socket_owns(frame, key, false)) {
+    if !flow::may_open(key.protocol, tcp_flags, &desk.plan)
+        || (has_sockets && F::socket_owns(frame, key, Sockets::Speaking))
+    {
         return HOSTS;
     }
     if desk.plan.back.ifindex == 0 {

@@ -25,7 +25,7 @@ use super::{
     flow, open,
 };
 use crate::{
-    family::Layer3,
+    family::{Layer3, Sockets},
     key::is_same,
     maps::{self, CONFIG, Desk},
     packet::{Frame, SCTP, TCP, UDP, UDP_LITE},
@@ -146,7 +146,7 @@ fn is_free<F: Layer3>(frame: Frame, desk: &mut Desk<F>, is_likely_taken: bool) -
 /// Does a socket of the host own the way back? Out of line for its stack.
 #[inline(never)]
 fn is_the_hosts<F: Layer3>(frame: Frame, back: &FlowKey<F>) -> bool {
-    F::socket_owns(frame, back, true)
+    F::socket_owns(frame, back, Sockets::All)
 }
 
 /// Is it time to go through all ports?

@@ -3,6 +3,7 @@
 pub mod admit;
 pub mod antispoof;
 pub mod arp;
+pub mod bridge;
 pub mod deliver;
 pub mod error;
 pub mod flow;
