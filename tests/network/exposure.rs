@@ -23,6 +23,7 @@ table inet filter {
 }
 ";
 
+/// Pitfall B1.
 #[test]
 fn published_ports_that_the_hosts_firewall_believes_closed_are_named() {
     let lab = Lab::new();

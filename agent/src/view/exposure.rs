@@ -29,6 +29,12 @@ pub struct Opening {
     pub container_id: String,
     /// The name of its network.
     pub network: String,
+    /// The name of the other host that it is on; none: it is on this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Is it reached so at every host of the cluster (`sluice.publish=mesh`)?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub every_host: bool,
     /// Where it is reached; unspecified (0.0.0.0, ::): at all addresses of the host.
     pub address: IpAddr,
     /// `tcp`, `udp` or `sctp`; none: every protocol.

@@ -9,7 +9,7 @@ use sluice_agent::{
     view::{Clients, Disbelief, Exposure, Opening},
 };
 use sluice_model::{
-    Endpoint, Network, PublishedPort,
+    Endpoint, Network, PublishedPort, RemoteEndpoint,
     container::NetworkMode,
     network::{Family, GatewayMode},
 };
@@ -26,6 +26,7 @@ impl Engine {
             there.for_each(|endpoint| openings.extend(ways_to(endpoint, &network)));
         }
         openings.extend(self.on_the_hosts_network());
+        openings.extend(self.handed_on().await?);
         openings.sort_by(|one, other| {
             let key = |opening: &Opening| {
                 (
@@ -48,6 +49,17 @@ impl Engine {
             warnings: openings.iter().flat_map(warnings).collect(),
             openings,
         })
+    }
+
+    /// Ports that this host takes packets for and hands on to containers of others.
+    async fn handed_on(&self) -> Result<Vec<Opening>, EngineError> {
+        let mut openings = Vec::new();
+        for network in self.networks.all().into_iter().filter(Network::is_shared) {
+            for (endpoint, host) in self.inspect_network(network.id.as_str()).await?.remote {
+                openings.extend(handed_on_to(&endpoint, &host.name, &network.name));
+            }
+        }
+        Ok(openings)
     }
 
     /// Containers whose processes are the host's, as far as its network is concerned.
@@ -109,6 +121,8 @@ fn everything_at(address: IpAddr) -> Opening {
         container: String::new(),
         container_id: String::new(),
         network: String::new(),
+        host: None,
+        every_host: false,
         address,
         protocol: None,
         port: None,
@@ -130,13 +144,10 @@ fn published(endpoint: &Endpoint, port: &PublishedPort) -> Opening {
     // Who has IPv4 only is reached at IPv6 addresses by the host's own processes alone.
     let clients = match at.is_loopback() || !has_family {
         true => Clients::Host,
-        false => match sources(endpoint, at) {
-            None => Clients::Everybody,
-            Some(sources) if sources.is_empty() => Clients::Host,
-            Some(sources) => Clients::Sources(sources),
-        },
+        false => clients_of(&endpoint.publish_from, at),
     };
     Opening {
+        every_host: endpoint.publish_mesh && at.is_unspecified(),
         protocol: Some(port.container.protocol.to_string()),
         port: Some(port.host_port),
         count: port.count,
@@ -147,6 +158,46 @@ fn published(endpoint: &Endpoint, port: &PublishedPort) -> Opening {
     }
 }
 
+/// The ports of a container on another host that are this host's, too.
+fn handed_on_to(endpoint: &RemoteEndpoint, host: &str, network: &str) -> Vec<Opening> {
+    let has_family = |at: IpAddr| {
+        endpoint
+            .addresses
+            .iter()
+            .any(|own| own.addr().is_ipv4() == at.is_ipv4())
+    };
+    let ports = endpoint.ports.iter();
+    ports
+        .filter(|port| port.host_address.is_unspecified() && has_family(port.host_address))
+        .map(|port| {
+            let clients = clients_of(&endpoint.publish_from, port.host_address);
+            Opening {
+                container: endpoint.name.clone(),
+                container_id: endpoint.container.to_string(),
+                network: network.to_owned(),
+                host: Some(host.to_owned()),
+                every_host: true,
+                protocol: Some(port.container.protocol.to_string()),
+                port: Some(port.host_port),
+                count: port.count,
+                container_port: Some(port.container.port),
+                passes_firewall: clients != Clients::Host,
+                clients,
+                ..everything_at(port.host_address)
+            }
+        })
+        .collect()
+}
+
+/// Who may use published ports that are for these alone, at an address.
+fn clients_of(publish_from: &[IpNet], address: IpAddr) -> Clients {
+    match sources(publish_from, address) {
+        None => Clients::Everybody,
+        Some(sources) if sources.is_empty() => Clients::Host,
+        Some(sources) => Clients::Sources(sources),
+    }
+}
+
 /// The same port at the container's own address.
 fn at_its_own(endpoint: &Endpoint, port: &PublishedPort, address: IpAddr) -> Opening {
     Opening {
@@ -154,7 +205,7 @@ fn at_its_own(endpoint: &Endpoint, port: &PublishedPort, address: IpAddr) -> Ope
         port: Some(port.container.port),
         count: port.count,
         container_port: Some(port.container.port),
-        clients: match sources(endpoint, address) {
+        clients: match sources(&endpoint.publish_from, address) {
             None => Clients::Routed,
             Some(sources) => Clients::RoutedSources(sources),
         },
@@ -162,11 +213,11 @@ fn at_its_own(endpoint: &Endpoint, port: &PublishedPort, address: IpAddr) -> Ope
     }
 }
 
-/// Who alone may use its published ports, of this address's family; None: everybody.
-fn sources(endpoint: &Endpoint, address: IpAddr) -> Option<Vec<IpNet>> {
+/// Who alone may use published ports, of this address's family; None: everybody.
+fn sources(publish_from: &[IpNet], address: IpAddr) -> Option<Vec<IpNet>> {
     let of_family = |net: &&IpNet| net.addr().is_ipv4() == address.is_ipv4();
-    let sources = endpoint.publish_from.iter().filter(of_family).copied().collect();
-    (!endpoint.publish_from.is_empty()).then_some(sources)
+    let sources = publish_from.iter().filter(of_family).copied().collect();
+    (!publish_from.is_empty()).then_some(sources)
 }
 
 /// What the firewalls would do with those who get through, at every device by which they come.
@@ -349,6 +400,29 @@ mod tests {
             told(&limited, &network),
             ["0.0.0.0 Some(8080) 1 Sources([192.0.2.0/24])", ":: Some(8080) 1 Host"]
         );
+    }
+
+    #[test]
+    fn a_port_of_the_mesh_is_told_where_its_container_is_and_on_every_other_host() {
+        let network = bare("net", Driver::Overlay);
+        let ports = [
+            ("0.0.0.0", 8080, "80/tcp", 1),
+            ("::", 8080, "80/tcp", 1),
+            ("10.88.0.1", 81, "81/tcp", 1),
+        ];
+        let mut endpoint = endpoint(&network, &["10.32.0.2/24"], &ports, &["192.0.2.0/24"]);
+        endpoint.publish_mesh = true;
+        let here = ways_to(&endpoint, &network);
+        assert_eq!(
+            here.iter().map(|way| way.every_host).collect::<Vec<_>>(),
+            [true, true, false]
+        );
+        let there = handed_on_to(&RemoteEndpoint::of(&endpoint, "id"), "second", "net");
+        let [way] = there.as_slice() else { panic!("{there:?}") };
+        assert_eq!((way.host.as_deref(), way.every_host), (Some("second"), true));
+        assert_eq!((way.port, &way.clients), (Some(8080), &here[0].clients));
+        endpoint.publish_mesh = false;
+        assert_eq!(handed_on_to(&RemoteEndpoint::of(&endpoint, "id"), "second", "net"), []);
     }
 
     #[test]

@@ -41,7 +41,7 @@ fn show(found: &view::Exposure) -> String {
     let is_there = !found.firewalls.is_empty() || !found.unread.is_empty();
     lines.extend(found.openings.iter().map(|opening| {
         line([
-            &opening.container,
+            &whose(opening),
             &opening.network,
             &place(opening),
             &goal(opening),
@@ -58,7 +58,22 @@ fn show(found: &view::Exposure) -> String {
     text
 }
 
+/// The container, and its host when it is another.
+fn whose(opening: &Opening) -> String {
+    match &opening.host {
+        None => opening.container.clone(),
+        Some(host) => format!("{} on {host}", opening.container),
+    }
+}
+
 fn place(opening: &Opening) -> String {
+    match opening.every_host {
+        false => address(opening),
+        true => format!("{} of every host", address(opening)),
+    }
+}
+
+fn address(opening: &Opening) -> String {
     let ports = match opening.port {
         None => "*".to_owned(),
         Some(port) => range(port, opening.count),
@@ -140,6 +155,8 @@ mod tests {
             container: "web".into(),
             container_id: "1".repeat(64),
             network: "bridge".into(),
+            host: None,
+            every_host: false,
             address: "0.0.0.0".parse().unwrap(),
             protocol: Some("tcp".into()),
             port: Some(8080),
@@ -185,6 +202,11 @@ mod tests {
                     clients: Clients::Sources(vec!["192.0.2.0/24".parse().unwrap()]),
                     ..opening()
                 },
+                Opening {
+                    host: Some("second".into()),
+                    every_host: true,
+                    ..opening()
+                },
             ],
             warnings: vec!["web: ufw is mistaken".into()],
         };
@@ -198,6 +220,7 @@ mod tests {
             (2, &["[::1]:8080-8082/tcp", " 80-82 ", "this host", "-"]),
             (3, &["0.0.0.0:*/*", " * ", "the wire of br0"]),
             (4, &["this host, 192.0.2.0/24", "open"]),
+            (5, &["web on second", "0.0.0.0:8080/tcp of every host", "everywhere"]),
         ] {
             for part in parts {
                 assert!(lines[line].contains(part), "{part}: {}", lines[line]);
