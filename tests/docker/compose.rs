@@ -18,8 +18,8 @@ services:
     labels:
       tier: front
   store:
-    image: busybox
-    command: sh -c "echo ready; echo kept > /data/note; exec sleep 1000"
+    image: store
+    command: sh -c "echo ready; echo kept > /data/note; exec redis-server --protected-mode no"
     stop_grace_period: 1s
     volumes: ["data:/data", "/own"]
     restart: unless-stopped
@@ -106,7 +106,12 @@ fn an_application_of_two_services_comes_up_is_looked_at_and_goes() {
     }
     let lab = Lab::new();
     let daemon = start(&lab, "");
+    let Some(redis) = lab::redis() else {
+        lab::skipped("redis-tools is not installed");
+        return;
+    };
     daemon.docker().import_web();
+    daemon.docker().import(&redis, "store", &[]);
     for compose in clients {
         two_services(&lab, &daemon, compose);
     }
@@ -141,7 +146,17 @@ fn two_services(lab: &Lab, daemon: &Daemon, compose: Compose) {
     });
     assert_eq!(ok("exec -T web cat /data/note").trim(), "kept");
     assert_eq!(ok("port web 80"), "0.0.0.0:8080");
-    assert!(ok("top store").contains("sleep 1000"));
+    assert!(ok("top store").contains("redis-server"));
+    let ping = [
+        "exec",
+        &web,
+        "sh",
+        "-c",
+        "printf 'PING\\r\\nQUIT\\r\\n' | nc -w 5 store 6379",
+    ];
+    eventually("the store answers by its name", 30, || {
+        docker.words(&ping).stdout.contains("+PONG")
+    });
 
     // nothing changed: nothing is made again
     let before = docker.inspect(&web, "{{.Id}}");

@@ -136,3 +136,59 @@ fn without_icc_exactly_the_exposed_ports_are_open_from_the_linking_side() {
     docker.ok("rm --link web/cache");
     eventually("the link closes", 10, || !reaches(&docker, "web", &redis, 6379));
 }
+
+/// Docker opens nothing there.
+#[test]
+fn on_a_network_of_ones_own_without_icc_a_link_is_a_name_and_a_way_that_follow_the_target() {
+    let lab = Lab::new();
+    let daemon = start(&lab, "");
+    if !daemon.is_ours() {
+        return;
+    }
+    let docker = daemon.docker();
+    docker.ok("network create -o com.docker.network.bridge.enable_icc=false closed");
+    let serve = "httpd -h /tmp -p 6379; httpd -h /tmp -p 6380; sleep 1000";
+    let words = [
+        "run",
+        "-d",
+        "--name",
+        "redis",
+        "--network",
+        "closed",
+        "--expose",
+        "6379",
+        "busybox",
+        "sh",
+        "-c",
+        serve,
+    ];
+    docker.words(&words).ok();
+    docker.ok("run -d --name web --network closed --link redis:cache busybox sleep 1000");
+    docker.ok("run -d --name late busybox sleep 1000");
+    docker.ok("network connect --link redis:store closed late");
+    let links = [("web", "cache"), ("late", "store")];
+    let all_work = |when: &str| {
+        for (from, name) in links {
+            eventually(&format!("{from} reaches {name} {when}"), 30, || {
+                reaches(&docker, from, name, 6379)
+            });
+            assert!(
+                !reaches(&docker, from, name, 6380),
+                "{from}, a port that is not exposed"
+            );
+        }
+    };
+    all_work("at first");
+    assert!(!reaches(&docker, "web", "store", 6379), "another's name");
+    let address = || docker.inspect("redis", "{{.NetworkSettings.Networks.closed.IPAddress}}");
+    let before = address();
+    docker.ok("stop -t 0 redis");
+    docker.ok("run -d --name filler --network closed busybox sleep 1000");
+    docker.ok("start redis");
+    assert_ne!(address(), before);
+    all_work("at its new address");
+    // and the linking side starts again, too
+    docker.ok("restart -t 0 web");
+    all_work("after its own restart");
+    assert!(!reaches(&docker, "filler", &address(), 6379), "who is not linked");
+}

@@ -66,52 +66,65 @@ fn a_container_is_there_and_gone_in_well_under_a_second() {
 fn two_instances_live_side_by_side_and_the_end_of_one_is_nothing_to_the_other() {
     let lab = Lab::new();
     let first = start(&lab, "");
-    let mut second = Daemon::start_instance(&lab.host, "two", "--bip 172.30.0.1/16");
+    let mut second = Daemon::start_instance(&lab.host, "two", "");
     second.docker().import(&lab::busybox(), "busybox", &[]);
+    // the same names in both, on the default network and on one of their own; nobody says which subnets
     for (daemon, name, port) in [(&first, "one", 9001), (&second, "two", 9002)] {
         let docker = daemon.docker();
+        docker.ok("network create mine");
         let script = format!("mkdir /www; echo {name} > /www/index.html; exec httpd -f -p 80 -h /www");
-        docker
-            .words(&[
-                "run",
-                "-d",
-                "--name",
-                "box",
-                "-p",
-                &format!("{port}:80"),
-                "busybox",
-                "sh",
-                "-c",
-                &script,
-            ])
-            .ok();
+        let publish = format!("{port}:80");
+        for options in [
+            ["--name", "box", "-p", &publish],
+            ["--name", "inner", "--network", "mine"],
+        ] {
+            let mut words = vec!["run", "-d"];
+            words.extend(options);
+            words.extend(["busybox", "sh", "-c", &script]);
+            docker.words(&words).ok();
+        }
+        docker.ok("run -d --name asker --network mine busybox sleep 1000");
     }
-    std::thread::sleep(Duration::from_millis(300));
-    let both = || {
-        assert_eq!(
-            lab.lan.run(&format!("curl -sS --max-time 5 http://{HOST}:9001/")),
-            "one"
-        );
-        assert_eq!(
-            lab.lan.run(&format!("curl -sS --max-time 5 http://{HOST}:9002/")),
-            "two"
-        );
-        assert_eq!(lab.host.run("curl -sS --max-time 5 http://127.0.0.1:9001/"), "one");
-        assert_eq!(lab.host.run("curl -sS --max-time 5 http://127.0.0.1:9002/"), "two");
+    let page = |url: &str| lab.host.shell(&format!("curl -sS --max-time 5 http://{url}/"));
+    let by_name = |daemon: &Daemon| daemon.docker().fetch_from("asker", "inner", 80);
+    let works = |daemon: &Daemon, name: &str, port: u16| {
+        let by_lan = lab.lan.shell(&format!("curl -sS --max-time 5 http://{HOST}:{port}/"));
+        by_lan.stdout.trim() == name
+            && page(&format!("127.0.0.1:{port}")).stdout.trim() == name
+            && by_name(daemon) == name
     };
-    both();
-    assert_eq!(first.docker().ok("ps -q").lines().count(), 1);
+    let both = |second: &Daemon, when: &str| {
+        for (daemon, name, port) in [(&first, "one", 9001), (second, "two", 9002)] {
+            eventually(&format!("{name} works {when}"), 30, || works(daemon, name, port));
+        }
+    };
+    both(&second, "beside the other");
+    let subnets = |daemon: &Daemon| {
+        let format = "{{range .IPAM.Config}}{{.Subnet}}{{end}}";
+        let shown = daemon
+            .docker()
+            .words(&["network", "inspect", "-f", format, "bridge", "mine"]);
+        shown.ok().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (ours, theirs) = (subnets(&first), subnets(&second));
+    assert!(
+        ours.iter().all(|subnet| !theirs.contains(subnet)),
+        "{ours:?} {theirs:?}"
+    );
+    // a port is one's, whoever's
+    let taken = second.docker().run("run --rm -p 9001:80 busybox true");
+    assert!(!taken.is_ok() && taken.stderr.contains("9001"), "{taken}");
+
+    assert_eq!(first.docker().ok("ps -q").lines().count(), 3);
     second.stop();
-    both();
+    assert!(works(&first, "one", 9001) && page("127.0.0.1:9002").stdout.trim() == "two");
     second.boot();
-    both();
-    second.docker().ok("rm -f box");
+    both(&second, "after the restart of one");
+    second.docker().ok("rm -f box inner asker");
+    second.docker().ok("network rm mine");
     second.stop();
     second.clean_up().ok();
-    assert_eq!(
-        lab.lan.run(&format!("curl -sS --max-time 5 http://{HOST}:9001/")),
-        "one"
-    );
+    assert!(works(&first, "one", 9001), "the other's clean-up");
     assert_eq!(first.docker().ok("exec box cat /www/index.html"), "one");
 }
 

@@ -231,7 +231,8 @@ fn an_internal_network_has_no_way_out_and_its_containers_meet() {
         "exec one ping -c 1 -W 2 {}",
         address(&docker, "two", "within")
     ));
-    assert!(!docker.ok("exec one ip route").contains("default"));
+    // dockerd 20.10 gives it one that leads to nobody
+    assert!(!daemon.is_ours() || !docker.ok("exec one ip route").contains("default"));
     assert!(!docker.run(&format!("exec one ping -c 1 -W 1 {}", lab::LAN)).is_ok());
 }
 
@@ -239,6 +240,10 @@ fn an_internal_network_has_no_way_out_and_its_containers_meet() {
 fn networks_and_who_is_on_them_outlive_the_daemon() {
     let lab = Lab::new();
     let mut daemon = start(&lab, "");
+    if !daemon.is_ours() {
+        // containers of dockerd end with it, unless it was told otherwise
+        return;
+    }
     let docker = daemon.docker();
     docker.ok("network create --label keep=yes alpha");
     docker.ok("network create beta");
@@ -293,7 +298,11 @@ fn what_happens_to_networks_is_told() {
     let told = docker.ok(&format!(
         "events --since 0 --until {now} --filter type=network --format {{{{.Action}}}}:{{{{.Actor.ID}}}}"
     ));
-    let of_it: Vec<&str> = told.lines().filter(|line| line.ends_with(&id)).collect();
+    let mut of_it: Vec<&str> = told.lines().filter(|line| line.ends_with(&id)).collect();
+    if !daemon.is_ours() {
+        // dockerd 20.10 tells a disconnect twice
+        of_it.dedup();
+    }
     let wanted = ["create", "connect", "disconnect", "destroy"].map(|action| format!("{action}:{id}"));
     assert_eq!(of_it, wanted, "{told}");
 }
@@ -330,6 +339,10 @@ fn a_container_shares_the_network_of_another() {
 fn a_hundred_networks_find_a_subnet_each() {
     let lab = Lab::new();
     let daemon = start(&lab, "");
+    if !daemon.is_ours() {
+        // dockerd has 31 subnets
+        return;
+    }
     let docker = daemon.docker();
     let mut subnets = std::collections::BTreeSet::new();
     for number in 0..100 {
@@ -350,6 +363,10 @@ fn a_hundred_networks_find_a_subnet_each() {
 fn a_container_begins_on_several_networks_with_what_it_wants_of_each() {
     let lab = Lab::new();
     let daemon = start(&lab, "");
+    if !daemon.is_ours() {
+        // one network at a creation before API 1.44, and no names of devices before 28
+        return;
+    }
     let docker = daemon.docker();
     docker.ok("network create --subnet 10.98.0.0/24 alpha");
     docker.ok("network create --ipv6 --subnet 10.99.0.0/24 --subnet fd00:99::/64 beta");
@@ -383,6 +400,10 @@ fn a_container_begins_on_several_networks_with_what_it_wants_of_each() {
 fn a_network_may_have_ipv6_alone() {
     let lab = Lab::new();
     let daemon = start(&lab, "");
+    if !daemon.is_ours() {
+        // EnableIPv4 is of API 1.48
+        return;
+    }
     let docker = daemon.docker();
     let (status, answer) = daemon.request(
         "POST",
@@ -402,6 +423,10 @@ fn a_network_may_have_ipv6_alone() {
 fn our_own_cli_has_the_same_words() {
     let lab = Lab::new();
     let daemon = start(&lab, "");
+    if !daemon.is_ours() {
+        // our own CLI speaks of what older engines do not know
+        return;
+    }
     let sluice = |line: &str| daemon.sluice(line).ok();
     let id = sluice(
         "network create --subnet 10.99.0.0/24 --ip-range 10.99.0.64/26 --aux-address a=10.99.0.64 -o com.docker.network.driver.mtu=1400 mine",
@@ -445,6 +470,10 @@ fn networks_are_listed_by_what_is_asked() {
         ("--filter dangling=true", "front"),
         ("--filter dangling=false --filter type=custom", "back"),
     ] {
+        // dockerd 20.10 takes a network for dangling when its containers were put on it at their start
+        if filters.contains("dangling") && !daemon.is_ours() {
+            continue;
+        }
         let listed = docker.ok(&format!("network ls {filters} --format {{{{.Name}}}}"));
         let mut names: Vec<&str> = listed.lines().collect();
         names.sort_unstable();

@@ -33,6 +33,23 @@ fn owner(path: impl AsRef<Path>) -> (u32, u32) {
 }
 
 #[test]
+fn containers_with_users_of_their_own_find_each_other_by_name() {
+    let lab = Lab::new();
+    let daemon = remapping(&lab);
+    let docker = daemon.docker();
+    docker.ok("network create mine");
+    docker.ok("run -d --name web --network mine --network-alias www busybox sleep 1000");
+    docker.ok("run -d --name asker --network mine busybox sleep 1000");
+    for name in ["web", "www.mine"] {
+        docker.ok(&format!("exec asker ping -c 1 -W 5 {name}"));
+    }
+    // as a user without any rights, too
+    let web = docker.inspect("web", "{{.NetworkSettings.Networks.mine.IPAddress}}");
+    let told = docker.run("exec -u ada asker nslookup -type=a www 127.0.0.11");
+    assert!(told.stdout.contains(&web), "{told}");
+}
+
+#[test]
 fn root_of_a_container_is_nobody_of_the_host() {
     let lab = Lab::new();
     let daemon = remapping(&lab);

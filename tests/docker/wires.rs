@@ -56,6 +56,7 @@ fn containers_on_a_macvlan_network_are_machines_of_the_lan() {
     assert!(mac.is_empty() || lab.lan.run("ip neigh").contains("02:00:00:00:00:77"));
     assert_eq!(docker.fetch_from("two", &web, 80), "hello");
     docker.ok(&format!("exec two ping -c 1 -W 2 {INTERNET}"));
+    docker.ok("exec two ping -c 1 -W 2 web");
     assert!(
         docker
             .ok("exec two ip route")
@@ -195,6 +196,38 @@ fn on_a_bridge_with_a_lan_card_containers_get_addresses_of_the_lan() {
         "networks stay apart"
     );
     docker.ok(&format!("exec apart ping -c 1 -W 2 {LAN}"));
+}
+
+#[test]
+fn on_a_bridge_too_the_host_is_reached_where_it_is_said() {
+    let lab = Lab::new();
+    build_bridge(&lab);
+    let daemon = start(&lab, "-b br0 --fixed-cidr 10.88.0.64/26 --host-access=none");
+    if !daemon.is_ours() {
+        return;
+    }
+    let docker = daemon.docker();
+    docker.import_web();
+    docker.run_web("web", "-p 8080:80");
+    docker.ok("run -d --name one busybox sleep 1000");
+    assert!(!docker.run(&format!("exec one ping -c 1 -W 1 {HOST}")).is_ok());
+    let drops = daemon.sluice("drops").ok();
+    assert!(
+        drops
+            .lines()
+            .any(|line| line.contains("host_access") && line.contains("one")),
+        "{drops}"
+    );
+    assert_eq!(
+        docker.fetch_from("one", HOST, 8080),
+        "hello",
+        "a published port is open"
+    );
+    for to in [LAN, INTERNET] {
+        docker.ok(&format!("exec one ping -c 1 -W 3 {to}"));
+    }
+    let one = docker.address("one");
+    lab.host.run(&format!("ping -c 1 -W 2 {one}"));
 }
 
 #[test]

@@ -95,6 +95,13 @@ fn a_published_port_lets_in_whom_it_is_for() {
     assert!(by_host(8080) && by_host(8081));
     let drops = daemon.sluice("drops").stdout;
     assert!(drops.contains("publish_from"), "{drops}");
+    daemon
+        .sluice("create --name said --publish-from 192.0.2.0/24 busybox true")
+        .ok();
+    assert_eq!(
+        docker.inspect("said", "{{index .Config.Labels \"sluice.publish-from\"}}"),
+        "192.0.2.0/24"
+    );
     let refused = docker.run("create --label sluice.publish-from=lan busybox true");
     assert!(
         !refused.is_ok() && refused.stderr.contains("neither an address nor a prefix"),

@@ -102,3 +102,69 @@ fn in_a_routed_network_of_ipv4_the_lan_meets_containers_at_their_own_addresses()
     docker.words(&["exec", "open", "sh", "-c", &format!("echo hi | nc -w 5 {LAN} 9000")]);
     assert_eq!(server.join().unwrap().ip().to_string(), "10.71.0.9");
 }
+
+#[test]
+fn networks_meet_the_world_as_their_gateway_mode_says() {
+    let mut lab = Lab::new();
+    lab.watch.forgive();
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker.import_web();
+    let option = "-o com.docker.network.bridge";
+    docker.ok(&format!(
+        "network create --internal --subnet 10.71.1.0/24 {option}.gateway_mode_ipv4=isolated apart"
+    ));
+    docker.ok(&format!(
+        "network create --subnet 10.71.2.0/24 {option}.gateway_mode_ipv4=nat-unprotected open"
+    ));
+    docker.ok(&format!(
+        "network create --subnet 10.71.3.0/24 {option}.enable_ip_masquerade=false bare"
+    ));
+    lab.lan.run(&format!("ip route add 10.71.0.0/16 via {HOST}"));
+    for network in ["apart", "open", "bare"] {
+        docker.run_web(&format!("{network}-web"), &format!("--network {network}"));
+        docker.ok(&format!(
+            "run -d --name {network}-other --network {network} busybox sleep 1000"
+        ));
+    }
+    let address = |name: &str, network: &str| {
+        docker.inspect(name, &format!("{{{{.NetworkSettings.Networks.{network}.IPAddress}}}}"))
+    };
+    let pings = |from: &str, to: &str| docker.run(&format!("exec {from} ping -c 1 -W 1 {to}")).is_ok();
+    // name, the network's gateway answers, the LAN answers, the LAN comes in at the container's own address
+    for (network, gateway, host, outward, inward) in [
+        ("apart", "10.71.1.1", false, false, false),
+        ("open", "10.71.2.1", true, true, true),
+        ("bare", "10.71.3.1", true, false, false),
+    ] {
+        let (web, other) = (format!("{network}-web"), format!("{network}-other"));
+        let at = address(&web, network);
+        assert_eq!(
+            docker.fetch_from(&other, &at, 80),
+            "hello",
+            "{network}: neighbours meet"
+        );
+        assert_eq!(pings(&other, gateway), host, "{network}: the gateway");
+        assert_eq!(pings(&other, LAN), outward, "{network}: the LAN");
+        assert_eq!(
+            fetch(&lab.lan, &format!("http://{at}/")).is_ok(),
+            inward,
+            "{network}: from the LAN"
+        );
+        let borne = lab.host.run("ip -o -4 address").contains(gateway);
+        assert_eq!(borne, host, "{network}: the host's address in it");
+    }
+    let server = crate::traffic::who_comes(&lab.lan, &format!("{LAN}:9001"));
+    docker.words(&[
+        "exec",
+        "open-other",
+        "sh",
+        "-c",
+        &format!("echo hi | nc -w 5 {LAN} 9001"),
+    ]);
+    assert_eq!(
+        server.join().unwrap().ip().to_string(),
+        HOST,
+        "what it asks itself is masqueraded"
+    );
+}
