@@ -25,8 +25,8 @@ use tokio::{
 };
 
 use crate::{
-    AgentError, Tried, kernel::datagrams::Pair, link::resolver_leg::ResolverLeg, measure::Measures,
-    progress::Progress, reconcile::blocking,
+    AgentError, Tried, kernel::datagrams::Pair, link::resolver_leg::ResolverLeg, measure::Measures, progress::Progress,
+    reconcile::blocking,
 };
 use directory::Directory;
 use door::{Doors, Known};

@@ -154,7 +154,11 @@ impl Directory {
         known.is_beside = network.is_beside();
         // endpoints may have come before their network
         if known.is_beside {
-            let here = self.residents.iter().flatten().filter(|resident| *resident.network == *id);
+            let here = self
+                .residents
+                .iter()
+                .flatten()
+                .filter(|resident| *resident.network == *id);
             let sandboxes = here.filter_map(|resident| Some(resident.place.as_ref()?.sandbox.clone()));
             self.beside.extend(sandboxes);
         }
