@@ -72,6 +72,8 @@ drop_reasons! {
     36 NotAMember           "not_a_member"           "An encapsulated packet came from an address that belongs to no host of the cluster.";
     37 ForgedRemote         "forged_remote"          "The sender inside an encapsulated packet does not live on the host that the packet came from.";
     38 NoOverlay            "no_overlay"             "No way is known to the host on which the destination lives, or this host cannot encapsulate.";
+    39 PolicyDenied         "policy_denied"          "A policy denies the conversation, or selects the container and does not allow it (sluice policy).";
+    40 PolicyRejected       "policy_rejected"        "A policy rejects the conversation: its opener was told so (TCP: RST; else ICMP unreachable).";
 }
 
 /// Which way the packet went when it died.

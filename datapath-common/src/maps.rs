@@ -30,6 +30,12 @@ macro_rules! for_each_map {
             SOURCES4: LpmTrie<SourceKey<Ipv4>, u32>, 65_536, "Who may use an endpoint's published IPv4 ports, where not everybody may.";
             SOURCES6: LpmTrie<SourceKey<Ipv6>, u32>, 65_536, "Who may use an endpoint's published IPv6 ports, where not everybody may.";
             LINKS: HashMap<LinkKey, u32>, 16_384, "Ports that a link opens where the endpoints of a network may not speak to each other.";
+            SUBJECTS: SparseHashMap<u32, Subject>, 65_536, "What documents say of an endpoint number, by two numbers that stand for it.";
+            KNOWN4: LpmTrie<Ipv4Address, Groups>, 262_144, "The groups that an IPv4 address belongs to, by longest prefix, where a document speaks of some.";
+            KNOWN6: LpmTrie<Ipv6Address, Groups>, 262_144, "The groups that an IPv6 address belongs to, by longest prefix, where a document speaks of some.";
+            CELLS: SparseHashMap<CellKey, Cell>, 262_144, "What documents say of a subject and a group.";
+            LISTS: LpmTrie<ListKey, Judgement>, 262_144, "What they say where that differs by protocol and port.";
+            VERDICTS: SparseHashMap<VerdictKey, Counter>, 65_536, "Packets that were judged by a rule of a document.";
             MEMBERS: HashMap<MemberKey, u32>, 16_384, "Who hears what is said to many in a network, by place: the host end of its veth.";
             RESERVED: Array<u32, u64>, 8_192, "Published ports without their address, a bit each: what bind() of host processes is refused.";
             HOSTS: Array<u32, Host>, 4_096, "The other hosts of the cluster by number: where encapsulated packets are sent, and by which way.";

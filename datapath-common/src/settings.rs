@@ -23,6 +23,8 @@ pub struct Settings {
     pub overlay_port: u16,
     /// Always zero.
     pub padding: u16,
+    /// Not 0: documents say who may speak to whom.
+    pub policies: u32,
 }
 
 /// What an endpoint holds in the tables of answered flows. Counted without a lock by the packet path, corrected by whoever walks the tables: a
@@ -36,6 +38,6 @@ pub struct Tally {
     pub half_open: i64,
 }
 
-const _: () = assert!(size_of::<Settings>() == 28 && size_of::<Tally>() == 16);
+const _: () = assert!(size_of::<Settings>() == 32 && size_of::<Tally>() == 16);
 
 plain_old_data!(Settings, Tally);

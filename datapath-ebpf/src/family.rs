@@ -21,6 +21,7 @@ use sluice_datapath_common::{
     fragment::{FragmentKey, FragmentPorts},
     network::{NETWORK_MASQUERADES, NETWORK_ROUTED, NETWORK_UNPROTECTED, Network},
     overlay::{Host, Remote},
+    policy::Groups,
     publish::{Publication, PublishKey, RangeKey, SourceKey},
     socket::{SocketPeer, SocketPeerKey},
     uplink::{LocalAddress, Uplink},
@@ -58,6 +59,8 @@ pub trait Tables: Family {
     const RANGES: Table<Prefix<RangeKey<Self>>, Publication<Self>>;
     /// Who may use an endpoint's published ports, where not everybody may.
     const SOURCES: Table<Prefix<SourceKey<Self>>, u32>;
+    /// The groups that an address belongs to.
+    const KNOWN: Table<Prefix<Self::Address>, Groups>;
     /// The ports of datagrams whose later fragments are awaited.
     const FRAGMENTS: Table<FragmentKey<Self>, FragmentPorts>;
     /// Translated sockets of host processes.
@@ -154,6 +157,7 @@ impl Tables for Ipv4 {
     const PUBLISHED: Table<PublishKey<Self>, Publication<Self>> = Table::of(&raw const maps::PUBLISHED4);
     const RANGES: Table<Prefix<RangeKey<Self>>, Publication<Self>> = Table::of(&raw const maps::RANGES4);
     const SOURCES: Table<Prefix<SourceKey<Self>>, u32> = Table::of(&raw const maps::SOURCES4);
+    const KNOWN: Table<Prefix<Ipv4Address>, Groups> = Table::of(&raw const maps::KNOWN4);
     const FRAGMENTS: Table<FragmentKey<Self>, FragmentPorts> = Table::of(&raw const maps::FRAGMENTS4);
     const PEERS: Table<SocketPeerKey<Self>, SocketPeer<Self>> = Table::of(&raw const maps::PEERS4);
     const MASQUERADES: u32 = NETWORK_MASQUERADES;

@@ -22,7 +22,7 @@ use sluice_datapath_common::{
     lifetime::LONGEST_OPENING,
     network::{NETWORK_EXISTS, Network},
     overlay::{Host, Remote},
-    policy::{LinkKey, MemberKey},
+    policy::{Cell, CellKey, Groups, Judgement, LinkKey, ListKey, MemberKey, Subject, VerdictKey},
     publish::{Publication, PublishKey, RangeKey, SourceKey, reserved_at},
     resolver::{Asking, Resolver},
     settings::{Settings, Tally},
@@ -35,6 +35,7 @@ use crate::{
     stage::{
         admit::Plan,
         hold::{Aside, Piece, Ring},
+        weigh::Said,
     },
     verdict::event::Telling,
 };
@@ -154,6 +155,8 @@ pub struct Desk<F: Family> {
     pub first_place: u32,
     /// Not 0: the port of a connection that is closed is as good as a free one.
     pub takes_closed: u16,
+    /// What documents say of the conversation.
+    pub said: Said<F>,
     /// Conversations that are to be ended, so many of `keys`.
     pub doomed: u32,
     /// Their keys.
@@ -238,6 +241,16 @@ unsafe fn add(word: *mut i64, by: i64) {
     unsafe {
         core::arch::asm!("lock *(u64 *)({word} + 0) += {by}", word = in(reg) word, by = in(reg) by, options(nostack))
     };
+}
+
+/// Adds to a word of a counter that other CPUs add to at the same time.
+///
+/// # Safety
+/// `word` is aligned and lies in a map.
+#[inline(always)]
+pub unsafe fn add_word(word: *mut u64, by: u64) {
+    // SAFETY: the caller's promise; a sum is the same whether there are signs or not.
+    unsafe { add(word.cast(), by as i64) };
 }
 
 /// When the agent last walked the flows, by their clock.

@@ -14,7 +14,7 @@ use crate::{
     stage::{
         admit, bridge, error, flow, fragment,
         hold::{self, Sender},
-        life, many, masquerade, open, overlay, reclaim, resolver,
+        life, many, masquerade, open, overlay, reclaim, refuse, resolver, weigh,
     },
     verdict,
 };
@@ -88,6 +88,10 @@ outline! {
     ask_resolver as ask_resolver4, ask_resolver6(frame: frame, network: number, endpoint: number) = resolver::ask_by_facts;
     admit_from_world as admit_from_world4, admit_from_world6(frame: frame) = admit::admit_from_world;
     judge as judge4, judge6(frame: frame) = admit::judge_on_desk;
+    weigh as weigh4, weigh6(frame: frame) = weigh::weigh;
+    weigh_end as weigh_end4, weigh_end6(endpoint: number, direction: number, length: number) = weigh::weigh_end;
+    hear as hear4, hear6() = weigh::hear;
+    refuse as refuse4, refuse6(frame: frame, direction: number) = refuse::refuse;
     choose_port as choose_port4, choose_port6(frame: frame) = masquerade::choose_port;
     make_pair as make_pair4, make_pair6(frame: frame) = open::make_pair;
     copy_out as copy_out4, copy_out6(frame: frame) = flow::copy_out;

@@ -15,7 +15,7 @@ use aya_ebpf::{
 };
 use sluice_datapath_common::{
     DropReason, Family, Ipv4,
-    checksum::{add, apply, difference},
+    checksum::{add, apply, difference, fold},
     flow::{FLOW_REWRITES_DESTINATION, FLOW_REWRITES_SOURCE, Flow},
 };
 
@@ -55,6 +55,23 @@ pub trait Write: Family {
         mtu: u32,
         reporter: Self::Address,
         sender: Self::Address,
+    ) -> Result<(), DropReason>;
+
+    /// Turns the frame into the report that the packet in it may not go where it is to go (or that nobody is at the port), from `reporter` to its
+    /// `sender`. The MACs are exchanged.
+    fn turn_into_unreachable(
+        frame: Frame,
+        no_port: bool,
+        reporter: Self::Address,
+        sender: Self::Address,
+    ) -> Result<(), DropReason>;
+
+    /// Turns the frame into the RST that answers it, from `source` to `destination`: a TCP header without its checksum. The MACs are exchanged.
+    fn turn_into_reset(
+        frame: Frame,
+        tcp: [u32; 5],
+        source: Self::Address,
+        destination: Self::Address,
     ) -> Result<(), DropReason>;
 
     /// Writes the addresses of a packet that an ICMP error quotes. Returns what that adds to the sum of the message.
@@ -288,6 +305,17 @@ fn store_frame<T>(frame: Frame, ethernet: &EthernetHeader, packet: &T) -> Result
     store_with(frame, ETHERNET, packet, BPF_F_RECOMPUTE_CSUM)
 }
 
+/// Completes a TCP header by its checksum; `pseudo` is the sum of what precedes it there.
+#[inline(always)]
+fn complete(tcp: &mut [u32; 5], pseudo: u32) {
+    let mut sum = pseudo;
+    for word in *tcp {
+        sum = add(sum, word);
+    }
+    // It stands in the first half of the last word as it lies in memory.
+    tcp[4] |= u32::from(!fold(sum));
+}
+
 /// Corrects a checksum above IP by what was changed.
 #[inline(always)]
 fn correct(frame: Frame, offset: u32, difference: u32, flags: u32) -> Result<(), DropReason> {
@@ -359,7 +387,32 @@ impl Write for Ipv4 {
         reporter: Self::Address,
         sender: Self::Address,
     ) -> Result<(), DropReason> {
-        ipv4::turn_into_too_big(frame, mtu, reporter, sender)
+        ipv4::turn_into_unreachable(frame, ipv4::FRAGMENTATION_NEEDED, mtu, reporter, sender)
+    }
+
+    #[inline(always)]
+    fn turn_into_unreachable(
+        frame: Frame,
+        no_port: bool,
+        reporter: Self::Address,
+        sender: Self::Address,
+    ) -> Result<(), DropReason> {
+        let code = if no_port {
+            ipv4::UNREACHABLE_PORT
+        } else {
+            ipv4::PROHIBITED
+        };
+        ipv4::turn_into_unreachable(frame, code, 0, reporter, sender)
+    }
+
+    #[inline(always)]
+    fn turn_into_reset(
+        frame: Frame,
+        tcp: [u32; 5],
+        source: Self::Address,
+        destination: Self::Address,
+    ) -> Result<(), DropReason> {
+        ipv4::turn_into_reset(frame, tcp, source, destination)
     }
 
     /// The header's own sum makes up for its addresses, so the message's does not notice.

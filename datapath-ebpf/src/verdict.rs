@@ -13,6 +13,7 @@ use crate::{
     maps::{ATTACHMENTS, DROPS, Table},
     outline,
     packet::Frame,
+    stage::refuse,
 };
 
 /// What becomes of a packet that is not dropped.
@@ -72,13 +73,16 @@ pub fn act(frame: Frame, direction: Direction, path: Result<Verdict, DropReason>
         Ok(Verdict::Sent(code)) => code,
         Ok(Verdict::Heard | Verdict::Held) => TC_ACT_SHOT as i32,
         Err(reason) => {
-            outline::end_packet(frame, direction as u32, reason as u32);
-            TC_ACT_SHOT as i32
+            // The reason itself is not looked at here: the compiler would leave registers undefined that the verifier then sees read.
+            match outline::end_packet(frame, direction as u32, reason as u32) {
+                0 => TC_ACT_SHOT as i32,
+                _ => refuse::by_family(frame, direction),
+            }
         }
     }
 }
 
-/// The end of a packet, by the numbers of its direction and reason.
+/// The end of a packet, by the numbers of its direction and reason. Not 0: its sender is to be told.
 #[inline(always)]
 pub fn end_by_number(frame: Frame, direction: u32, reason: u32) -> u32 {
     let endpoint = if direction == Direction::FromContainer as u32 {
@@ -86,10 +90,11 @@ pub fn end_by_number(frame: Frame, direction: u32, reason: u32) -> u32 {
     } else {
         0
     };
+    let is_told = (reason == DropReason::PolicyRejected as u32 && direction != Direction::ToNic as u32) as u32;
     let (direction, reason) = (direction as u8, reason as u8);
     count(endpoint, direction, reason, frame.len());
     event::of_packet(frame, endpoint, direction, reason);
-    0
+    is_told
 }
 
 /// The end of a packet of which there is but a copy, from its IP header on; `length` is that of its frame.

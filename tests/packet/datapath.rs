@@ -17,8 +17,11 @@ use sluice_datapath_common::event::{DropEvent, EventPace, REASONS};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::{FragmentKey, FragmentPorts, RING, RINGS};
 use sluice_datapath_common::overlay::{Host, Remote};
-use sluice_datapath_common::policy::{LinkKey, MemberKey};
+use sluice_datapath_common::policy::{
+    Cell, CellKey, Groups, Judgement, LinkKey, ListKey, MemberKey, Subject, VerdictKey,
+};
 use sluice_datapath_common::publish::{Publication, PublishKey, RangeKey, SourceKey, reserved_at};
+use sluice_datapath_common::settings::Settings;
 use sluice_datapath_common::socket::{SocketPeer, SocketPeerKey};
 use sluice_datapath_common::uplink::{LocalAddress, Uplink};
 use sluice_datapath_common::{Family, Ipv4, Ipv4Address, Ipv6, Ipv6Address, programs};
@@ -43,6 +46,11 @@ pub struct Outcome {
     pub verdict: Verdict,
     pub frame: Frame,
 }
+
+/// The codes of "unreachable" when nobody is at a port, and when an administrator is against it (RFC 792, RFC 1812).
+pub const NO_PORT: u8 = 3;
+/// As above.
+pub const PROHIBITED: u8 = 13;
 
 pub struct Datapath {
     ebpf: Ebpf,
@@ -400,6 +408,7 @@ impl Datapath {
         self.clear_prefixes::<SourceKey<Ipv6>>("SOURCES6");
         self.clear_hash::<LinkKey, u32>("LINKS");
         self.clear_hash::<MemberKey, u32>("MEMBERS");
+        self.forget_rules();
         for number in 0..8 {
             self.set("HOSTS", number, Host::default());
         }
@@ -415,6 +424,33 @@ impl Datapath {
         self.clear_held();
         self.clear_events();
         self.forget_drops();
+    }
+
+    /// Documents say nothing.
+    pub fn forget_rules(&mut self) {
+        self.clear_hash::<u32, Subject>("SUBJECTS");
+        self.clear_hash::<CellKey, Cell>("CELLS");
+        self.clear_hash::<VerdictKey, Counter>("VERDICTS");
+        self.clear_trie::<Ipv4Address, Groups>("KNOWN4");
+        self.clear_trie::<Ipv6Address, Groups>("KNOWN6");
+        self.clear_trie::<ListKey, Judgement>("LISTS");
+        let settings: Settings = self.slot("SETTINGS", 0);
+        self.set(
+            "SETTINGS",
+            0,
+            Settings {
+                policies: 0,
+                ..settings
+            },
+        );
+    }
+
+    fn clear_trie<K: Pod, V: Pod>(&mut self, map: &str) {
+        let mut trie: LpmTrie<_, K, V> = self.trie(map);
+        let keys: Vec<_> = trie.keys().collect::<Result<_, _>>().unwrap();
+        for key in keys {
+            let _ = trie.remove(&key);
+        }
     }
 
     /// Nothing has been dropped yet.

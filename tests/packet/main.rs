@@ -44,6 +44,7 @@ mod random;
 mod report;
 mod resolver;
 mod routed;
+mod rules;
 mod speed;
 mod verifier;
 mod wire;

@@ -24,6 +24,11 @@ use crate::{programs, translate, twin};
 /// The prefix of a twin is longer by so many bits.
 const PREFIX_BITS: u32 = 96;
 
+/// The codes of "unreachable" when nobody is at a port, and when an administrator is against it (RFC 4443, 3.1).
+pub const NO_PORT: u8 = 4;
+/// As above.
+pub const PROHIBITED: u8 = 1;
+
 pub struct Datapath(programs::Datapath);
 
 impl Datapath {

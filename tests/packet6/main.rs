@@ -66,5 +66,7 @@ mod published;
 mod resolver;
 #[path = "../packet/routed.rs"]
 mod routed;
+#[path = "../packet/rules.rs"]
+mod rules;
 #[path = "../packet/world.rs"]
 mod world;

@@ -13,7 +13,7 @@ use sluice_datapath_common::{
     fragment::{FragmentKey, FragmentPorts},
     network::Network,
     overlay::{Host, Remote},
-    policy::{LinkKey, MemberKey},
+    policy::{Cell, CellKey, Groups, Judgement, LinkKey, ListKey, MemberKey, Subject, VerdictKey},
     publish::{Publication, PublishKey, RangeKey, SourceKey},
     resolver::{Asking, Resolver},
     settings::{Settings, Tally},

@@ -16,6 +16,7 @@ use sluice_datapath_common::{
     fragment::{FragmentKey, FragmentPorts},
     network::{NETWORK_MASQUERADES6, NETWORK_ROUTED6, NETWORK_UNPROTECTED6, Network},
     overlay::{Host, Remote},
+    policy::Groups,
     publish::{Publication, PublishKey, RangeKey, SourceKey},
     socket::{SocketPeer, SocketPeerKey},
     uplink::{LocalAddress, Uplink},
@@ -38,6 +39,7 @@ impl Tables for Ipv6 {
     const PUBLISHED: Table<PublishKey<Self>, Publication<Self>> = Table::of(&raw const maps::PUBLISHED6);
     const RANGES: Table<Prefix<RangeKey<Self>>, Publication<Self>> = Table::of(&raw const maps::RANGES6);
     const SOURCES: Table<Prefix<SourceKey<Self>>, u32> = Table::of(&raw const maps::SOURCES6);
+    const KNOWN: Table<Prefix<Ipv6Address>, Groups> = Table::of(&raw const maps::KNOWN6);
     const FRAGMENTS: Table<FragmentKey<Self>, FragmentPorts> = Table::of(&raw const maps::FRAGMENTS6);
     const PEERS: Table<SocketPeerKey<Self>, SocketPeer<Self>> = Table::of(&raw const maps::PEERS6);
     const MASQUERADES: u32 = NETWORK_MASQUERADES6;

@@ -11,7 +11,7 @@ use sluice_datapath_common::{
     checksum::{add, fold},
 };
 
-use super::store_frame;
+use super::{complete, store_frame};
 use crate::{
     maps::{REPORT, REPORT_WORDS},
     packet::{ETHERNET, EthernetHeader, Frame},
@@ -27,13 +27,25 @@ struct NewHeader {
     destination: u32,
 }
 
-/// Turns a frame into the report that the packet in it is too big, of which it quotes 252 bytes at most. The MACs are exchanged.
+/// The codes of "unreachable".
+pub const UNREACHABLE_PORT: u8 = 3;
+/// The packet is longer than the way takes; the parameter says what it takes.
+pub const FRAGMENTATION_NEEDED: u8 = 4;
+/// An administrator is against it.
+pub const PROHIBITED: u8 = 13;
+
+/// Turns a frame into the report that the packet in it does not get where it is to go, of which it quotes 252 bytes at most. The MACs are exchanged.
 #[inline(always)]
-pub fn turn_into_too_big(frame: Frame, mtu: u32, reporter: Ipv4Address, sender: Ipv4Address) -> Result<(), DropReason> {
+pub fn turn_into_unreachable(
+    frame: Frame,
+    code: u8,
+    parameter: u32,
+    reporter: Ipv4Address,
+    sender: Ipv4Address,
+) -> Result<(), DropReason> {
     const ICMP: u8 = 1;
     const HOPS: u8 = 64;
     const UNREACHABLE: u8 = 3;
-    const FRAGMENTATION_NEEDED: u8 = 4;
     const HEADER: u32 = size_of::<NewHeader>() as u32;
     /// What is quoted is cut to whole words, for the sum.
     const MOST: u32 = 4 * (REPORT_WORDS as u32 - 2);
@@ -51,8 +63,8 @@ pub fn turn_into_too_big(frame: Frame, mtu: u32, reporter: Ipv4Address, sender: 
     let size = 8 + length;
     // SAFETY: the slot is this CPU's own and holds `REPORT_WORDS` words; the kernel checks the frame's bounds.
     unsafe {
-        (*message)[0] = u32::from_ne_bytes([UNREACHABLE, FRAGMENTATION_NEEDED, 0, 0]);
-        (*message)[1] = mtu.to_be();
+        (*message)[0] = u32::from_ne_bytes([UNREACHABLE, code, 0, 0]);
+        (*message)[1] = parameter.to_be();
         let quoted = (&raw mut (*message)[2]).cast();
         if bpf_skb_load_bytes(frame.context(), ETHERNET, quoted, length) != 0 {
             return Err(DropReason::Truncated);
@@ -69,18 +81,7 @@ pub fn turn_into_too_big(frame: Frame, mtu: u32, reporter: Ipv4Address, sender: 
         source: ethernet.destination,
         ether_type: 0x0800_u16.to_be(),
     };
-    let version = [u16::from_ne_bytes([0x45, 0]), ((HEADER + size) as u16).to_be()];
-    let hops = u16::from_ne_bytes([HOPS, ICMP]);
-    let word = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
-    let mut sum = add(word(version[0], version[1]), u32::from(hops));
-    sum = add(sum, add(reporter.0, sender.0));
-    let header = NewHeader {
-        version_and_length: version,
-        identification: [0, 0],
-        hops_and_protocol: [hops, !fold(sum)],
-        source: reporter.0,
-        destination: sender.0,
-    };
+    let header = new_header((HEADER + size) as u16, [HOPS, ICMP], reporter, sender);
     store_frame(frame, &back, &header)?;
     let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
     // SAFETY: the frame is the program's context, the slot holds `size` bytes; the kernel checks the frame's bounds.
@@ -88,4 +89,57 @@ pub fn turn_into_too_big(frame: Frame, mtu: u32, reporter: Ipv4Address, sender: 
         0 => Ok(()),
         _ => Err(DropReason::RewriteFailed),
     }
+}
+
+#[inline(always)]
+fn new_header(length: u16, hops_and_protocol: [u8; 2], source: Ipv4Address, destination: Ipv4Address) -> NewHeader {
+    let version = [u16::from_ne_bytes([0x45, 0]), length.to_be()];
+    let hops = u16::from_ne_bytes(hops_and_protocol);
+    let word = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
+    let mut sum = add(word(version[0], version[1]), u32::from(hops));
+    sum = add(sum, add(source.0, destination.0));
+    NewHeader {
+        version_and_length: version,
+        identification: [0, 0],
+        hops_and_protocol: [hops, !fold(sum)],
+        source: source.0,
+        destination: destination.0,
+    }
+}
+
+/// An RST as a whole.
+#[repr(C, packed(2))]
+struct Reset {
+    header: NewHeader,
+    tcp: [u32; 5],
+}
+
+/// Turns a frame into the RST that answers it, whose TCP header has this sum without the addresses. The MACs are exchanged.
+#[inline(always)]
+pub fn turn_into_reset(
+    frame: Frame,
+    mut tcp: [u32; 5],
+    source: Ipv4Address,
+    destination: Ipv4Address,
+) -> Result<(), DropReason> {
+    const TCP: u8 = 6;
+    const HOPS: u8 = 64;
+    const SIZE: u32 = size_of::<Reset>() as u32;
+    let ethernet = frame.ethernet()?;
+    let pseudo = add(
+        add(source.0, destination.0),
+        add(20_u32.to_be(), u32::from(TCP).to_be()),
+    );
+    complete(&mut tcp, pseudo);
+    // SAFETY: the frame is the program's context. No packet pointer is alive across the call.
+    if unsafe { bpf_skb_change_tail(frame.skb(), ETHERNET + SIZE, 0) } != 0 {
+        return Err(DropReason::RewriteFailed);
+    }
+    let back = EthernetHeader {
+        destination: ethernet.source,
+        source: ethernet.destination,
+        ether_type: 0x0800_u16.to_be(),
+    };
+    let header = new_header(SIZE as u16, [HOPS, TCP], source, destination);
+    store_frame(frame, &back, &Reset { header, tcp })
 }

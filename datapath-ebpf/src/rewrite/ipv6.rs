@@ -12,7 +12,7 @@ use sluice_datapath_common::{
     checksum::{add, fold},
 };
 
-use super::{Write, store, store_frame, store_with};
+use super::{Write, complete, store, store_frame, store_with};
 use crate::{
     maps::{REPORT, REPORT_WORDS},
     packet::{
@@ -36,6 +36,13 @@ struct NewHeader {
     next_and_hops: [u8; 2],
     source: [u32; 4],
     destination: [u32; 4],
+}
+
+/// An RST as a whole.
+#[repr(C, packed(2))]
+struct Reset {
+    header: NewHeader,
+    tcp: [u32; 5],
 }
 
 /// Big endian.
@@ -137,8 +144,10 @@ pub const TOO_BIG: u8 = 2;
 pub struct Report {
     /// The frame with the packet that it is about.
     pub frame: Frame,
-    /// Its type; the code is 0.
+    /// Its type.
     pub kind: u8,
+    /// Its code.
+    pub code: u8,
     /// The word behind the checksum.
     pub parameter: u32,
     /// Who reports.
@@ -170,7 +179,7 @@ pub fn turn_into_report(report: &Report) -> Result<(), DropReason> {
     let size = 8 + length;
     // SAFETY: the slot is this CPU's own and holds `REPORT_WORDS` words; the kernel checks the frame's bounds.
     let sum = unsafe {
-        (*message)[0] = u32::from(report.kind);
+        (*message)[0] = u32::from_ne_bytes([report.kind, report.code, 0, 0]);
         (*message)[1] = report.parameter.to_be();
         let quoted = (&raw mut (*message)[2]).cast();
         if bpf_skb_load_bytes(frame.context(), ETHERNET, quoted, length) != 0 {
@@ -232,10 +241,67 @@ impl Write for Ipv6 {
         turn_into_report(&Report {
             frame,
             kind: TOO_BIG,
+            code: 0,
             parameter: mtu,
             reporter,
             sender,
         })
+    }
+
+    #[inline(always)]
+    fn turn_into_unreachable(
+        frame: Frame,
+        no_port: bool,
+        reporter: Ipv6Address,
+        sender: Ipv6Address,
+    ) -> Result<(), DropReason> {
+        const UNREACHABLE: u8 = 1;
+        /// The codes (RFC 4443, 3.1).
+        const PROHIBITED: u8 = 1;
+        const UNREACHABLE_PORT: u8 = 4;
+        turn_into_report(&Report {
+            frame,
+            kind: UNREACHABLE,
+            code: if no_port { UNREACHABLE_PORT } else { PROHIBITED },
+            parameter: 0,
+            reporter,
+            sender,
+        })
+    }
+
+    #[inline(always)]
+    fn turn_into_reset(
+        frame: Frame,
+        mut tcp: [u32; 5],
+        source: Ipv6Address,
+        destination: Ipv6Address,
+    ) -> Result<(), DropReason> {
+        const TCP: u8 = 6;
+        const HOPS: u8 = 64;
+        const SIZE: u32 = size_of::<Reset>() as u32;
+        let ethernet = frame.ethernet()?;
+        let mut pseudo = add(20_u32.to_be(), u32::from(TCP).to_be());
+        for word in 0..4 {
+            pseudo = add(pseudo, add(source.0[word], destination.0[word]));
+        }
+        complete(&mut tcp, pseudo);
+        // SAFETY: the frame is the program's context. No packet pointer is alive across the call.
+        if unsafe { bpf_skb_change_tail(frame.skb(), ETHERNET + SIZE, 0) } != 0 {
+            return Err(DropReason::RewriteFailed);
+        }
+        let back = EthernetHeader {
+            destination: ethernet.source,
+            source: ethernet.destination,
+            ether_type: ETHER_TYPE,
+        };
+        let header = NewHeader {
+            version: VERSION,
+            payload_length: 20_u16.to_be(),
+            next_and_hops: [TCP, HOPS],
+            source: source.0,
+            destination: destination.0,
+        };
+        store_frame(frame, &back, &Reset { header, tcp })
     }
 
     /// The message around it makes up for the addresses, so that the frame's sum does not notice.

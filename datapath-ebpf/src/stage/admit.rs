@@ -116,7 +116,7 @@ pub fn judge_by_who_judges<F: Layer3>(frame: Frame) -> Number {
 pub fn admit<F: Layer3>(frame: Frame) -> Number {
     let Some(facts) = F::facts(false) else { return HOSTS };
     match judge(frame, &facts.key) {
-        Ok(Affair::Ours) => reclaim::after::<F>(flow::open::<F>(frame, facts.tcp_flags)),
+        Ok(Affair::Ours) => open_if_allowed::<F>(frame, facts.tcp_flags),
         judged => number(judged),
     }
 }
@@ -143,7 +143,16 @@ pub fn admit_from_world<F: Layer3>(frame: Frame) -> Number {
     if desk.plan.back.ifindex == 0 {
         desk.plan.back.ifindex = frame.ifindex();
     }
-    reclaim::after::<F>(flow::open::<F>(frame, tcp_flags))
+    open_if_allowed::<F>(frame, tcp_flags)
+}
+
+/// Opens the conversation of the desk, unless a document is against it.
+#[inline(always)]
+fn open_if_allowed<F: Layer3>(frame: Frame, tcp_flags: u8) -> Number {
+    match F::weigh(frame) {
+        OURS => reclaim::after::<F>(flow::open::<F>(frame, tcp_flags)),
+        refused => refused,
+    }
 }
 
 /// Judges what lies on the desk.

@@ -346,7 +346,10 @@ fn judge_again<F: Layer3>(frame: Frame, key: &FlowKey<F>) -> Number {
     if judged != admit::number(Ok(Affair::Ours)) {
         return judged;
     }
-    renew::<F>()
+    match F::weigh(frame) {
+        0 => renew::<F>(),
+        refused => refused,
+    }
 }
 
 /// Renews both entries of what lies on the desk, if what was planned now is what they do. The translation is kept when the same end is reached; where the way out has

@@ -19,6 +19,8 @@ pub mod overlay;
 pub mod policy;
 pub mod publish;
 pub mod reclaim;
+pub mod refuse;
 pub mod report;
 pub mod resolver;
 pub mod route;
+pub mod weigh;

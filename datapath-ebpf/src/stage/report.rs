@@ -81,6 +81,7 @@ fn write(frame: Frame, uplink: u32) -> Result<(), DropReason> {
     turn_into_report(&Report {
         frame,
         kind,
+        code: 0,
         parameter,
         reporter: network.gateway6,
         sender: packet.key.source,
