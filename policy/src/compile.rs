@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::{
     Direction, Facts, Judgement, Number, Peer, Policy, Selector, Tables, Verdict,
-    tables::{Cell, MOST_GROUPS, Origin, Subject},
+    tables::{Cell, MOST_GROUPS, Subject},
     traffic::Block,
     verdict::Spoken,
 };
@@ -52,19 +52,7 @@ pub fn compile(policies: &[Policy], surroundings: &Surroundings) -> Tables {
             tables.subjects.insert(*number, subject);
         }
     }
-    for policy in policies {
-        for direction in [Direction::Ingress, Direction::Egress] {
-            let Some(rules) = policy.rules(direction) else { continue };
-            let mut note = |number, place| {
-                let policy = policy.name.clone();
-                tables.rules.insert(number, Origin { policy, direction, place })
-            };
-            note(policy.default_number(direction), None);
-            for place in 0..rules.count() {
-                note(policy.rule_number(direction, place), Some(place));
-            }
-        }
-    }
+    tables.rules.extend(policies.iter().flat_map(Policy::origins));
     tables
 }
 
@@ -191,11 +179,20 @@ impl<'a> Known<'a> {
             own: BTreeMap::new(),
         };
         for (place, (peer, _)) in peers.all.iter().enumerate() {
-            let Peer::Addresses { cidr, except } = peer else { continue };
+            let Peer::Addresses { cidr, except } = peer else {
+                continue;
+            };
             known.begins.entry(*cidr).or_default().push(place);
-            except.iter().for_each(|except| known.excepts.entry(*except).or_default().push(place));
+            except
+                .iter()
+                .for_each(|except| known.excepts.entry(*except).or_default().push(place));
         }
-        known.lengths = known.begins.keys().chain(known.excepts.keys()).map(IpNet::prefix_len).collect();
+        known.lengths = known
+            .begins
+            .keys()
+            .chain(known.excepts.keys())
+            .map(IpNet::prefix_len)
+            .collect();
         known.enter_prefixes(surroundings);
         known.enter_host(surroundings);
         known.enter_endpoints(surroundings);
@@ -204,7 +201,10 @@ impl<'a> Known<'a> {
 
     /// The world and our networks, cut up by what rules say of addresses.
     fn enter_prefixes(&mut self, surroundings: &Surroundings) {
-        let all = [IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0), IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0)];
+        let all = [
+            IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
+            IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
+        ];
         let prefixes: BTreeSet<IpNet> = all
             .into_iter()
             .chain(self.begins.keys().copied())
@@ -241,7 +241,11 @@ impl<'a> Known<'a> {
             .unzip();
         let index = Index::of(selectors);
         for (_, facts) in &surroundings.endpoints {
-            let of_endpoint: Vec<usize> = index.of_endpoint(facts).into_iter().map(|place| places[place]).collect();
+            let of_endpoint: Vec<usize> = index
+                .of_endpoint(facts)
+                .into_iter()
+                .map(|place| places[place])
+                .collect();
             for address in &facts.addresses {
                 let mut meant = self.meant_by_address((*address).into());
                 meant.extend(&of_endpoint);
@@ -280,7 +284,10 @@ impl<'a> Known<'a> {
         let lengths: BTreeSet<u8> = all.keys().map(IpNet::prefix_len).collect();
         let outer = |prefix: &IpNet| {
             let wider = around(*prefix, &lengths).filter(|net| net != prefix);
-            wider.filter_map(|net| all.get(&net)).last().map_or(&[][..], Vec::as_slice)
+            wider
+                .filter_map(|net| all.get(&net))
+                .last()
+                .map_or(&[][..], Vec::as_slice)
         };
         let says_more = |(prefix, groups): &(&IpNet, &Vec<Number>)| outer(prefix) != groups.as_slice();
         all.iter()
@@ -324,8 +331,12 @@ struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     fn of(policies: &'a [Policy], peers: &'a Peers<'a>, own: BTreeMap<Number, Vec<usize>>) -> Self {
-        let chapters = [Direction::Ingress, Direction::Egress]
-            .map(|direction| policies.iter().map(|policy| chapter(policy, direction, peers)).collect());
+        let chapters = [Direction::Ingress, Direction::Egress].map(|direction| {
+            policies
+                .iter()
+                .map(|policy| chapter(policy, direction, peers))
+                .collect()
+        });
         Self {
             peers,
             own,
@@ -337,7 +348,11 @@ impl<'a> Rows<'a> {
     /// Enters what the documents at these places say, and answers the number of that.
     fn enter(&mut self, tables: &mut Tables, direction: Direction, policies: &[usize]) -> Number {
         let chapters = &self.chapters[direction as usize];
-        let speaking: Vec<usize> = policies.iter().copied().filter(|place| chapters[*place].is_some()).collect();
+        let speaking: Vec<usize> = policies
+            .iter()
+            .copied()
+            .filter(|place| chapters[*place].is_some())
+            .collect();
         if speaking.is_empty() {
             return Number::NONE;
         }
@@ -351,7 +366,9 @@ impl<'a> Rows<'a> {
     }
 
     fn write(&self, tables: &mut Tables, direction: Direction, policies: &[usize]) -> Number {
-        let chapters = policies.iter().filter_map(|place| self.chapters[direction as usize][*place].as_ref());
+        let chapters = policies
+            .iter()
+            .filter_map(|place| self.chapters[direction as usize][*place].as_ref());
         let mut default = Judgement::default();
         let mut of_group: BTreeMap<Number, Vec<&Prepared>> = BTreeMap::new();
         for chapter in chapters {
@@ -387,7 +404,9 @@ impl<'a> Rows<'a> {
             part
         });
         let number = Number::of("subject", [direction.to_string().into_bytes()].into_iter().chain(parts));
-        tables.cells.extend(cells.into_iter().map(|(group, cell)| ((number, group), cell)));
+        tables
+            .cells
+            .extend(cells.into_iter().map(|(group, cell)| ((number, group), cell)));
         number
     }
 }
@@ -432,7 +451,8 @@ fn cell(tables: &mut Tables, rules: &[&Prepared]) -> Cell {
     let whole: Vec<(Block, Judgement)> = blocks
         .keys()
         .map(|block| {
-            let around = (0..=block.bits).filter_map(|bits| blocks.get(&Block::around(block.protocol, block.port, bits)));
+            let around =
+                (0..=block.bits).filter_map(|bits| blocks.get(&Block::around(block.protocol, block.port, bits)));
             (*block, around.fold(all, |said, other| said.and(*other)))
         })
         .collect();
@@ -449,7 +469,9 @@ fn cell(tables: &mut Tables, rules: &[&Prepared]) -> Cell {
         part
     });
     let list = Number::of("list", parts);
-    tables.lists.extend(whole.iter().map(|(block, said)| ((list, *block), *said)));
+    tables
+        .lists
+        .extend(whole.iter().map(|(block, said)| ((list, *block), *said)));
     Cell { all, list }
 }
 

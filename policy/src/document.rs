@@ -8,9 +8,11 @@
 //!     ports: [6379]
 //! ```
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Direction, Number, Peer, Selector, Traffic, Verdict};
+use crate::{Direction, Number, Peer, Selector, Traffic, Verdict, tables::Origin};
 
 /// A document.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -32,6 +34,16 @@ pub struct Policy {
     /// Whom they may speak to. None and empty as above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Vec<Outgoing>>,
+}
+
+/// A document as it is kept among other records, which have fields of their own.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    /// The document.
+    pub policy: Policy,
+    /// It is a copy of the cluster's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }
 
 /// The name of a document.
@@ -109,7 +121,10 @@ pub fn read(text: &str) -> Result<Vec<Policy>, NotADocument> {
     let mut names: Vec<&Name> = policies.iter().map(|policy| &policy.name).collect();
     names.sort();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(NotADocument::Elsewhere(format!("there are two policies called {}", pair[0].as_str()))),
+        Some(pair) => Err(NotADocument::Elsewhere(format!(
+            "there are two policies called {}",
+            pair[0].as_str()
+        ))),
         None => Ok(policies),
     }
 }
@@ -151,6 +166,22 @@ impl Policy {
     /// The number of a rule by its place.
     pub fn rule_number(&self, direction: Direction, place: usize) -> Number {
         Number::of("rule", [self.name.as_str(), &direction.to_string(), &place.to_string()])
+    }
+
+    /// Where its rules stand, by their numbers.
+    pub fn origins(&self) -> BTreeMap<Number, Origin> {
+        let mut origins = BTreeMap::new();
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let Some(rules) = self.rules(direction) else { continue };
+            let origin = |place| Origin {
+                policy: self.name.clone(),
+                direction,
+                place,
+            };
+            origins.insert(self.default_number(direction), origin(None));
+            origins.extend((0..rules.count()).map(|place| (self.rule_number(direction, place), origin(Some(place)))));
+        }
+        origins
     }
 
     /// The number of what it says of a direction when no rule does.

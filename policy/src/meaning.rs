@@ -2,10 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::{
-    Direction, Facts, Judgement, Number, Peer, Policy, Rule, Verdict,
-    verdict::Spoken,
-};
+use crate::{Direction, Facts, Judgement, Number, Peer, Policy, Rule, Verdict, verdict::Spoken};
 
 /// Who is at an end of a conversation.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +68,10 @@ pub fn judge_end(
 
 fn speaks_of(rule: &Rule, peer: Party<'_>, conversation: &Conversation<'_>) -> bool {
     let Conversation { protocol, port, .. } = *conversation;
-    let peers = rule.peers.as_ref().is_none_or(|peers| peers.iter().any(|one| is_meant(one, peer)));
+    let peers = rule
+        .peers
+        .as_ref()
+        .is_none_or(|peers| peers.iter().any(|one| is_meant(one, peer)));
     let traffic = rule
         .traffic
         .as_ref()

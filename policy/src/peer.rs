@@ -70,7 +70,10 @@ impl Selector {
     pub fn selects(&self, facts: &Facts) -> bool {
         let network = |wanted: &String| *wanted == facts.network || *wanted == facts.network_id;
         self.network.as_ref().is_none_or(network)
-            && self.name.as_ref().is_none_or(|pattern| glob::fits(pattern, &facts.name))
+            && self
+                .name
+                .as_ref()
+                .is_none_or(|pattern| glob::fits(pattern, &facts.name))
             && self
                 .labels
                 .iter()
@@ -272,7 +275,11 @@ impl Fields {
             return Err("a cidr stands alone: it is about addresses, whoever has them".to_owned());
         }
         let cidr = prefix(&cidr)?;
-        let except = self.except.iter().map(|text| prefix(text)).collect::<Result<Vec<_>, _>>()?;
+        let except = self
+            .except
+            .iter()
+            .map(|text| prefix(text))
+            .collect::<Result<Vec<_>, _>>()?;
         match except.iter().find(|except| !cidr.contains(*except)) {
             Some(outside) => Err(format!("{outside} is no exception from {cidr}: it lies outside")),
             None => Ok(Peer::Addresses { cidr, except }),
@@ -282,7 +289,9 @@ impl Fields {
 
 /// A prefix, or an address, which is one of its whole length.
 fn prefix(text: &str) -> Result<IpNet, String> {
-    let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let parsed = text
+        .parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let net = parsed.map_err(|_| format!("{text:?} is no prefix as 10.0.0.0/8 or fd00::/8"))?;
     match net == net.trunc() {
         true => Ok(net),

@@ -12,7 +12,7 @@
 //! So the number of look-ups depends neither on the number of documents nor on that of endpoints, and there are as many entries as rules that speak of the
 //! subjects there are, each counted once for those who are treated alike.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -74,6 +74,18 @@ impl Default for Number {
     }
 }
 
+// === impl Origin ===
+
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (policy, direction) = (self.policy.as_str(), self.direction);
+        match self.place {
+            Some(place) => write!(out, "{policy}, rule {} of {direction}", place + 1),
+            None => write!(out, "{policy}, {direction}: allowed by no rule"),
+        }
+    }
+}
+
 // === impl Subject ===
 
 impl Subject {
@@ -91,7 +103,10 @@ impl Subject {
 impl Tables {
     /// What is said at one end of a conversation, as the datapath finds it.
     pub fn judge(&self, endpoint: u32, direction: Direction, peer: IpAddr, protocol: u8, port: u16) -> Judgement {
-        let subject = self.subjects.get(&endpoint).map_or(Number::NONE, |subject| subject.of(direction));
+        let subject = self
+            .subjects
+            .get(&endpoint)
+            .map_or(Number::NONE, |subject| subject.of(direction));
         if subject == Number::NONE {
             return Judgement::default();
         }

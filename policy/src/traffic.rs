@@ -59,7 +59,9 @@ pub struct Block {
 
 /// Text that is no traffic.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0:?} is no traffic ({1}); write PORT, PORT/tcp, FIRST-LAST/udp, tcp, udp, sctp, icmp, icmp/echo, icmp4/TYPE, icmp6/TYPE or proto/NUMBER")]
+#[error(
+    "{0:?} is no traffic ({1}); write PORT, PORT/tcp, FIRST-LAST/udp, tcp, udp, sctp, icmp, icmp/echo, icmp4/TYPE, icmp6/TYPE or proto/NUMBER"
+)]
 pub struct NotTraffic(String, &'static str);
 
 // === impl Traffic ===
@@ -142,7 +144,11 @@ impl FromStr for Traffic {
         };
         match before {
             "icmp" if behind == "echo" => return Ok(Self::Echo),
-            "icmp" => return Err(wrong("of both families there is echo alone; types are those of icmp4 or icmp6")),
+            "icmp" => {
+                return Err(wrong(
+                    "of both families there is echo alone; types are those of icmp4 or icmp6",
+                ));
+            }
             "icmp4" | "icmp6" => {
                 return Ok(Self::IcmpType {
                     protocol: if before == "icmp4" { ICMP } else { ICMP6 },
@@ -289,7 +295,11 @@ mod tests {
                     .iter()
                     .filter(|block| block.bits == 0 || (port ^ block.port) >> (16 - block.bits) == 0)
                     .count();
-                assert_eq!(in_blocks, usize::from(traffic.covers(TCP, port)), "{first}-{last}: {port}");
+                assert_eq!(
+                    in_blocks,
+                    usize::from(traffic.covers(TCP, port)),
+                    "{first}-{last}: {port}"
+                );
             }
         }
     }

@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use sluice_policy::{
-    Conversation, Direction, Facts, Number, Party, Policy, Surroundings, Tables, compile, document,
-    meaning::judge_end,
+    Conversation, Direction, Facts, Number, Party, Policy, Surroundings, Tables, compile, document, meaning::judge_end,
     tables::MOST_GROUPS,
 };
 
@@ -16,7 +15,10 @@ const WORLDS: u64 = 150;
 const CONVERSATIONS: usize = 300;
 
 fn seed() -> u64 {
-    std::env::var("SLUICE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
+    std::env::var("SLUICE_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(1)
 }
 
 #[test]
@@ -31,14 +33,27 @@ fn tables_and_meaning_agree_on_every_conversation() {
         for _ in 0..CONVERSATIONS {
             let conversation = conversation(&mut chance, &surroundings);
             for direction in [Direction::Egress, Direction::Ingress] {
-                agree(world, &policies, &surroundings, &tables, &conversation, direction, &mut judged);
+                agree(
+                    world,
+                    &policies,
+                    &surroundings,
+                    &tables,
+                    &conversation,
+                    direction,
+                    &mut judged,
+                );
             }
         }
     }
     // A test of nothing but silence would prove nothing.
     for verdict in ["allow", "reject", "deny"] {
         for kind in ["enforced", "audited"] {
-            assert!(judged.get(&(kind, verdict.to_owned())).is_some_and(|times| *times > 1_000), "{judged:?}");
+            assert!(
+                judged
+                    .get(&(kind, verdict.to_owned()))
+                    .is_some_and(|times| *times > 1_000),
+                "{judged:?}"
+            );
         }
     }
 }
@@ -57,12 +72,18 @@ fn agree(
         Direction::Ingress => (conversation.destination, conversation.source),
     };
     let Party::Endpoint(facts, _) = subject else { return };
-    let number = surroundings.endpoints.iter().find(|(_, other)| std::ptr::eq(other, facts));
+    let number = surroundings
+        .endpoints
+        .iter()
+        .find(|(_, other)| std::ptr::eq(other, facts));
     let Some((Some(number), _)) = number else { return };
     let meant = judge_end(policies, direction, subject, peer, conversation);
     let Conversation { protocol, port, .. } = *conversation;
     let found = tables.judge(*number, direction, address_of(peer), protocol, port);
-    assert_eq!(found, meant, "world {world}, {direction}: {conversation:#?}\n{policies:#?}");
+    assert_eq!(
+        found, meant,
+        "world {world}, {direction}: {conversation:#?}\n{policies:#?}"
+    );
     for (kind, spoken) in [("enforced", meant.enforced), ("audited", meant.audited)] {
         let Some(spoken) = spoken else { continue };
         assert!(tables.rules.contains_key(&spoken.rule), "every rule has an origin");
@@ -100,8 +121,20 @@ const CIDRS: [&str; 14] = [
     "2001:db8::/32",
 ];
 const TRAFFIC: [&str; 14] = [
-    "80", "443/tcp", "1-1023/tcp", "8000-8100/udp", "53/udp", "tcp", "udp", "icmp", "icmp/echo", "icmp4/13", "icmp6",
-    "proto/47", "sctp", "79-81/tcp",
+    "80",
+    "443/tcp",
+    "1-1023/tcp",
+    "8000-8100/udp",
+    "53/udp",
+    "tcp",
+    "udp",
+    "icmp",
+    "icmp/echo",
+    "icmp4/13",
+    "icmp6",
+    "proto/47",
+    "sctp",
+    "79-81/tcp",
 ];
 const OUTSIDE: [&str; 8] = [
     "192.0.2.50",
@@ -138,13 +171,20 @@ fn document(chance: &mut Chance, number: usize) -> String {
 }
 
 fn rule(chance: &mut Chance, peers: &str) -> String {
-    let mut words = vec![format!("\"action\": \"{}\"", chance.one(&["allow", "allow", "allow", "reject", "deny"]))];
+    let mut words = vec![format!(
+        "\"action\": \"{}\"",
+        chance.one(&["allow", "allow", "allow", "reject", "deny"])
+    )];
     if !chance.once_in(5) {
         let named: Vec<String> = (0..=chance.below(3)).map(|_| peer(chance)).collect();
         words.push(format!("\"{peers}\": [{}]", named.join(", ")));
     }
     if !chance.once_in(3) {
-        let traffic: Vec<String> = chance.some(&TRAFFIC, 4).iter().map(|one| format!("\"{one}\"")).collect();
+        let traffic: Vec<String> = chance
+            .some(&TRAFFIC, 4)
+            .iter()
+            .map(|one| format!("\"{one}\""))
+            .collect();
         words.push(format!("\"ports\": [{}]", traffic.join(", ")));
     }
     format!("{{{}}}", words.join(", "))
@@ -170,8 +210,16 @@ fn peer(chance: &mut Chance) -> String {
 fn selector(chance: &mut Chance) -> String {
     let mut words = Vec::new();
     if chance.once_in(2) {
-        let values: Vec<String> = chance.some(&VALUES, 2).iter().map(|value| format!("\"{value}\"")).collect();
-        let values = if chance.once_in(5) { "\"*\"".to_owned() } else { format!("[{}]", values.join(", ")) };
+        let values: Vec<String> = chance
+            .some(&VALUES, 2)
+            .iter()
+            .map(|value| format!("\"{value}\""))
+            .collect();
+        let values = if chance.once_in(5) {
+            "\"*\"".to_owned()
+        } else {
+            format!("[{}]", values.join(", "))
+        };
         words.push(format!("\"labels\": {{\"{}\": {values}}}", chance.one(&KEYS)));
     }
     if chance.once_in(4) {
@@ -207,7 +255,9 @@ fn surroundings(chance: &mut Chance) -> Surroundings {
             addresses: vec![address(ipv4), address(ipv6)],
         };
         // Some live on other hosts.
-        surroundings.endpoints.push(((!chance.once_in(4)).then_some(number), facts));
+        surroundings
+            .endpoints
+            .push(((!chance.once_in(4)).then_some(number), facts));
     }
     surroundings
 }
@@ -217,7 +267,11 @@ fn conversation<'a>(chance: &mut Chance, surroundings: &'a Surroundings) -> Conv
     let of_family = |address: &IpAddr| address.is_ipv6() == (family == 1);
     let mut party = || {
         let choose = |chance: &mut Chance, from: &[&str]| {
-            let fitting: Vec<IpAddr> = from.iter().map(|text| text.parse().unwrap()).filter(of_family).collect();
+            let fitting: Vec<IpAddr> = from
+                .iter()
+                .map(|text| text.parse().unwrap())
+                .filter(of_family)
+                .collect();
             *chance.one(&fitting)
         };
         match chance.below(6) {
@@ -257,10 +311,17 @@ fn numbers_of_tables_depend_on_nothing_but_what_they_say() {
 fn a_further_document_leaves_alone_whom_it_does_not_select() {
     let mut chance = Chance(11);
     let surroundings = surroundings(&mut chance);
-    let mut policies = document::read("{name: one, select: {name: e2}, ingress: [{from: [{labels: {app: a}}]}]}").unwrap();
+    let mut policies =
+        document::read("{name: one, select: {name: e2}, ingress: [{from: [{labels: {app: a}}]}]}").unwrap();
     let before = compile(&policies, &surroundings);
-    policies.extend(document::read("{name: two, select: {name: e3}, ingress: [{from: [{labels: {tier: b}}]}]}").unwrap());
+    policies
+        .extend(document::read("{name: two, select: {name: e3}, ingress: [{from: [{labels: {tier: b}}]}]}").unwrap());
     let after = compile(&policies, &surroundings);
     assert_eq!(after.subjects[&2], before.subjects[&2]);
-    assert!(before.cells.iter().all(|(key, cell)| after.cells.get(key) == Some(cell)));
+    assert!(
+        before
+            .cells
+            .iter()
+            .all(|(key, cell)| after.cells.get(key) == Some(cell))
+    );
 }

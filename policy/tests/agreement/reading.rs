@@ -38,8 +38,15 @@ fn yaml_and_json_say_the_same() {
 #[test]
 fn several_documents_stand_in_one_file() {
     let text = format!("{REDIS}---\nname: other\nselect: {{}}\ningress: []\n");
-    let names: Vec<_> = document::read(&text).unwrap().into_iter().map(|policy| policy.name).collect();
-    assert_eq!(names.iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["redis", "other"]);
+    let names: Vec<_> = document::read(&text)
+        .unwrap()
+        .into_iter()
+        .map(|policy| policy.name)
+        .collect();
+    assert_eq!(
+        names.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+        ["redis", "other"]
+    );
     let twice = document::read(&format!("{REDIS}---\n{REDIS}")).unwrap_err().to_string();
     assert_eq!(twice, "there are two policies called redis");
 }
@@ -70,13 +77,24 @@ fn what_is_wrong_is_said_with_its_line() {
         let text = REDIS.replacen(from, to, 1);
         assert_ne!(text, REDIS, "{from}");
         let error = document::read(&text).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("line {line}, ")) && error.contains(what), "{to}: {error}");
+        assert!(
+            error.starts_with(&format!("line {line}, ")) && error.contains(what),
+            "{to}: {error}"
+        );
     }
 }
 
 #[test]
 fn what_is_no_document_at_all_is_refused() {
-    for text in ["", "---", "web", "[]", "{name: a}", "a: [", "{name: a, select: {}, ingress: 5}"] {
+    for text in [
+        "",
+        "---",
+        "web",
+        "[]",
+        "{name: a}",
+        "a: [",
+        "{name: a, select: {}, ingress: 5}",
+    ] {
         assert!(document::read(text).is_err(), "{text}");
     }
 }

@@ -2,9 +2,7 @@
 
 use std::{net::IpAddr, path::Path};
 
-use sluice_policy::{
-    Conversation, Direction, Facts, Party, Policy, Surroundings, Verdict, compile, document, judge,
-};
+use sluice_policy::{Conversation, Direction, Facts, Party, Policy, Surroundings, Verdict, compile, document, judge};
 
 const HEAD: &str = "\
 # What is allowed when
@@ -36,9 +34,18 @@ const OF_ONE: [(&str, &str); 9] = [
     ("allow somebody else", "[{PEERS: [{name: somebody-else}]}]"),
     ("allow everybody", "[{}]"),
     ("deny the other", "[{action: deny, PEERS: [{name: OTHER}]}]"),
-    ("allow everybody, deny the other", "[{}, {action: deny, PEERS: [{name: OTHER}]}]"),
-    ("allow everybody, reject the other", "[{}, {action: reject, PEERS: [{name: OTHER}]}]"),
-    ("allow the other at another port", "[{PEERS: [{name: OTHER}], ports: [81]}]"),
+    (
+        "allow everybody, deny the other",
+        "[{}, {action: deny, PEERS: [{name: OTHER}]}]",
+    ),
+    (
+        "allow everybody, reject the other",
+        "[{}, {action: reject, PEERS: [{name: OTHER}]}]",
+    ),
+    (
+        "allow the other at another port",
+        "[{PEERS: [{name: OTHER}], ports: [81]}]",
+    ),
 ];
 
 const OF_OUTSIDE: [(&str, &str); 9] = [
@@ -48,9 +55,15 @@ const OF_OUTSIDE: [(&str, &str); 9] = [
     ("allow `host`", "[{PEERS: [host]}]"),
     ("allow `world`", "[{PEERS: [world]}]"),
     ("allow 0.0.0.0/0", "[{PEERS: [{cidr: 0.0.0.0/0}]}]"),
-    ("allow 0.0.0.0/0 except 203.0.113.0/24", "[{PEERS: [{cidr: 0.0.0.0/0, except: [203.0.113.0/24]}]}]"),
+    (
+        "allow 0.0.0.0/0 except 203.0.113.0/24",
+        "[{PEERS: [{cidr: 0.0.0.0/0, except: [203.0.113.0/24]}]}]",
+    ),
     ("allow everybody, deny `world`", "[{}, {action: deny, PEERS: [world]}]"),
-    ("allow everybody, reject `host`", "[{}, {action: reject, PEERS: [host]}]"),
+    (
+        "allow everybody, reject `host`",
+        "[{}, {action: reject, PEERS: [host]}]",
+    ),
 ];
 
 fn about(name: &str, other: &str, direction: Direction, rules: &str, audit: bool) -> Option<Policy> {
@@ -148,9 +161,15 @@ fn page() -> String {
         }
     }
     for (of_db, ingress) in OF_ONE {
-        let policies: Vec<Policy> = about("db", "web", Direction::Ingress, ingress, true).into_iter().collect();
+        let policies: Vec<Policy> = about("db", "web", Direction::Ingress, ingress, true)
+            .into_iter()
+            .collect();
         let (is, would_be) = world.judge(&policies, web, db);
-        page += &format!("| nothing | {of_db}, under audit | {} | {} |\n", word(is), word(would_be));
+        page += &format!(
+            "| nothing | {of_db}, under audit | {} | {} |\n",
+            word(is),
+            word(would_be)
+        );
     }
     page += HOSTS;
     for (said, rules) in OF_OUTSIDE {
