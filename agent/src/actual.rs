@@ -21,9 +21,9 @@ use crate::{
         resolver_leg, sandbox,
         uplink::{self, Route, World},
     },
-    map::contents::Tables,
+    map::{contents::Tables, rules::Rules},
     names::{MadeOf, Names},
-    plan::Settled,
+    plan::{Settled, rules::Ruling},
 };
 
 /// The host's end of an endpoint's veth.
@@ -96,6 +96,10 @@ pub struct Actual {
     pub tables: Tables,
     /// What those of endpoints on other hosts were made by.
     pub settled: Settled,
+    /// Those of what documents say.
+    pub rules: Rules,
+    /// What these were made of.
+    pub ruling: Ruling,
 }
 
 impl Actual {

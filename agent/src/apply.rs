@@ -2,7 +2,7 @@
 //!
 //! 1. Tables lose what nobody may or can use any more, and the epoch moves: from here on no packet takes a way that is going away.
 //! 2. Devices, sandboxes and addresses go; others are made. A veth is made down, with its program attached.
-//! 3. Tables gain who is there now, published ports last, and the epoch moves.
+//! 3. Tables learn what documents say, then gain who is there now, published ports last, and the epoch moves.
 //! 4. Programs are seen to, on devices that were there before.
 //! 5. The new veths go up, the container's end last; sandboxes that lose a way out get another.
 //!
@@ -31,6 +31,7 @@ mod departed;
 mod leg;
 mod parallel;
 mod programs;
+mod rules;
 mod sandboxes;
 mod tables;
 mod veths;
@@ -82,6 +83,10 @@ pub struct Report {
 /// Makes the tables agree with the records of endpoints on other hosts, where nothing else has changed; none: a whole round is needed. Answers the number
 /// of writes.
 pub fn follow_remotes(maps: &Maps, desired: &Desired, actual: &mut Actual) -> Result<Option<usize>, AgentError> {
+    // What documents say of them is found with all that there is.
+    if !desired.policies.is_empty() || !actual.rules.is_empty() {
+        return Ok(None);
+    }
     let Some(steps) = actual.settled.steps_alone(&desired.remotes, &actual.tables) else {
         return Ok(None);
     };
@@ -152,12 +157,14 @@ pub fn apply(
     let steps = plan::steps(&actual.tables, &wanted);
     let elsewhere = actual.settled.steps(&desired.remotes, &ground, &actual.tables);
     report.changes += steps.count() + elsewhere.count();
+    // Before anybody is there whom documents speak of.
+    let rules_moved = rules::settle(hands.maps, desired, &places, actual, &mut report)?;
     // Before another host can have the number of one that is gone.
     tables::withdraw_remotes(hands.maps, &elsewhere, &mut actual.tables)?;
     tables::withdraw(hands.maps, &steps, &mut actual.tables)?;
     tables::grant(hands.maps, &steps, &mut actual.tables)?;
     tables::grant_remotes(hands.maps, &elsewhere, &mut actual.tables)?;
-    if steps.moves_epoch || elsewhere.moves_epoch {
+    if steps.moves_epoch || elsewhere.moves_epoch || rules_moved {
         tables::move_epoch(hands.maps)?;
     }
     report.troubles.extend(elsewhere.troubles.clone());

@@ -1,8 +1,9 @@
-//! What this host should have: the store's networks, endpoints and sandboxes, folded from its entries and events.
+//! What this host should have: the store's networks, endpoints, sandboxes and documents on who may speak to whom, folded from its entries and events.
 
 use std::collections::BTreeMap;
 
 use sluice_model::{Endpoint, Host, Id, Network, Sandbox};
+use sluice_policy::{Policy, document::Kept};
 use sluice_store::{Event, StoreError, key, record};
 
 pub use remotes::{Remote, RemoteId, Remotes};
@@ -24,6 +25,8 @@ pub struct Desired {
     pub hosts: BTreeMap<String, Host>,
     /// Endpoints on other hosts. One whose host is not among those that are there has no way to it.
     pub remotes: Remotes,
+    /// Documents on who may speak to whom, by name.
+    pub policies: BTreeMap<String, Policy>,
     /// What could not be read, by id. It is passed over, never guessed; its devices are left alone until it can be read or is deleted.
     pub unreadable: BTreeMap<String, String>,
 }
@@ -63,6 +66,12 @@ impl Desired {
             record::decode(key, value).map(|record| self.remotes.put(record))
         } else if let Some(id) = key.strip_prefix(key::HOSTS) {
             keep(&mut self.hosts, id, record::decode(key, value))
+        } else if let Some(name) = key.strip_prefix(key::POLICIES) {
+            keep(
+                &mut self.policies,
+                name,
+                record::decode::<Kept>(key, value).map(|kept| kept.policy),
+            )
         } else if key == key::THIS_HOST {
             record::decode(key, value).map(|host| self.this_host = Some(host))
         } else {
@@ -94,6 +103,8 @@ impl Desired {
             Id::parse(id_of(key)).is_some_and(|id| self.remotes.remove(id.to_bytes()))
         } else if let Some(id) = key.strip_prefix(key::HOSTS) {
             self.hosts.remove(id).is_some()
+        } else if let Some(name) = key.strip_prefix(key::POLICIES) {
+            self.policies.remove(name).is_some()
         } else if key == key::THIS_HOST {
             self.this_host.take().is_some()
         } else {

@@ -59,6 +59,7 @@ pub fn endpoint(number: u32, generation: u32) -> Endpoint {
         ports: Vec::new(),
         gateways: vec!["172.17.0.1".parse().unwrap()],
         sysctls: Default::default(),
+        labels: Default::default(),
         aliases: vec![],
         links: vec![],
         exposed: vec![],

@@ -321,6 +321,14 @@ impl Agent {
             .tried(|| "reading the drops".to_owned())
     }
 
+    /// Packets that were judged by rules of documents, by their numbers: as each said, and as it would have said under audit.
+    pub async fn verdicts(&self) -> Result<BTreeMap<u64, view::Verdicts>, AgentError> {
+        let (maps, _) = self.open()?;
+        blocking(move || observe::verdicts(&maps))
+            .await?
+            .tried(|| "reading the verdicts".to_owned())
+    }
+
     /// The drops from now on, as they happen.
     pub async fn follow_drops(&self) -> Result<Follower, AgentError> {
         Follower::new(self.shared.clone()).await

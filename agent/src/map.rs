@@ -3,3 +3,4 @@
 pub mod contents;
 pub mod handle;
 pub mod pins;
+pub mod rules;

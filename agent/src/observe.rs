@@ -1,7 +1,7 @@
 //! What the tables say, in words.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     net::IpAddr,
 };
@@ -58,6 +58,23 @@ pub fn flows(maps: &Maps, roster: &Roster) -> io::Result<Vec<view::Flow>> {
     }
     view.sort_by(|one, other| one.idle.total_cmp(&other.idle));
     Ok(view)
+}
+
+/// What rules of documents have said so far, by their numbers.
+pub fn verdicts(maps: &Maps) -> io::Result<BTreeMap<u64, view::Verdicts>> {
+    let mut verdicts: BTreeMap<u64, view::Verdicts> = BTreeMap::new();
+    maps.VERDICTS.each(|keys, counters| {
+        for (key, counter) in keys.iter().zip(counters) {
+            let of_rule = verdicts.entry(key.rule).or_default();
+            let count = match key.audited {
+                0 => &mut of_rule.done,
+                _ => &mut of_rule.audited,
+            };
+            count.packets += counter.packets;
+            count.bytes += counter.bytes;
+        }
+    })?;
+    Ok(verdicts)
 }
 
 fn add_flows<F: Told>(

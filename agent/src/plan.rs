@@ -21,6 +21,7 @@ mod place;
 mod policy;
 mod publish;
 mod remotes;
+pub mod rules;
 mod steps;
 mod tables;
 #[cfg(test)]

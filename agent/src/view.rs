@@ -50,6 +50,24 @@ pub struct Flow {
     pub idle: f64,
 }
 
+/// Packets and bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Count {
+    /// Packets that were judged; what goes on as it was judged before is not counted.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// How often a rule has spoken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Verdicts {
+    /// And it was done.
+    pub done: Count,
+    /// And nothing was done, as it is under audit. Only what it is against is counted so.
+    pub audited: Count,
+}
+
 /// A count of drops.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Drop {

@@ -15,7 +15,7 @@ use crate::{
     door,
     error::ApiError,
     metrics::{Measures, timed},
-    routes::{build, container, events, exec, image, metrics, network, sluice, system, volume},
+    routes::{build, container, events, exec, image, metrics, network, policy, sluice, system, volume},
 };
 
 /// A route.
@@ -148,6 +148,12 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<Line>)> {
             get("/sluice/v1/cluster", sluice::cluster, "The hosts that share networks, how far this one has come, how etcd is"),
             get("/sluice/v1/flows", sluice::flows, "The flow table, with names"),
             get("/sluice/v1/exposure", sluice::exposure, "What of this host's containers is reached from where, and what the host's firewall believes of it"),
+            get("/sluice/v1/policies", policy::list, "All policies, whom they select, and how often their rules have spoken on this host"),
+            put("/sluice/v1/policies", policy::apply, "Puts policies in force, all of a text of YAML or JSON or none; `dry-run` says what would change"),
+            get("/sluice/v1/policies/{name}", policy::inspect, "One policy, as above"),
+            put("/sluice/v1/policies/{name}", policy::apply_one, "Puts one policy in force; `dry-run`"),
+            delete("/sluice/v1/policies/{name}", policy::remove, "Takes a policy away"),
+            post("/sluice/v1/judge", policy::test, "What policies say of a conversation, with those of the body in the place of those of the same names; `from`, `to`, `traffic`"),
             get("/sluice/v1/drops", sluice::drops, "Dropped packets by reason, direction and endpoint; with `follow`, each as it dies, a line of JSON"),
             get("/sluice/v1/drops/telling", sluice::telling, "Who follows the drops, and how many were not told one by one"),
         ]),

@@ -7,6 +7,7 @@ pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod metrics;
 pub(crate) mod network;
+pub(crate) mod policy;
 pub(crate) mod sluice;
 pub(crate) mod system;
 pub(crate) mod volume;

@@ -9,6 +9,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod network;
+pub(crate) mod policy;
 pub(crate) mod progress;
 pub(crate) mod system;
 pub(crate) mod volume;

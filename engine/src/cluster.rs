@@ -140,7 +140,7 @@ impl Cluster {
     }
 
     /// Etcd, once it was reached.
-    fn etcd(&self) -> Result<Arc<Etcd>, EngineError> {
+    pub(crate) fn etcd(&self) -> Result<Arc<Etcd>, EngineError> {
         self.etcd.borrow().clone().ok_or_else(|| {
             EngineError::failed(format!(
                 "etcd at {} was not reached since the daemon started",

@@ -20,6 +20,7 @@ mod info;
 mod names;
 pub(crate) mod network;
 mod notice;
+mod policy;
 mod registry;
 mod sizes;
 mod undo;
@@ -68,6 +69,7 @@ pub use network::{
     pools::AddressPool,
     remove::PruneNetworks,
 };
+pub use policy::{Applied, Asked, End, Judged, Opinion, PolicyView, RuleCount};
 pub use registry::{PullImage, PushImage, Transfer};
 pub use usage::{DiskUsage, ImageUsage, UsageOf};
 pub use volume::{create::CreateVolume, inspect::VolumeView, prune::Pruned};

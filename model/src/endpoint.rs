@@ -60,6 +60,9 @@ pub struct Endpoint {
     /// Settings of its device, as `net.ipv4.conf.IFNAME.log_martians` with their values: `IFNAME` stands for the device's name.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
+    /// The container's labels: what documents on who may speak to whom select it by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// The container's names in the network besides its own (`--network-alias`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,

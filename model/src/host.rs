@@ -1,6 +1,6 @@
 //! Hosts that share networks, and what each tells the others of its endpoints.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -42,6 +42,9 @@ pub struct RemoteEndpoint {
     pub container: Id,
     /// The container's name.
     pub name: String,
+    /// The container's labels: what documents on who may speak to whom select it by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// The container's names in the network besides its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
@@ -87,6 +90,7 @@ impl RemoteEndpoint {
             network: endpoint.network.clone(),
             container: endpoint.container.clone(),
             name: endpoint.name.clone(),
+            labels: endpoint.labels.clone(),
             aliases: endpoint.aliases.clone(),
             addresses: endpoint.addresses.clone(),
             mac: endpoint.mac,

@@ -20,6 +20,8 @@ pub const NAMES: &str = "/sluice/v1/names/";
 pub const VOLUMES: &str = "/sluice/v1/volumes/";
 /// Addresses in use, each holding the id of its endpoint.
 pub const ADDRESSES: &str = "/sluice/v1/addresses/";
+/// Documents on who may speak to whom, by name.
+pub const POLICIES: &str = "/sluice/v1/policies/";
 
 /// This host, as it tells the others of itself.
 pub const THIS_HOST: &str = "/sluice/v1/this-host";
@@ -40,6 +42,8 @@ pub mod shared {
     pub const HOSTS: &str = "/sluice/v1/shared/hosts/";
     /// Networks.
     pub const NETWORKS: &str = "/sluice/v1/shared/networks/";
+    /// Documents on who may speak to whom, by name.
+    pub const POLICIES: &str = "/sluice/v1/shared/policies/";
     /// Endpoints, by network.
     pub const ENDPOINTS: &str = "/sluice/v1/shared/endpoints/";
     /// How far each host has come.
@@ -48,6 +52,11 @@ pub mod shared {
     pub const LAST_NETWORK: &str = "/sluice/v1/taken/last-network";
     /// Names that networks have, each holding the network's id.
     pub const NETWORK_NAMES: &str = "/sluice/v1/taken/network-names/";
+
+    /// A document on who may speak to whom.
+    pub fn policy(name: &str) -> String {
+        format!("{POLICIES}{name}")
+    }
 
     /// A host's record.
     pub fn host(id: &str) -> String {
@@ -153,6 +162,11 @@ pub fn name(name: &str) -> String {
 /// A volume's record.
 pub fn volume(name: &str) -> String {
     format!("{VOLUMES}{name}")
+}
+
+/// A document on who may speak to whom.
+pub fn policy(name: &str) -> String {
+    format!("{POLICIES}{name}")
 }
 
 /// An address in a network.

@@ -38,6 +38,7 @@ mod networks;
 mod options;
 mod overlay;
 mod overlay_rules;
+mod policies;
 mod registries;
 mod remap;
 mod restarts;

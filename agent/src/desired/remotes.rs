@@ -23,6 +23,10 @@ pub struct Remote {
     pub addresses: Box<[IpAddr]>,
     /// The MAC of its device.
     pub mac: [u8; 6],
+    /// The container's name and labels: what documents select it by.
+    pub name: Box<str>,
+    /// As above.
+    pub labels: BTreeMap<String, String>,
     /// All of it, where links may lead from or to it, or all hosts take packets for its ports.
     pub whole: Option<Box<RemoteEndpoint>>,
 }
@@ -49,6 +53,8 @@ impl Remotes {
             network: self.word(record.network.as_str()),
             addresses: record.addresses.iter().map(ipnet::IpNet::addr).collect(),
             mac: record.mac.0,
+            name: record.name.as_str().into(),
+            labels: record.labels.clone(),
             whole: is_more.then(|| Box::new(record)),
         };
         match is_more {

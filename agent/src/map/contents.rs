@@ -247,7 +247,8 @@ impl Tables {
     }
 }
 
-fn read<K: Pod, V: Pod>(table: &Table<K, V>, wanted: impl FnMut(&K, &V) -> bool) -> io::Result<Entries<K, V>> {
+/// The entries of a table that are wanted.
+pub fn read<K: Pod, V: Pod>(table: &Table<K, V>, wanted: impl FnMut(&K, &V) -> bool) -> io::Result<Entries<K, V>> {
     Ok(table
         .entries(wanted)?
         .into_iter()

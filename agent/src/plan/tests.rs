@@ -44,6 +44,7 @@ mod devices;
 mod ipv6;
 mod overlay;
 mod remotes;
+mod rules;
 mod tables;
 
 fn names() -> Names {

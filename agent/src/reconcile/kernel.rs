@@ -22,9 +22,9 @@ use crate::{
     desired::Desired,
     kernel::{mounts, netlink::Netlink, netns, sysctl},
     link::{host_leg, listing, overlay, resolver_leg::ResolverLeg, sandbox::Offers},
-    map::{contents::Tables, pins::Maps},
+    map::{contents::Tables, pins::Maps, rules::Rules},
     names::Names,
-    plan,
+    plan::{self, rules::Ruling},
     program::{
         attach::Attacher,
         load::{self, Programs},
@@ -164,7 +164,11 @@ impl Kernel {
             .as_ref()
             .and_then(|host| plan::overlay::mtu(host, &self.actual.world));
         if scope.tables {
-            self.actual.tables = Tables::read(&self.maps).tried(|| "reading the datapath's tables".to_owned())?;
+            let reading = || "reading the datapath's tables".to_owned();
+            self.actual.tables = Tables::read(&self.maps).tried(reading)?;
+            self.actual.rules = Rules::read(&self.maps).tried(reading)?;
+            // They are compared with what documents say, whether that has changed or not.
+            self.actual.ruling = Ruling::default();
             self.actual.settled = plan::Settled::default();
         }
         let attention = if self.first { Attention::Full } else { Attention::Usual };
@@ -179,6 +183,7 @@ impl Kernel {
                 resolver_ifindex: self.resolver_ifindex,
                 overlay_ifindex: self.overlay.0,
                 overlay_port: port.unwrap_or(0).to_be(),
+                policies: !desired.policies.is_empty() as u32,
                 ..self.config.limits.settings()
             },
             offers: &self.offers,

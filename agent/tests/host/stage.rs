@@ -275,6 +275,7 @@ pub fn endpoint(number: u32) -> Endpoint {
         }],
         gateways: vec!["172.31.0.1".parse().unwrap()],
         sysctls: Default::default(),
+        labels: Default::default(),
         aliases: vec![],
         links: vec![],
         exposed: vec![],

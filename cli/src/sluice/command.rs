@@ -22,6 +22,7 @@ mod limits;
 pub mod logs;
 mod mounts;
 pub mod network;
+pub mod policy;
 pub mod port;
 mod progress;
 pub mod prune;

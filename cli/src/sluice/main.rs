@@ -20,7 +20,7 @@ mod terminal;
 use clap::{Parser, Subcommand};
 use command::{
     archive, attach, build, builder, cleanup, cluster, copy, create, datapath, drops, events, exec, exposure, files,
-    image, inspect, life, logs, network, port, prune, ps, registry, run, start, stats, system, update, volume,
+    image, inspect, life, logs, network, policy, port, prune, ps, registry, run, start, stats, system, update, volume,
 };
 use daemon::{Address, Daemon};
 use failure::Failure;
@@ -145,6 +145,9 @@ enum Command {
     /// The hosts that share networks
     #[command(subcommand)]
     Cluster(cluster::Cluster),
+    /// Who may speak to whom
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// List the connections in the flow table
     Flows(datapath::Flows),
     /// List dropped packets by reason
@@ -231,6 +234,7 @@ fn answer(arguments: Sluice) -> Result<(), Failure> {
             Command::Ping(ping) => ping.answer(&daemon).await,
             Command::Status(status) => status.answer(&daemon).await,
             Command::Cluster(cluster) => cluster.answer(&daemon).await,
+            Command::Policy(policy) => policy.answer(&daemon).await,
             Command::Flows(flows) => flows.answer(&daemon).await,
             Command::Drops(drops) => drops.answer(&daemon).await,
             Command::Exposure(exposure) => exposure.answer(&daemon).await,

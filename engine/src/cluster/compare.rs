@@ -11,6 +11,7 @@ use std::{
 
 use ipnet::IpNet;
 use sluice_model::{Id, Network, RemoteEndpoint};
+use sluice_policy::document::Kept;
 use sluice_store::{
     Entry, Pages, Revision, Store, StoreError,
     etcd::Etcd,
@@ -37,6 +38,8 @@ struct Found {
     networks: Vec<Network>,
     /// Also those that cannot be read.
     network_ids: BTreeSet<String>,
+    /// Keys that documents on who may speak to whom have here.
+    policies: BTreeSet<String>,
     /// Addresses of other hosts' endpoints, by network.
     addresses: BTreeMap<Id, Vec<IpAddr>>,
     /// How many endpoints other hosts have.
@@ -71,6 +74,12 @@ impl Engine {
                 } else if let Some(id) = entry.key.strip_prefix(shared::NETWORKS) {
                     found.network_ids.insert(id.to_owned());
                     found.networks.extend(readable(&entry.key, &entry.value));
+                } else if let Some(name) = entry.key.strip_prefix(shared::POLICIES) {
+                    let key = key::policy(name);
+                    if self.store.get(&key).await?.is_none_or(|here| here.value != entry.value) {
+                        copy.put(key.clone(), entry.value);
+                    }
+                    found.policies.insert(key);
                 } else if let Some(place) = entry.key.strip_prefix(shared::ENDPOINTS)
                     && let Some(endpoint) = readable::<RemoteEndpoint>(&entry.key, &entry.value)
                 {
@@ -91,6 +100,13 @@ impl Engine {
         let mut copy = Copy::default();
         hosts.ends(&mut copy).await?;
         endpoints.ends(&mut copy).await?;
+        for entry in self.store.list(key::POLICIES).await?.0 {
+            // Those of this host alone are none of the cluster's business.
+            let is_copy = readable::<Kept>(&entry.key, &entry.value).is_some_and(|kept| kept.shared);
+            if is_copy && !found.policies.contains(&entry.key) {
+                copy.delete(entry.key);
+            }
+        }
         let shared_here = self.networks.all().into_iter().filter(Network::is_shared);
         copy.networks_gone = shared_here
             .map(|network| network.id)

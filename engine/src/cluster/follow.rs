@@ -114,6 +114,8 @@ impl Engine {
             if id != self.identity {
                 copy.put(key::host(id), entry.value);
             }
+        } else if let Some(name) = entry.key.strip_prefix(shared::POLICIES) {
+            copy.put(key::policy(name), entry.value);
         } else if entry.key.starts_with(shared::NETWORKS) {
             if let Some(network) = readable::<Network>(&entry.key, &entry.value) {
                 copy.networks_gone.retain(|gone| *gone != network.id);
@@ -141,6 +143,8 @@ impl Engine {
             } else if cluster.told().host_told < revision {
                 cluster.doubt.notify_one();
             }
+        } else if let Some(name) = key.strip_prefix(shared::POLICIES) {
+            copy.delete(key::policy(name));
         } else if let Some(id) = key.strip_prefix(shared::NETWORKS).and_then(Id::parse) {
             copy.networks_gone.push(id);
         } else if let Some(place) = key.strip_prefix(shared::ENDPOINTS) {

@@ -355,6 +355,7 @@ mod tests {
             ports: ports.collect(),
             gateways: vec![],
             sysctls: Default::default(),
+            labels: Default::default(),
             aliases: vec![],
             links: vec![],
             exposed: vec![],

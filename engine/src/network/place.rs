@@ -228,6 +228,7 @@ impl Engine {
             ports: vec![],
             gateways: vec![],
             sysctls,
+            labels: container.config.labels.clone(),
             aliases: aliases(container, wish),
             links: self.endpoint_links(container, network, wish),
             exposed: container.config.exposed_ports.clone(),

@@ -132,6 +132,7 @@ impl Claimant {
             network: network(),
             container: Id::from_bytes(rand::random()),
             name: name.to_owned(),
+            labels: Default::default(),
             aliases: vec![],
             addresses: vec![IpNet::new(address, 24).unwrap()],
             mac: MacAddress([2, 0, 0, 0, 0, 1]),
