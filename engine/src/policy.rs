@@ -18,7 +18,7 @@ use sluice_policy::{
     traffic::{ICMP, ICMP6},
 };
 use sluice_store::{
-    Store, Transaction, Write,
+    Condition, Store, StoreError, Transaction, Write,
     key::{self, shared},
     record,
 };
@@ -163,34 +163,73 @@ impl Engine {
         self.write_policies(vec![(name.to_owned(), None)]).await
     }
 
+    /// Writes documents and takes others away. What cannot be put in force is taken back.
     async fn write_policies(&self, documents: Vec<(String, Option<Policy>)>) -> Result<(), EngineError> {
-        let writes = |place: fn(&str) -> String| -> Result<Vec<Write>, EngineError> {
-            let write = |(name, policy): &(String, Option<Policy>)| match policy {
-                Some(policy) => {
-                    let kept = Kept {
-                        policy: policy.clone(),
-                        shared: self.cluster.is_some(),
-                    };
-                    Ok(Write::Put(place(name), record::encode(&kept)?))
-                }
-                None => Ok(Write::Delete(place(name))),
-            };
-            documents.iter().map(write).collect()
+        let mut before = self.kept_policies().await?;
+        let back: Vec<(String, Option<Kept>)> = documents
+            .iter()
+            .map(|(name, _)| (name.clone(), before.remove(name)))
+            .collect();
+        let shared = self.cluster.is_some();
+        let documents: Vec<(String, Option<Kept>)> = documents
+            .into_iter()
+            .map(|(name, policy)| (name, policy.map(|policy| Kept { policy, shared })))
+            .collect();
+        self.tell_cluster(&documents).await?;
+        let Err(why) = self.make_policies_real(&documents).await else {
+            return Ok(());
         };
-        let transaction = |writes| Transaction {
-            conditions: vec![],
-            writes,
+        let put_back = async {
+            self.tell_cluster(&back).await?;
+            self.make_policies_real(&back).await
         };
-        if self.cluster.is_some() {
-            let doing = "cannot change the cluster's policies";
-            let etcd = self.cluster_for(doing)?.etcd().map_err(|why| why.within(doing))?;
-            let written = etcd.commit(transaction(writes(shared::policy)?)).await;
-            written.map_err(|why| EngineError::from(why).within(doing))?;
+        match put_back.await {
+            Ok(()) => Err(why),
+            Err(also) => Err(EngineError::failed(format!(
+                "{why}; and the policies of before cannot be put back: {also}"
+            ))),
         }
-        // the copy of the others' records says the same a moment later
-        let revision = self.commit(transaction(writes(key::policy)?)).await?;
-        self.agent.settled(revision, &[SUBJECT]).await?;
-        Ok(())
+    }
+
+    async fn tell_cluster(&self, documents: &[(String, Option<Kept>)]) -> Result<(), EngineError> {
+        if self.cluster.is_none() {
+            return Ok(());
+        }
+        let doing = "cannot change the cluster's policies";
+        let etcd = self.cluster_for(doing)?.etcd().map_err(|why| why.within(doing))?;
+        let transaction = writes(documents, shared::policy, |kept| kept.shared)?;
+        let written = etcd.commit(transaction).await;
+        written.map(drop).map_err(|why| EngineError::from(why).within(doing))
+    }
+
+    /// The copy of the cluster's records says the same at the same time: what it has taken away already is not taken away again, as nothing would happen that
+    /// could be waited for.
+    async fn make_policies_real(&self, documents: &[(String, Option<Kept>)]) -> Result<(), EngineError> {
+        loop {
+            let (mut there, mut conditions) = (Vec::new(), Vec::new());
+            for (name, kept) in documents {
+                let key = key::policy(name);
+                if kept.is_none() {
+                    let Some(entry) = self.store.get(&key).await? else {
+                        continue;
+                    };
+                    conditions.push(Condition::Unchanged(key, entry.modified));
+                }
+                there.push((name.clone(), kept.clone()));
+            }
+            if there.is_empty() {
+                return Ok(());
+            }
+            let transaction = Transaction {
+                conditions,
+                ..writes(&there, key::policy, |_| true)?
+            };
+            match self.store.commit(transaction).await {
+                Ok(revision) => return Ok(self.agent.settled(revision, &[SUBJECT]).await?),
+                Err(StoreError::Conflict(_)) => {}
+                Err(why) => return Err(why.into()),
+            }
+        }
     }
 
     /// What documents say of a conversation: those that are in force, with these in the place of those of the same names.
@@ -294,6 +333,22 @@ impl Engine {
         let gateways = placed.flat_map(|network| network.subnets.iter().map(|subnet| subnet.gateway));
         Ok(own.chain(gateways).collect())
     }
+}
+
+/// Documents as records under these keys; those that do not belong there, and those that are none, go.
+fn writes(
+    documents: &[(String, Option<Kept>)],
+    place: fn(&str) -> String,
+    belongs: fn(&Kept) -> bool,
+) -> Result<Transaction, EngineError> {
+    let write = |(name, kept): &(String, Option<Kept>)| match kept {
+        Some(kept) if belongs(kept) => Ok(Write::Put(place(name), record::encode(kept)?)),
+        _ => Ok(Write::Delete(place(name))),
+    };
+    Ok(Transaction {
+        conditions: vec![],
+        writes: documents.iter().map(write).collect::<Result<_, EngineError>>()?,
+    })
 }
 
 fn no_such(name: &str) -> EngineError {

@@ -70,7 +70,7 @@ fn documents_say_who_speaks_to_whom_from_the_first_packet_on_without_the_daemon_
     let docker = daemon.docker();
     docker.ok("network create shop");
     let db = run(&docker, "db", "db", "shop");
-    run(&docker, "web", "web", "shop");
+    let page = run(&docker, "web", "web", "shop");
     run(&docker, "other", "other", "shop");
     run(&docker, "rude", "other", "shop");
     eventually("the database listens", 30, || {
@@ -101,7 +101,7 @@ fn documents_say_who_speaks_to_whom_from_the_first_packet_on_without_the_daemon_
     let refused = docker.words(&["exec", "rude", "nc", "-w", "20", &db, "6379"]);
     assert!(refused.stderr.contains("refused"), "{refused}");
     assert!(
-        reaches(&docker, "db", &docker.address("web"), 6379),
+        reaches(&docker, "db", &page, 6379),
         "what it says itself is its own affair"
     );
     assert_eq!(apply(&daemon, "db", DB), "policy db unchanged");
