@@ -23,12 +23,19 @@ pub struct Remote {
     pub addresses: Box<[IpAddr]>,
     /// The MAC of its device.
     pub mac: [u8; 6],
-    /// The container's name and labels: what documents select it by.
-    pub name: Box<str>,
-    /// As above.
-    pub labels: BTreeMap<String, String>,
+    /// What documents select it by.
+    pub bearer: Box<Bearer>,
     /// All of it, where links may lead from or to it, or all hosts take packets for its ports.
     pub whole: Option<Box<RemoteEndpoint>>,
+}
+
+/// What documents on who may speak to whom know of a container.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bearer {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Endpoints on other hosts, by id.
@@ -53,8 +60,10 @@ impl Remotes {
             network: self.word(record.network.as_str()),
             addresses: record.addresses.iter().map(ipnet::IpNet::addr).collect(),
             mac: record.mac.0,
-            name: record.name.as_str().into(),
-            labels: record.labels.clone(),
+            bearer: Box::new(Bearer {
+                name: record.name.as_str().into(),
+                labels: record.labels.clone(),
+            }),
             whole: is_more.then(|| Box::new(record)),
         };
         match is_more {

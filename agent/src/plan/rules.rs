@@ -83,7 +83,12 @@ fn surroundings(desired: &Desired, places: &BTreeMap<&str, Place<'_>>, actual: &
         let network = desired.networks.get(&*endpoint.network)?;
         Some((
             None,
-            facts(&endpoint.labels, &endpoint.name, network, endpoint.addresses.to_vec()),
+            facts(
+                &endpoint.bearer.labels,
+                &endpoint.bearer.name,
+                network,
+                endpoint.addresses.to_vec(),
+            ),
         ))
     });
     let placed = desired.networks.values().filter(|network| is_placed(network));
