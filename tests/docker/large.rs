@@ -67,6 +67,7 @@ fn endpoint(networks: &[Id], number: u32) -> RemoteEndpoint {
         network: networks[network as usize].clone(),
         container: Id::from_bytes(id),
         name: format!("web{number}"),
+        labels: Default::default(),
         aliases: vec![],
         addresses: vec![format!("{address}/16").parse().unwrap()],
         mac: MacAddress::of_ipv4(address),
