@@ -95,7 +95,7 @@ fn what_is_not_served_yet_is_said_in_a_sentence() {
     let daemon = start(&lab, "");
     for (method, path) in [
         ("GET", "/v1.43/swarm"),
-        ("POST", "/v1.43/build/prune"),
+        ("POST", "/v1.43/session"),
         ("GET", "/v1.43/plugins"),
     ] {
         let (status, body) = daemon.request(method, path, "");
