@@ -34,10 +34,15 @@ pub struct Chance(u64);
 impl Chance {
     /// From `SLUICE_TEST_SEED`, or another one each time, which is told.
     pub fn new() -> Self {
+        Self::of(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 | 1)
+    }
+
+    /// From `SLUICE_TEST_SEED`, or this one.
+    pub fn of(seed: u64) -> Self {
         let given = std::env::var("SLUICE_TEST_SEED")
             .ok()
             .and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 | 1);
+        let seed = given.unwrap_or(seed);
         println!("again with SLUICE_TEST_SEED={seed}");
         Self(seed)
     }
