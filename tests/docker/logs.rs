@@ -62,9 +62,9 @@ fn a_rotated_log_is_read_as_one_whatever_keeps_it() {
             numbers, expected,
             "{name}: nothing is missing between the first and the last"
         );
-        // While a file is packed the next one grows: on a busy machine all of it may be said before the packing is done.
+        // While a file is packed (the driver local does so by itself) the next one grows: all may be said before the packing is done.
         assert!(
-            (numbers[0] > 1 || name == "packed") && numbers.len() > 300,
+            (numbers[0] > 1 || name != "plain") && numbers.len() > 300,
             "{name}: {} lines are kept",
             numbers.len()
         );
