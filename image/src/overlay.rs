@@ -28,6 +28,8 @@ use crate::{Images, error::ImageError};
 const LONGEST_STRING: usize = 256;
 /// mount(2) takes one page of options, silently cut; leave room for the NUL.
 const LONGEST_OPTIONS: usize = 4095;
+/// `OVL_MAX_STACK`, at least from Linux 4.19 on.
+const MOST_LAYERS: usize = 500;
 /// Redirects, metadata-only copies and an index in the writable layer could not be written out as an OCI layer.
 const OPTIONS: [(&CStr, &CStr); 3] = [(c"redirect_dir", c"off"), (c"metacopy", c"off"), (c"index", c"off")];
 
@@ -72,7 +74,7 @@ pub(crate) fn mount_idmapped(
     target: &Path,
 ) -> Result<(), ImageError> {
     let hidden = || -> Result<OwnedFd, ImageError> {
-        let wrong = |why: Errno| failed(target, why, None);
+        let wrong = |why: Errno| failed(target, why, &[]);
         nix::sched::unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).map_err(wrong)?;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount_by_string(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(wrong)?;
@@ -82,8 +84,8 @@ pub(crate) fn mount_idmapped(
         open_tree(target).map_err(wrong)
     };
     let made = std::thread::scope(|scope| scope.spawn(hidden).join());
-    let made = made.unwrap_or_else(|_| Err(failed(target, Errno::EIO, None)))?;
-    move_mount(&made, &open_path(target)?).map_err(|why| failed(target, why, None))
+    let made = made.unwrap_or_else(|_| Err(failed(target, Errno::EIO, &[])))?;
+    move_mount(&made, &open_path(target)?).map_err(|why| failed(target, why, &[]))
 }
 
 /// A mount of `directory` that is nowhere, with its owners translated.
@@ -138,11 +140,16 @@ enum Outcome {
 fn mount_by_context(overlay: &Overlay<'_>, target: &Path) -> Result<Outcome, ImageError> {
     let context = match fs_open(c"overlay") {
         Err(Errno::ENOSYS | Errno::EPERM) => return Ok(Outcome::TooOld), // EPERM: a seccomp filter that does not know it
-        other => other.map_err(|why| failed(target, why, None))?,
+        other => other.map_err(|why| failed(target, why, &[]))?,
     };
+    // before 6.5 a context took any word and said no at the end: one that takes a layer without a name knows none
+    if fs_flag(&context, c"lowerdir+").is_ok() {
+        return Ok(Outcome::TooOld);
+    }
+    log(&context); // of that
     let mut held = Vec::new();
     let set = |key: &CStr, value: &CStr| fs_set(&context, key, value);
-    let wrong = |why: Errno| failed(target, why, Some(&context));
+    let wrong = |why: Errno| failed(target, why, &log(&context));
     set(c"source", c"overlay").map_err(wrong)?;
     for (number, lower) in overlay.lower.iter().enumerate() {
         match set(c"lowerdir+", &name(lower, &mut held)?) {
@@ -169,10 +176,14 @@ fn mount_by_context(overlay: &Overlay<'_>, target: &Path) -> Result<Outcome, Ima
 /// The old way. Where the paths of the layers are longer than a page together, a thread with a working directory of its own goes to
 /// `/proc/self/fd`, from where a layer is a number of one to four digits.
 fn mount_by_options(overlay: &Overlay<'_>, target: &Path) -> Result<(), ImageError> {
+    if overlay.lower.len() > MOST_LAYERS {
+        let why = format!("too many lower directories, the kernel takes {MOST_LAYERS}");
+        return Err(ImageError::failed("cannot mount overlay at", target, why));
+    }
     let lower: Vec<Vec<u8>> = overlay.lower.iter().map(|path| escape(path)).collect();
     let options = options(&lower, &escape(overlay.upper), &escape(overlay.work), overlay.passing);
     if options.len() <= LONGEST_OPTIONS {
-        return mount_with(&options, target).map_err(|why| failed(target, why, None));
+        return mount_with(&options, target).map_err(|why| failed(target, why, &[]));
     }
     let mut held = Vec::new();
     let mut number = |path: &Path| -> Result<Vec<u8>, ImageError> {
@@ -204,7 +215,7 @@ fn mount_by_options(overlay: &Overlay<'_>, target: &Path) -> Result<(), ImageErr
     let result = std::thread::scope(|scope| scope.spawn(mount).join());
     result
         .unwrap_or(Err(Errno::EIO))
-        .map_err(|why| failed(target, why, None))
+        .map_err(|why| failed(target, why, &[]))
 }
 
 fn options(lower: &[Vec<u8>], upper: &[u8], work: &[u8], passing: bool) -> Vec<u8> {
@@ -264,17 +275,27 @@ fn open_path(path: &Path) -> Result<OwnedFd, ImageError> {
     nix::fcntl::open(path, flags, Mode::empty()).map_err(|why| ImageError::failed("cannot open", path, why.desc()))
 }
 
-/// The error with what the kernel wrote into the log of the context, a line a read.
-fn failed(target: &Path, why: Errno, context: Option<&OwnedFd>) -> ImageError {
+/// The error with what the kernel told of it.
+fn failed(target: &Path, why: Errno, told: &[String]) -> ImageError {
     let mut sentence = why.desc().to_owned();
-    if let Some(mut log) = context.and_then(|context| context.try_clone().ok()).map(File::from) {
-        let mut line = [0; 1024];
-        while let Ok(length @ 1..) = log.read(&mut line) {
-            sentence.push_str(": ");
-            sentence.push_str(String::from_utf8_lossy(&line[..length]).trim());
-        }
+    for line in told {
+        sentence.push_str(": ");
+        sentence.push_str(line);
     }
     ImageError::failed("cannot mount overlay at", target, sentence)
+}
+
+/// What the kernel wrote into the log of the context, a line a read. It is told once.
+fn log(context: &OwnedFd) -> Vec<String> {
+    let Ok(mut log) = context.try_clone().map(File::from) else {
+        return Vec::new();
+    };
+    let mut line = [0; 1024];
+    let lines = std::iter::from_fn(|| match log.read(&mut line) {
+        Ok(length @ 1..) => Some(String::from_utf8_lossy(&line[..length]).trim().to_owned()),
+        _ => None,
+    });
+    lines.collect()
 }
 
 /// A copy of the mount at `path` that is nowhere yet.

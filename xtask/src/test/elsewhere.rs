@@ -30,7 +30,7 @@ const BOOTS: [&[Program]; 4] = [
         // VLANs, and devices that not every machine's kernel has
         ("parents", &[]),
         // the kernel's ways of mounting layers differ
-        ("sluice_image", &["idmapped"]),
+        ("sluice_image", &["overlay::"]),
     ],
 ];
 

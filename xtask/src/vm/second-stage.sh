@@ -22,6 +22,7 @@ done
 mount -t bpf bpf /sys/fs/bpf
 mount -t securityfs securityfs /sys/kernel/security 2>/dev/null
 mount --bind "$modules" /lib/modules
+modprobe loop # systemd makes its control node elsewhere, which loads it
 for port in /sys/class/virtio-ports/*; do
     case $(cat $port/name) in
         output) output=/dev/${port##*/} ;;
