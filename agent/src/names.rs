@@ -153,6 +153,14 @@ impl Names {
             || self.is_gateway(alias)
     }
 
+    /// Does a device with this alias lead to the networks of another instance?
+    pub fn leads_to_another(&self, alias: &str) -> bool {
+        let mut parts = alias.split('/');
+        parts.next() == Some("sluice")
+            && parts.next().is_some_and(|instance| instance != self.instance)
+            && matches!(parts.next(), Some("host" | "gateway"))
+    }
+
     /// May a device with this name be ours? Events about a device that is being made come before its alias.
     pub fn is_our_name(&self, name: &str) -> bool {
         [&self.host_leg, &self.datapath_leg, &self.resolver_leg, &self.overlay]

@@ -48,7 +48,7 @@ drop_reasons! {
     12 IccDisabled          "icc_disabled"           "The network does not let its containers talk to each other (icc=false).";
     13 Unpublished          "unpublished"            "A host of the outside spoke to a container's own address; only published ports can be reached from there.";
     14 NoRoute              "no_route"               "The host has no route to the destination.";
-    15 NoMasquerade         "no_masquerade"          "The packet would leave the host, but masquerading is off (ip-masq=false) and the network is not routed.";
+    15 NoMasquerade         "no_masquerade"          "The packet would leave the host, but masquerading is off (ip-masq=false) and the network is not routed; or it is for a network of another Sluice on this host.";
     16 NoPortLeft           "no_port_left"           "All ports for masqueraded connections to this destination are in use.";
     17 CannotTranslate      "cannot_translate"       "The protocol cannot be translated (NAT), and the packet would need to be.";
     18 FlowTableFull        "flow_table_full"        "The flow table is full: no new connections until others end.";

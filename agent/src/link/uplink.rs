@@ -24,6 +24,9 @@ pub struct Uplink {
     pub name: String,
     /// Bytes.
     pub mtu: u32,
+    /// It lends its addresses to masqueraded flows. One that leads to the networks of another Sluice does not: whoever spoke from there would be taken
+    /// for this host.
+    pub lends: bool,
     /// The IPv4 address that masqueraded flows leave with: its primary one.
     pub ipv4: Option<Ipv4Addr>,
     /// The IPv6 address that masqueraded flows leave with: one that will stay.
@@ -60,6 +63,7 @@ impl World {
                 ifindex: device.ifindex,
                 name: device.name.clone(),
                 mtu: device.mtu,
+                lends: !names.leads_to_another(&device.alias),
                 ipv4: primary(addresses, device.ifindex),
                 ipv6: lasting(addresses, device.ifindex),
             })
@@ -299,6 +303,8 @@ mod tests {
             ["eth0", "sl-other"],
             "no loopback, no address, no Ethernet, ours: none of these"
         );
+        let lends: Vec<_> = world.uplinks.iter().map(|uplink| uplink.lends).collect();
+        assert_eq!(lends, [true, false], "another instance's networks are closed to ours");
         let local: Vec<_> = world.addresses.iter().map(|(address, _)| address.to_string()).collect();
         assert_eq!(local, ["10.9.9.9", "192.0.2.1", "10.8.0.1", "172.18.0.1"]);
     }

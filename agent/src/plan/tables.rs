@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use aya::Pod;
@@ -102,12 +102,13 @@ fn add_world(tables: &mut Tables, world: &World) {
     }
     for uplink in &world.uplinks {
         let (key, mtu) = (ByBytes(uplink.ifindex), uplink.mtu);
+        // One without an address to lend leads there all the same: what is routed needs none.
         if let Some(address) = uplink.ipv4 {
-            let address = address.into();
+            let address = if uplink.lends { address } else { Ipv4Addr::UNSPECIFIED }.into();
             tables.uplinks4.insert(key, Uplink { address, mtu });
         }
-        // One without an address of its own leads there all the same: what is routed needs none.
-        let address = uplink.ipv6.unwrap_or(Ipv6Addr::UNSPECIFIED).into();
+        let lent = uplink.ipv6.filter(|_| uplink.lends);
+        let address = lent.unwrap_or(Ipv6Addr::UNSPECIFIED).into();
         tables.uplinks6.insert(key, Uplink { address, mtu });
     }
 }

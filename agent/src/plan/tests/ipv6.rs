@@ -44,6 +44,7 @@ fn ipv6_stands_beside_ipv4_in_tables_of_its_own() {
             ifindex: 9,
             name: "eth0".into(),
             mtu: 1500,
+            lends: true,
             ipv4: None,
             ipv6: "2001:db8::1".parse().ok(),
         }],

@@ -41,6 +41,7 @@ pub(super) fn on_the_link(desired: &Desired) -> Actual {
         ifindex: 2,
         name: "eth0".into(),
         mtu: 1500,
+        lends: true,
         ipv4: Some([192, 0, 2, 1].into()),
         ipv6: None,
     });

@@ -134,6 +134,7 @@ fn the_epoch_moves_when_a_judgement_could_change_and_not_when_an_endpoint_comes_
         ifindex: 9,
         name: "eth0".into(),
         mtu: 1500,
+        lends: true,
         ipv4: "192.0.2.1".parse().ok(),
         ipv6: None,
     };
