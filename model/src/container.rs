@@ -428,7 +428,7 @@ pub struct Container {
     pub host_config: HostConfig,
     /// The image's id.
     pub image_id: String,
-    /// The networks it is on when it runs, by name, besides or with that of its mode.
+    /// The networks it is on when it runs, by name, from its making on: that of its mode, until it is taken off it, and others.
     #[serde(default)]
     pub networks: BTreeMap<String, NetworkWish>,
     /// What is mounted in it: the wishes, those of other containers, the image's volumes.
@@ -458,11 +458,9 @@ impl Container {
     /// The names of the networks it is on when it runs.
     pub fn network_names(&self) -> Vec<String> {
         match &self.host_config.network_mode {
-            NetworkMode::Default | NetworkMode::Network(_) if !self.networks.is_empty() => {
-                self.networks.keys().cloned().collect()
-            }
+            NetworkMode::Default | NetworkMode::Network(_) => self.networks.keys().cloned().collect(),
             NetworkMode::Container(_) => Vec::new(),
-            mode => vec![mode.to_string()],
+            mode @ (NetworkMode::Host | NetworkMode::None) => vec![mode.to_string()],
         }
     }
 }

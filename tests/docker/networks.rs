@@ -220,6 +220,39 @@ fn a_stopped_container_is_put_on_networks_that_it_has_when_it_starts() {
 }
 
 #[test]
+fn who_is_taken_off_the_last_network_is_on_none_until_it_is_put_on_one() {
+    let lab = Lab::new();
+    let mut daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker.ok("network create mine");
+    docker.ok("run -d --name one --network mine busybox sleep 1000");
+    docker.ok("create --name idle busybox sleep 1000");
+    let networks = |name: &str| {
+        docker.inspect(
+            name,
+            "{{range $name, $place := .NetworkSettings.Networks}}{{$name}} {{end}}",
+        )
+    };
+    docker.ok("network disconnect mine one");
+    docker.ok("network disconnect bridge idle");
+    assert_eq!((networks("one"), networks("idle")), Default::default());
+    docker.ok("stop -t 0 one");
+    daemon.stop();
+    daemon.boot();
+    for name in ["one", "idle"] {
+        docker.ok(&format!("start {name}"));
+        assert_eq!(networks(name), "");
+        let devices = docker.ok(&format!("exec {name} ip -o link"));
+        assert!(devices.contains("lo:") && !devices.contains("eth"), "{devices}");
+    }
+    docker.ok("network rm mine");
+    docker.ok("network connect bridge one");
+    docker.ok("restart -t 0 one");
+    assert_eq!(networks("one"), "bridge");
+    docker.ok(&format!("exec one ping -c 1 -W 2 {}", lab::LAN));
+}
+
+#[test]
 fn an_internal_network_has_no_way_out_and_its_containers_meet() {
     let lab = Lab::new();
     let daemon = start(&lab, "");

@@ -48,7 +48,6 @@ impl Engine {
                 return Err(there_already(&record, &network));
             }
             held.change(|container| {
-                remember_mode(container);
                 container.networks.insert(network.name.clone(), wish);
             });
             engine.save(&held).await
@@ -87,7 +86,6 @@ impl Engine {
         });
         claimed?;
         let mut after = container.clone();
-        remember_mode(&mut after);
         after.networks.insert(network.name.clone(), wish);
         let mut transaction = Transaction::default();
         place::write_endpoint(&mut transaction, &endpoint)?;
@@ -193,15 +191,6 @@ impl Engine {
         {
             tracing::warn!("/etc/resolv.conf of container {} is as it was: {error}", held.id);
         }
-    }
-}
-
-/// A container that named no networks is on that of its mode: this is written down before others come to it or it goes.
-pub(crate) fn remember_mode(container: &mut Container) {
-    if container.networks.is_empty()
-        && let Some(name) = Engine::network_name_of_mode(&container.host_config.network_mode)
-    {
-        container.networks.insert(name.to_owned(), NetworkWish::default());
     }
 }
 

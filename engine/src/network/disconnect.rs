@@ -8,11 +8,7 @@ use sluice_store::{Transaction, Write, key, record};
 use crate::{
     Engine, EngineError,
     container::held::Held,
-    network::{
-        connect::{check, remember_mode},
-        defaults, place,
-        register::Places,
-    },
+    network::{connect::check, defaults, place, register::Places},
 };
 
 /// The writes that end a container's sandbox and endpoints. Fine when there are none.
@@ -52,7 +48,6 @@ impl Engine {
                 return engine.leave(&held, &record, &network).await;
             }
             let mut after = record.clone();
-            remember_mode(&mut after);
             if after.networks.remove(&network.name).is_none() {
                 return Err(not_there(&record, &network));
             }
@@ -76,7 +71,6 @@ impl Engine {
             return Err(not_there(container, network));
         };
         let mut after = container.clone();
-        remember_mode(&mut after);
         after.networks.remove(&network.name);
 
         let heirs = self.inherit(gone, &mut left, &after);

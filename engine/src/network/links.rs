@@ -268,10 +268,7 @@ impl Engine {
 
 /// Is it on the default network, where alone links of the old kind are?
 fn is_linkable(container: &Container) -> bool {
-    match container.host_config.network_mode {
-        NetworkMode::Default => container.networks.is_empty() || container.networks.contains_key(BRIDGE),
-        _ => container.networks.contains_key(BRIDGE),
-    }
+    container.networks.contains_key(BRIDGE)
 }
 
 impl Linked {

@@ -54,18 +54,12 @@ impl Engine {
         }
     }
 
-    /// The networks a container is to be on when it starts: that of its mode first, then the others by name.
+    /// The networks a container is to be on when it starts: that of its mode first, then the others by name. One that was taken off its last network
+    /// is on none until it is put on one again.
     pub(crate) fn joinings(&self, container: &Container) -> Result<Vec<Joining>, EngineError> {
         let Some(of_mode) = Self::network_name_of_mode(&container.host_config.network_mode) else {
             return Ok(vec![]);
         };
-        if container.networks.is_empty() {
-            let network = self.networks.find(of_mode)?;
-            return Ok(vec![Joining {
-                network,
-                wish: NetworkWish::default(),
-            }]);
-        }
         let mut joinings: Vec<Joining> = Vec::new();
         for (name, wish) in &container.networks {
             let network = self.networks.find(name)?;
