@@ -21,7 +21,7 @@ use crate::{
     link::{sandbox, veth},
     map::pins::Maps,
     names::Names,
-    plan::{self, Troubles},
+    plan::{self, Steps, Troubles},
     program::{attach::Attacher, load::Programs},
     promise::Promises,
 };
@@ -114,22 +114,26 @@ pub fn apply(
     report.troubles.extend(troubles);
     let devices = plan::devices(desired, &places, actual, hands.names);
 
-    // 1
-    let step = debug_span!("withdrawal").entered();
-    let goes: BTreeSet<&u32> = devices.remove_veths.iter().collect();
-    let mut stays = actual.veths_by_endpoint();
-    stays.retain(|_, ifindex| !goes.contains(ifindex));
-    let (mut wanted, ..) = plan::tables(desired, &places, actual, hands.names, |id| stays.get(id).copied());
-    wanted.set(hands.settings);
-    let steps = plan::steps(&actual.tables, &wanted);
-    report.endpoints_gone = !steps.generations.remove.is_empty();
-    report.changes += steps.count();
-    tables::withdraw(hands.maps, &steps, &mut actual.tables)?;
-    departed::part_with(hands.netlink, actual.leg.host, &steps.departed());
-    if routes_moved || (steps.moves_epoch && steps.removes()) {
-        tables::move_epoch(hands.maps)?;
+    // 1. Where devices only come, none of which can end the round, it is done with the rest in 3: tables are planned once.
+    let only_come = devices.only_come();
+    let mut planned = None;
+    if !only_come {
+        let _step = debug_span!("withdrawal").entered();
+        let goes: BTreeSet<&u32> = devices.remove_veths.iter().collect();
+        let mut stays = actual.veths_by_endpoint();
+        stays.retain(|_, ifindex| !goes.contains(ifindex));
+        let (mut wanted, ground, troubles) =
+            plan::tables(desired, &places, actual, hands.names, |id| stays.get(id).copied());
+        wanted.set(hands.settings);
+        let steps = plan::steps(&actual.tables, &wanted);
+        report.changes += steps.count();
+        withdraw(hands, &steps, actual, &mut report)?;
+        if routes_moved || (steps.moves_epoch && steps.removes()) {
+            tables::move_epoch(hands.maps)?;
+        }
+        // they stay as planned unless somebody comes
+        planned = (!devices.come()).then_some((wanted, ground, troubles));
     }
-    drop(step);
 
     // 2
     report.changes += devices.count();
@@ -149,10 +153,13 @@ pub fn apply(
 
     // 3
     let step = debug_span!("tables").entered();
-    let veths = actual.veths_by_endpoint();
-    let (mut wanted, ground, troubles) =
-        plan::tables(desired, &places, actual, hands.names, |id| veths.get(id).copied());
-    wanted.set(hands.settings);
+    let (wanted, ground, troubles) = planned.unwrap_or_else(|| {
+        let veths = actual.veths_by_endpoint();
+        let (mut wanted, ground, troubles) =
+            plan::tables(desired, &places, actual, hands.names, |id| veths.get(id).copied());
+        wanted.set(hands.settings);
+        (wanted, ground, troubles)
+    });
     report.troubles.extend(troubles);
     let steps = plan::steps(&actual.tables, &wanted);
     let elsewhere = actual.settled.steps(&desired.remotes, &ground, &actual.tables);
@@ -161,10 +168,10 @@ pub fn apply(
     let rules_moved = rules::settle(hands.maps, desired, &places, actual, &mut report)?;
     // Before another host can have the number of one that is gone.
     tables::withdraw_remotes(hands.maps, &elsewhere, &mut actual.tables)?;
-    tables::withdraw(hands.maps, &steps, &mut actual.tables)?;
+    withdraw(hands, &steps, actual, &mut report)?;
     tables::grant(hands.maps, &steps, &mut actual.tables)?;
     tables::grant_remotes(hands.maps, &elsewhere, &mut actual.tables)?;
-    if steps.moves_epoch || elsewhere.moves_epoch || rules_moved {
+    if steps.moves_epoch || elsewhere.moves_epoch || rules_moved || (routes_moved && only_come) {
         tables::move_epoch(hands.maps)?;
     }
     report.troubles.extend(elsewhere.troubles.clone());
@@ -187,4 +194,12 @@ pub fn apply(
         veth::lift_all(hands.netlink, &devices.lift).tried(|| "setting veths up".to_owned())?;
     }
     Ok(report)
+}
+
+/// Takes permission away, and parts the host from those who are gone.
+fn withdraw(hands: &mut Hands<'_>, steps: &Steps, actual: &mut Actual, report: &mut Report) -> Result<(), AgentError> {
+    report.endpoints_gone |= !steps.generations.remove.is_empty();
+    tables::withdraw(hands.maps, steps, &mut actual.tables)?;
+    departed::part_with(hands.netlink, actual.leg.host, &steps.departed());
+    Ok(())
 }

@@ -131,6 +131,11 @@ impl Beside {
         self.make_gateway_devices = wanted.into_iter().filter(|wish| !agrees(wish)).collect();
     }
 
+    /// Does something go?
+    pub fn removes(&self) -> bool {
+        !(self.remove_children.is_empty() && self.remove_parents.is_empty() && self.remove_gateway_devices.is_empty())
+    }
+
     /// How many changes these are.
     pub fn count(&self) -> usize {
         self.remove_children.len()

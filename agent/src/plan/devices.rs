@@ -129,6 +129,18 @@ impl Devices {
             + self.beside.count()
     }
 
+    /// Does somebody come who gets a place in the tables?
+    pub fn come(&self) -> bool {
+        !(self.make_veths.is_empty() && self.make_sandboxes.is_empty())
+    }
+
+    /// Is that all that happens before tables are written?
+    pub fn only_come(&self) -> bool {
+        let goes = !(self.remove_veths.is_empty() && self.remove_sandboxes.is_empty()) || self.beside.removes();
+        let leg_changes = !(self.remove_gateways.is_empty() && self.add_gateways.is_empty()) || self.leg_mtu.is_some();
+        self.come() && !goes && !leg_changes
+    }
+
     /// What is to be done about a veth that stays.
     fn mend(&mut self, ifindex: u32, veth: &Veth, place: &Place<'_>, actual: &Actual) {
         if place.made_of.ways != veth.made_of.ways {
