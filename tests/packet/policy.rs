@@ -3,12 +3,14 @@
 use std::net::Ipv4Addr;
 
 use sluice_datapath_common::drop::DropReason::{
-    self, HostAccess, IccDisabled, InternalNetwork, IsolatedNetwork, NoMasquerade, PublishFrom, Unpublished,
+    self, HostAccess, IccDisabled, InternalNetwork, IsolatedNetwork, NoMasquerade, NoSuchEndpoint, PublishFrom,
+    Unpublished,
 };
 use sluice_datapath_common::network::{
     NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL, NETWORK_MASQUERADES, NETWORK_NO_HOST, NETWORK_ONLY_GATEWAY,
-    NETWORK_ROUTED, NETWORK_UNPROTECTED,
+    NETWORK_ROUTED, NETWORK_UNPROTECTED, Network,
 };
+use sluice_datapath_common::{Ipv4Address, uplink::LocalAddress};
 
 use crate::datapath::Verdict;
 use crate::frame::{ACK, ECHO_REPLY, ECHO_REQUEST, ICMP, Packet, SYN, TCP, UDP};
@@ -20,6 +22,8 @@ enum Mode {
     Nat,
     Unprotected,
     Routed,
+    /// The host has no address in it.
+    Isolated,
 }
 
 /// Where its endpoints reach the host itself.
@@ -61,7 +65,7 @@ const OF_LONE: u16 = 8081;
 fn all_rules() -> Vec<Rules> {
     let yes = [false, true];
     let mut all = Vec::new();
-    for mode in [Mode::Nat, Mode::Unprotected, Mode::Routed] {
+    for mode in [Mode::Nat, Mode::Unprotected, Mode::Routed, Mode::Isolated] {
         for host in [Host::All, Host::Gateway, Host::None] {
             for bits in 0..16 {
                 let is = |bit: usize| yes[bits >> bit & 1];
@@ -76,6 +80,8 @@ fn all_rules() -> Vec<Rules> {
             }
         }
     }
+    // What is isolated is internal, and has nothing to masquerade.
+    all.retain(|rules| rules.mode != Mode::Isolated || (rules.internal && !rules.masquerades));
     all
 }
 
@@ -96,6 +102,9 @@ fn every_combination_of_rules_is_judged_as_the_table_says() {
                 Host::Gateway if at_gateway => Ok(()),
                 _ => Err(if rules.internal { InternalNetwork } else { HostAccess }),
             };
+            let is_isolated = rules.mode == Mode::Isolated;
+            // Where the host does not bear the gateway's address nobody does.
+            let gateway = |judged| if is_isolated { Err(NoSuchEndpoint) } else { judged };
             // To an address of the host: by a published port, else to the host itself.
             let to_host = |at_gateway: bool, allowed| match published {
                 true => allowed,
@@ -122,23 +131,23 @@ fn every_combination_of_rules_is_judged_as_the_table_says() {
                 (Says(WEB, SHOP.address, 80), unless(rules.icc || link, IccDisabled)),
                 (Says(WEB, SHOP.address, 81), unless(rules.icc, IccDisabled)),
                 (Says(SHOP, WEB.address, 80), unless(rules.icc, IccDisabled)),
-                (Says(WEB, GATEWAY, OF_SHOP), to_host(true, Ok(()))),
+                (Says(WEB, GATEWAY, OF_SHOP), gateway(to_host(true, Ok(())))),
                 (Says(WEB, NIC_ADDRESS, OF_SHOP), to_host(false, outward)),
                 // Oneself, by one's own published port.
-                (Says(SHOP, GATEWAY, OF_SHOP), to_host(true, Ok(()))),
+                (Says(SHOP, GATEWAY, OF_SHOP), gateway(to_host(true, Ok(())))),
                 // Another network, and its published ports, there and back. A link leads to no other network.
                 (Says(WEB, LONE.address, 80), Err(IsolatedNetwork)),
                 (Says(LONE, WEB.address, 80), Err(IsolatedNetwork)),
-                (Says(WEB, GATEWAY, OF_LONE), to_host(true, outward)),
+                (Says(WEB, GATEWAY, OF_LONE), gateway(to_host(true, outward))),
                 (Says(WEB, NIC_ADDRESS, OF_LONE), to_host(false, outward)),
                 (
                     Says(LONE, NIC_ADDRESS, OF_SHOP),
                     if published { outward } else { Ok(()) },
                 ),
                 // The host by the network's gateway, and by its other addresses.
-                (Says(WEB, GATEWAY, 22), host(true)),
+                (Says(WEB, GATEWAY, 22), gateway(host(true))),
                 (Says(WEB, NIC_ADDRESS, 22), outward.and(host(false))),
-                (HostSays(WEB), Ok(())),
+                (HostSays(WEB), unless(!is_isolated, Unpublished)),
                 // The world, there and back.
                 (Says(WEB, SERVER, 80), outward.and(leaves)),
                 (Forwarded(SHOP, 80), forwarded(published)),
@@ -194,6 +203,12 @@ fn set_rules(scene: &mut Scene, rules: Rules) {
             | bit(rules.host == Host::Gateway, NETWORK_ONLY_GATEWAY)
             | bit(rules.host == Host::None, NETWORK_NO_HOST),
     );
+    if rules.mode == Mode::Isolated {
+        let mut network: Network = scene.slot("NETWORKS", 2);
+        (network.gateway4, network.gateway6) = Default::default();
+        scene.set("NETWORKS", 2, network);
+        scene.remove::<_, LocalAddress>("LOCAL4", Ipv4Address::from(GATEWAY));
+    }
     for protocol in [TCP, UDP] {
         scene.publish(Ipv4Addr::UNSPECIFIED, OF_SHOP, protocol, SHOP, 80);
         scene.publish(Ipv4Addr::UNSPECIFIED, OF_LONE, protocol, LONE, 80);
