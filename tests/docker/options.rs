@@ -116,6 +116,10 @@ fn each_option_is_shown_and_felt_within() {
     network(&docker);
     let mut wrong = Vec::new();
     for (flags, format, shown, script, said) in FELT {
+        // what the CLI asks of API 1.44 alone
+        if flags.contains("--mac-address") && !daemon.is_ours() {
+            continue;
+        }
         let flags = flags.replace("DIR", &directory);
         docker
             .run(&format!("run -d --name box {flags} busybox sleep 1000"))
@@ -158,6 +162,10 @@ fn limits_that_only_one_kind_of_cgroup_has_are_felt_there_and_named_elsewhere() 
         );
     }
     docker.ok("rm -f box");
+    if !daemon.is_ours() {
+        // dockerd 20.10 does not know the weights of BFQ
+        return;
+    }
     // a weight of block devices, where the kernel has a scheduler that knows weights
     let ran = docker.run("run -d --name box --blkio-weight 300 busybox sleep 1000");
     let weight = [

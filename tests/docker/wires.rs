@@ -1,6 +1,6 @@
 //! Networks on a device of the host: macvlan, and a Linux bridge with a LAN card in it.
 
-use lab::{Docker, HOST, INTERNET, LAN, Lab, start};
+use lab::{Docker, Engine, HOST, INTERNET, LAN, Lab, start};
 
 /// What a command that must fail says.
 #[track_caller]
@@ -140,10 +140,10 @@ fn build_bridge(lab: &Lab) {
 fn on_a_bridge_with_a_lan_card_containers_get_addresses_of_the_lan() {
     let lab = Lab::new();
     build_bridge(&lab);
-    let gateway = if std::env::var("SLUICE_LAB_ENGINE").is_ok() {
-        " --default-gateway 10.88.0.2"
-    } else {
+    let gateway = if Engine::is_ours() {
         ""
+    } else {
+        " --default-gateway 10.88.0.2"
     };
     let mut daemon = start(&lab, &format!("-b br0 --fixed-cidr 10.88.0.64/26{gateway}"));
     let docker = daemon.docker();
@@ -200,12 +200,12 @@ fn on_a_bridge_with_a_lan_card_containers_get_addresses_of_the_lan() {
 
 #[test]
 fn on_a_bridge_too_the_host_is_reached_where_it_is_said() {
+    if !Engine::is_ours() {
+        return;
+    }
     let lab = Lab::new();
     build_bridge(&lab);
     let daemon = start(&lab, "-b br0 --fixed-cidr 10.88.0.64/26 --host-access=none");
-    if !daemon.is_ours() {
-        return;
-    }
     let docker = daemon.docker();
     docker.import_web();
     docker.run_web("web", "-p 8080:80");

@@ -19,6 +19,11 @@ pub enum Engine {
 }
 
 impl Engine {
+    /// Is it ours? To be asked before a daemon is started with flags that only ours knows.
+    pub fn is_ours() -> bool {
+        Self::under_test() == Self::Sluice
+    }
+
     /// Ours, unless `SLUICE_LAB_ENGINE=docker` asks for the other: a test of Docker's behaviour that the stock engine fails is a wrong test.
     fn under_test() -> Self {
         if std::env::var_os("SLUICE_LAB_ENGINE").is_some_and(|name| name == "docker") {
