@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::stage::{Host, address, eventually, run};
+use super::stage::{Host, address, attempt, eventually, run};
 
 /// Everything that is pinned for the host, by path.
 pub fn pins(host: &Host) -> Vec<String> {
@@ -22,6 +22,17 @@ pub fn pins(host: &Host) -> Vec<String> {
     walk(&host.config.bpffs.join("sluice"), &mut pins);
     pins.sort();
     pins
+}
+
+/// The links among the pins, with their numbers and programs. Those of the whole machine are also others'.
+pub fn pinned_links(host: &Host) -> Vec<String> {
+    pins(host)
+        .iter()
+        .filter_map(|pin| match attempt(&format!("bpftool link show pinned {pin}")) {
+            (true, link) => Some(link),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Devices with their indices, addresses, and everything that changes when one is touched.

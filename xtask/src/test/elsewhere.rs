@@ -31,6 +31,8 @@ const BOOTS: [&[Program]; 4] = [
         ("parents", &[]),
         // the kernel's ways of mounting layers differ
         ("sluice_image", &["overlay::"]),
+        // a daemon whose programs hang at tc, on the unified tree
+        ("docker", &["limits::", "running::"]),
     ],
 ];
 
