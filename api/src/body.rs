@@ -192,7 +192,10 @@ mod tests {
                 r#"[{"a":null},{"b":{"a":null},"c":[{"x":null,"y":[]}]},3]"#,
                 r#"[{},{"b":{},"c":[{"y":[]}]},3]"#,
             ),
-            (r#"{"o":{"a":null},"p":null,"q":{"r":null,"s":"null"}}"#, r#"{"o":{},"q":{"s":"null"}}"#),
+            (
+                r#"{"o":{"a":null},"p":null,"q":{"r":null,"s":"null"}}"#,
+                r#"{"o":{},"q":{"s":"null"}}"#,
+            ),
         ];
         for (given, wanted) in same.iter().map(|same| (*same, *same)).chain(less) {
             let found = String::from_utf8(without_nulls(given.as_bytes())).unwrap();

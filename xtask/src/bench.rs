@@ -408,15 +408,17 @@ impl Bench {
         binaries: &std::path::Path,
         failures: &mut Vec<String>,
     ) -> Option<Scale> {
-        let measured = workshop.annex().and_then(|annex| {
-            let mut site = Site::open(&[Kind::Sluice], self.tools(), &annex, binaries, &scale::words())?;
-            for engine in &site.engines {
-                engine.import(image.archive())?;
-            }
-            site.populate(image)?;
-            // differences of five per cent are asked for: the best of many
-            let rounds = if self.quick { 1 } else { self.rounds * 3 };
-            Scale::measure(&site, rounds, self.seconds, failures)
+        let measured = workshop.annex().and_then(|plain| {
+            let laden = plain.annex()?;
+            let open = |workshop: &Workshop| {
+                let mut site = Site::open(&[Kind::Sluice], self.tools(), workshop, binaries, &scale::words())?;
+                for engine in &site.engines {
+                    engine.import(image.archive())?;
+                }
+                site.populate(image)?;
+                Ok(site)
+            };
+            Scale::measure(&open(&plain)?, &open(&laden)?, self.rounds(), self.seconds, failures)
         });
         match measured {
             Ok(scale) => Some(scale),

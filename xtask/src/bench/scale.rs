@@ -11,6 +11,7 @@ use super::interrupt;
 use super::networks::Networks;
 use super::path::Path;
 use super::publishing::Publishing;
+use super::sample::median;
 use super::site::Site;
 use super::table::Table;
 use crate::step::{self, Doing, Failure, Outcome, say};
@@ -29,8 +30,6 @@ const PARTNER: &str = "partner";
 /// What the tables hold besides what is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Burden {
-    /// The three published ports of the servers, and the flows of the tools.
-    Nothing,
     /// So many published ports, each asked for by itself.
     Ports(u32),
     /// So many ports that a link opens from one container to another: without links the containers of this site may not speak to each other.
@@ -40,8 +39,7 @@ pub enum Burden {
 }
 
 impl Burden {
-    const ALL: [Self; 5] = [
-        Self::Nothing,
+    const ALL: [Self; 4] = [
         Self::Ports(1_000),
         Self::Ports(10_000),
         Self::Links(1_000),
@@ -52,7 +50,6 @@ impl Burden {
 impl fmt::Display for Burden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nothing => f.pad("nothing else"),
             Self::Ports(ports) => write!(f, "{ports} published ports"),
             Self::Links(links) => write!(f, "{links} links"),
             Self::Flows(flows) => write!(f, "{flows} live flows"),
@@ -77,10 +74,14 @@ const WANTED: [(Path, Figure); 5] = [
     (Path::Outward, Figure::Connections),
 ];
 
+/// How often, while a burden lies there, each figure is measured with and without it.
+const TURNS: u32 = 3;
+
 /// What was found.
 #[derive(Default)]
 pub struct Scale {
-    samples: HashMap<(Burden, Path, Figure), Vec<f64>>,
+    /// Without the burden and with it, one right after the other.
+    pairs: HashMap<(Burden, Path, Figure), Vec<(f64, f64)>>,
     /// How long ports took to be published.
     publishing: Publishing,
     /// How long many networks took to come and go.
@@ -88,18 +89,22 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Measures on a site whose Sluice has room for the flows. Within a round every burden has its turn on every path.
-    pub fn measure(site: &Site, rounds: u32, seconds: u32, failures: &mut Vec<String>) -> Outcome<Self> {
+    /// Measures on two sites that are alike, the second of which bears the burdens: on a machine that is not our own only what is measured within two
+    /// seconds can be compared.
+    pub fn measure(plain: &Site, laden: &Site, rounds: u32, seconds: u32, failures: &mut Vec<String>) -> Outcome<Self> {
         let mut scale = Self::default();
-        let Some(engine) = site.engine(Kind::Sluice) else {
+        let Some(engine) = laden.engine(Kind::Sluice) else {
             return Err(Failure::new("Sluice does not run: its size cannot be measured"));
         };
         for round in 0..rounds {
             say(format_args!("round {} of {rounds}, with full tables", round + 1));
-            let turn = round as usize % Burden::ALL.len();
-            for burden in Burden::ALL[turn..].iter().chain(&Burden::ALL[..turn]).copied() {
+            for burden in Burden::ALL {
                 interrupt::check()?;
-                if let Err(failure) = scale.round(site, engine, burden, seconds) {
+                let measured = burden
+                    .lay(engine)
+                    .and_then(|()| scale.compare(plain, laden, burden, seconds));
+                burden.lift(engine);
+                if let Err(failure) = measured {
                     interrupt::check()?;
                     failures.push(format!("with {burden}, round {}: {failure}", round + 1));
                 }
@@ -121,48 +126,54 @@ impl Scale {
         self.networks.table()
     }
 
-    fn round(&mut self, site: &Site, engine: &Engine, burden: Burden, seconds: u32) -> Outcome {
-        let measured = burden.lay(engine).and_then(|()| {
-            WANTED.iter().try_for_each(|&(path, figure)| {
+    fn compare(&mut self, plain: &Site, laden: &Site, burden: Burden, seconds: u32) -> Outcome {
+        for turn in 0..TURNS {
+            for (path, figure) in WANTED {
                 interrupt::check()?;
-                let value = site.measure(path, figure, Kind::Sluice, seconds)?;
-                self.samples.entry((burden, path, figure)).or_default().push(value);
-                Ok(())
-            })
-        });
-        burden.lift(engine);
-        measured
+                let measure = |site: &Site| site.measure(path, figure, Kind::Sluice, seconds);
+                // neither is always the first
+                let pair = if turn % 2 == 0 {
+                    let without = measure(plain)?;
+                    (without, measure(laden)?)
+                } else {
+                    let with = measure(laden)?;
+                    (measure(plain)?, with)
+                };
+                self.pairs.entry((burden, path, figure)).or_default().push(pair);
+            }
+        }
+        Ok(())
     }
 
     /// A row for each path and figure, a column for each burden.
     pub fn table(&self) -> Table {
-        let columns = [String::new()]
+        let columns = [String::new(), String::from("nothing else")]
             .into_iter()
             .chain(Burden::ALL.map(|burden| burden.to_string()))
             .chain([String::from("is to stay")]);
-        let mut table = Table::new("With full tables, Sluice alone", columns);
+        let title = "With full tables, Sluice alone: the best, and the median of the ratios to what was measured beside it without them";
+        let mut table = Table::new(title, columns);
         for (path, figure) in WANTED {
-            let Some(alone) = self.best(Burden::Nothing, path, figure) else {
+            let pairs = |burden| self.pairs.get(&(burden, path, figure)).into_iter().flatten().copied();
+            let best = |values: &mut dyn Iterator<Item = f64>| values.reduce(|a, b| figure.better(a, b));
+            let Some(alone) = best(&mut Burden::ALL.into_iter().flat_map(pairs).map(|(without, _)| without)) else {
                 continue;
             };
             let mut worst: f64 = 1.0;
             let cells: Vec<String> = Burden::ALL
                 .into_iter()
                 .map(|burden| {
-                    let Some(best) = self.best(burden, path, figure) else {
+                    let ratio = median(pairs(burden).map(|(without, with)| with / without).collect());
+                    let (Some(best), Some(ratio)) = (best(&mut pairs(burden).map(|(_, with)| with)), ratio) else {
                         return String::from("–");
                     };
-                    let ratio = best / alone;
                     worst = worst.min(if figure.less_is_better() { 1.0 / ratio } else { ratio });
-                    match burden {
-                        Burden::Nothing => figure.shown(best),
-                        _ => format!("{} ×{ratio:.2}", figure.shown(best)),
-                    }
+                    format!("{} ×{ratio:.2}", figure.shown(best))
                 })
                 .collect();
             let mark = if worst >= 1.0 - TOLERANCE { "✓" } else { "✗" };
             table.row(
-                [format!("{path}: {figure}, {}", figure.unit())]
+                [format!("{path}: {figure}, {}", figure.unit()), figure.shown(alone)]
                     .into_iter()
                     .chain(cells)
                     .chain([format!("within {:.0} % {mark}", TOLERANCE * 100.0)]),
@@ -175,21 +186,12 @@ impl Scale {
     pub fn publishing(&self) -> Table {
         self.publishing.table()
     }
-
-    fn best(&self, burden: Burden, path: Path, figure: Figure) -> Option<f64> {
-        self.samples
-            .get(&(burden, path, figure))?
-            .iter()
-            .copied()
-            .reduce(|a, b| figure.better(a, b))
-    }
 }
 
 impl Burden {
     /// Lays it on the tables.
     fn lay(self, engine: &Engine) -> Outcome {
         match self {
-            Self::Nothing => {}
             Self::Ports(ports) => {
                 let published: Vec<String> = (FIRST_PORT..FIRST_PORT + ports)
                     .flat_map(|port| [String::from("-p"), format!("{port}:{port}")])
@@ -209,10 +211,8 @@ impl Burden {
 
     /// Takes it off again. Flows die with the container.
     fn lift(self, engine: &Engine) {
-        if self != Self::Nothing {
-            // What is not there cannot be removed, and need not.
-            let _ = step::output(&mut engine.docker(&["rm", "--force", PARTNER, BURDEN]));
-        }
+        // What is not there cannot be removed, and need not.
+        let _ = step::output(&mut engine.docker(&["rm", "--force", PARTNER, BURDEN]));
     }
 }
 
