@@ -19,6 +19,8 @@ use crate::error::ImageError;
 
 /// The longest extended header or GNU long name, bytes; Go's reader, and so Docker, has the same limit.
 const LONGEST_EXTENSION: u64 = 1 << 20;
+/// Data of an entry that is handed on at a time, bytes.
+const PIECE: usize = 64 * 1024;
 /// The longest path, bytes, as the kernel has it.
 const LONGEST_NAME: usize = 4096;
 
@@ -62,6 +64,8 @@ pub(crate) struct Archive<R> {
     /// Where the stored bytes belong, when the current entry is sparse.
     segments: Option<Vec<Segment>>,
     size: u64,
+    /// Through which data is copied; made once for all entries.
+    buffer: Vec<u8>,
 }
 
 impl<R: Read> Archive<R> {
@@ -72,6 +76,7 @@ impl<R: Read> Archive<R> {
             padding: 0,
             segments: None,
             size: 0,
+            buffer: Vec::new(),
         }
     }
 
@@ -100,7 +105,7 @@ impl<R: Read> Archive<R> {
 
     /// Hands the data of the current entry to `take` piece by piece, each with its place in the file. Holes of a sparse entry are left out.
     pub fn copy(&mut self, mut take: impl FnMut(u64, &[u8]) -> Result<(), ImageError>) -> Result<(), ImageError> {
-        let mut buffer = vec![0; 64 * 1024];
+        self.buffer.resize(PIECE, 0);
         let segments = self.segments.take().unwrap_or_else(|| {
             vec![Segment {
                 offset: 0,
@@ -109,12 +114,12 @@ impl<R: Read> Archive<R> {
         });
         for Segment { mut offset, mut length } in segments {
             while length > 0 {
-                let want = length.min(buffer.len() as u64) as usize;
+                let want = length.min(PIECE as u64) as usize;
                 self.input
-                    .read_exact(&mut buffer[..want])
+                    .read_exact(&mut self.buffer[..want])
                     .map_err(|error| ImageError::reading(&error))?;
                 self.remaining -= want as u64;
-                take(offset, &buffer[..want])?;
+                take(offset, &self.buffer[..want])?;
                 offset += want as u64;
                 length -= want as u64;
             }

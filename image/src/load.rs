@@ -5,23 +5,31 @@
 
 mod spool;
 
-use std::io::{BufReader, Read};
+use std::{
+    collections::BTreeSet,
+    io::{BufReader, Read},
+    path::Path,
+};
 
 use spool::Spool;
 
 use crate::{
-    Digest, Images, NewImage, Pin, Staging,
+    Digest, Images, Listener, NewImage, News, Pin, Staging,
     configuration::Configuration,
     digest::DigestReader,
     error::ImageError,
+    layer::Layer,
     manifest::{self, Descriptor, DockerManifest, Index, Manifest},
-    reference,
+    parallel::Together,
+    reference, staging,
 };
 
 /// How deep an index may stand in indexes.
 const DEEPEST_INDEX: usize = 4;
 /// Images in one archive.
 const MOST_IMAGES: usize = 1000;
+/// Layers that are unpacked at a time; a pull begins with as many.
+const LAYERS_AT_A_TIME: usize = 3;
 
 /// An image of the archive: where its parts are.
 struct Listed {
@@ -35,6 +43,23 @@ struct Listed {
 struct Blob {
     name: Vec<u8>,
     digest: Option<Digest>,
+}
+
+/// A layer that is not here yet.
+struct Coming {
+    diff_id: Digest,
+    blob: Blob,
+}
+
+/// Nobody hears how far a load is.
+struct Unheard;
+
+impl Listener for Unheard {
+    fn hear(&self, _: News) {}
+
+    fn is_gone(&self) -> bool {
+        false
+    }
 }
 
 impl Images {
@@ -54,10 +79,17 @@ impl Images {
             },
         };
         let mut pin = Pin::new(self);
-        let mut images = Vec::new();
+        let (mut images, mut coming, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for image in listed {
-            images.push(self.stage_image(&spool, &mut staging, &mut pin, image)?);
+            let (image, layers) = read_image(image)?;
+            for layer in layers {
+                if seen.insert(layer.diff_id.clone()) && !pin.hold(&layer.diff_id) {
+                    coming.push(layer);
+                }
+            }
+            images.push(image);
         }
+        self.stage_layers(&spool, &mut staging, coming)?;
         let taken = self.publish(&[staging], &images)?;
         let mut lines = Vec::new();
         for (name, old) in taken {
@@ -80,55 +112,64 @@ impl Images {
         Ok(lines)
     }
 
-    /// Unpacks the layers that are not here yet.
-    fn stage_image(
-        &self,
-        spool: &Spool,
-        staging: &mut Staging,
-        pin: &mut Pin<'_>,
-        image: Listed,
-    ) -> Result<NewImage, ImageError> {
-        let names = image
-            .names
-            .iter()
-            .map(|name| reference::parse_tag(name))
-            .collect::<Result<_, _>>()?;
-        let configuration = Configuration::parse(&image.config)?;
-        let os = configuration.oci.os().to_string();
-        if os != "linux" {
-            return Err(ImageError::Invalid(format!("cannot load {os} image on linux")));
+    /// Unpacks layers, several at a time.
+    fn stage_layers(&self, spool: &Spool, staging: &mut Staging, coming: Vec<Coming>) -> Result<(), ImageError> {
+        let mut placed = Vec::new();
+        for layer in coming {
+            placed.push((layer, staging.place()?));
         }
-        let diff_ids = &configuration.diff_ids;
-        if diff_ids.len() != image.layers.len() {
-            return Err(ImageError::BadArchive(format!(
-                "invalid manifest, layers length mismatch: expected {}, got {}",
-                diff_ids.len(),
-                image.layers.len()
-            )));
+        let unpacked = Together::new(&Unheard).each(placed, LAYERS_AT_A_TIME, |(Coming { diff_id, blob }, place)| {
+            let layer = self.unpack_blob(spool, &diff_id, &blob, &place)?;
+            Ok((diff_id, layer, place))
+        });
+        for (diff_id, layer, place) in unpacked? {
+            staging.take(diff_id, layer, place);
         }
-        for (diff_id, blob) in diff_ids.iter().zip(&image.layers) {
-            let staged = staging.layers().iter().any(|(layer, ..)| layer == diff_id);
-            if staged || pin.hold(diff_id) {
-                continue;
-            }
-            let file = BufReader::with_capacity(64 * 1024, spool.open(&blob.name)?);
-            // an uncompressed layer is its own blob: one digest says both
-            match blob.digest.as_ref().filter(|digest| *digest != diff_id) {
-                None => _ = staging.unpack(file, Some(diff_id), self.limits)?,
-                Some(digest) => {
-                    let mut file = DigestReader::new(file, u64::MAX).map_err(|why| ImageError::reading(&why))?;
-                    staging.unpack(&mut file, Some(diff_id), self.limits)?;
-                    let (found, _) = file.finish().map_err(|why| ImageError::reading(&why))?;
-                    verify(digest, &found)?;
-                }
-            }
-        }
-        Ok(NewImage {
-            bytes: image.config,
-            configuration,
-            names,
-        })
+        Ok(())
     }
+
+    fn unpack_blob(&self, spool: &Spool, diff_id: &Digest, blob: &Blob, place: &Path) -> Result<Layer, ImageError> {
+        let file = BufReader::with_capacity(64 * 1024, spool.open(&blob.name)?);
+        // an uncompressed layer is its own blob: one digest says both
+        let Some(digest) = blob.digest.as_ref().filter(|digest| *digest != diff_id) else {
+            return staging::unpack_at(file, Some(diff_id), place, self.limits).map(|(_, layer)| layer);
+        };
+        let mut file = DigestReader::new(file, u64::MAX).map_err(|why| ImageError::reading(&why))?;
+        let (_, layer) = staging::unpack_at(&mut file, Some(diff_id), place, self.limits)?;
+        let (found, _) = file.finish().map_err(|why| ImageError::reading(&why))?;
+        verify(digest, &found)?;
+        Ok(layer)
+    }
+}
+
+/// What is known of an image before its layers are read.
+fn read_image(image: Listed) -> Result<(NewImage, Vec<Coming>), ImageError> {
+    let names = image
+        .names
+        .iter()
+        .map(|name| reference::parse_tag(name))
+        .collect::<Result<_, _>>()?;
+    let configuration = Configuration::parse(&image.config)?;
+    let os = configuration.oci.os().to_string();
+    if os != "linux" {
+        return Err(ImageError::Invalid(format!("cannot load {os} image on linux")));
+    }
+    let diff_ids = &configuration.diff_ids;
+    if diff_ids.len() != image.layers.len() {
+        return Err(ImageError::BadArchive(format!(
+            "invalid manifest, layers length mismatch: expected {}, got {}",
+            diff_ids.len(),
+            image.layers.len()
+        )));
+    }
+    let layers = diff_ids.iter().cloned().zip(image.layers);
+    let coming = layers.map(|(diff_id, blob)| Coming { diff_id, blob }).collect();
+    let image = NewImage {
+        bytes: image.config,
+        configuration,
+        names,
+    };
+    Ok((image, coming))
 }
 
 /// The images of a `manifest.json`.

@@ -9,6 +9,7 @@ use std::{
     fs::File,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
+    rc::Rc,
 };
 
 use nix::{
@@ -40,7 +41,7 @@ pub(super) struct Tree {
     /// Whose the directories are that no entry lists; none: root's.
     owner: Option<(u32, u32)>,
     /// The parent of the last entry; archives are written directory by directory.
-    last_parent: Option<(Vec<u8>, OwnedFd)>,
+    last_parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
 }
 
 /// A name in a directory of the tree.
@@ -85,19 +86,19 @@ impl Tree {
     }
 
     /// The directory at `path` (clean, relative), made with its parents where it is missing.
-    pub fn directory(&mut self, path: &[u8]) -> Result<BorrowedFd<'_>, ImageError> {
-        let known = self.last_parent.as_ref().is_some_and(|(known, _)| known == path);
-        if !known {
-            let fd = match self.resolve(path) {
-                Err(Errno::ENOENT) => self.make_directories(path)?,
-                other => other.map_err(|why| ImageError::placing("enter", path, why))?,
-            };
-            self.last_parent = Some((path.to_vec(), fd));
+    pub fn directory(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, ImageError> {
+        if let Some((known, fd)) = &self.last_parent
+            && known == path
+        {
+            return Ok(Rc::clone(fd));
         }
-        match &self.last_parent {
-            Some((_, fd)) => Ok(fd.as_fd()),
-            None => Ok(self.root.as_fd()),
-        }
+        let fd = match self.resolve(path) {
+            Err(Errno::ENOENT) => self.make_directories(path)?,
+            other => other.map_err(|why| ImageError::placing("enter", path, why))?,
+        };
+        let fd = Rc::new(fd);
+        self.last_parent = Some((path.to_vec(), Rc::clone(&fd)));
+        Ok(fd)
     }
 
     /// Opens a directory, following links inside the root.
@@ -120,15 +121,15 @@ impl Tree {
 
     /// Whatever is at `place` goes away. Forgets the last parent, which may have been inside. With `keep` it stays among the replaced, under the number
     /// that is told.
-    pub fn clear(&mut self, parent: OwnedFd, name: &[u8], keep: bool) -> Result<u64, ImageError> {
+    pub fn clear(&mut self, parent: BorrowedFd<'_>, name: &[u8], keep: bool) -> Result<u64, ImageError> {
         self.last_parent = None;
         let Some(replaced) = &self.replaced else {
-            discard::remove_at(parent.as_fd(), name).map_err(|why| ImageError::placing("replace", name, why))?;
+            discard::remove_at(parent, name).map_err(|why| ImageError::placing("replace", name, why))?;
             return Ok(0);
         };
         self.replacements += 1;
         let away = self.replacements.to_string();
-        renameat2(&parent, name, replaced, away.as_str(), RenameFlags::RENAME_NOREPLACE)
+        renameat2(parent, name, replaced, away.as_str(), RenameFlags::RENAME_NOREPLACE)
             .map_err(|why| ImageError::placing("replace", name, why))?;
         if keep {
             return Ok(self.replacements);

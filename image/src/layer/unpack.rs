@@ -187,8 +187,7 @@ impl<R: Read> Unpacking<R> {
         }
         let path = self.below(path);
         let (parent, name) = split(&path);
-        let parent = self.tree.directory(parent)?.try_clone_to_owned();
-        let parent = parent.map_err(|why| ImageError::Failed(format!("cannot keep a directory open: {why}")))?;
+        let parent = self.tree.directory(parent)?;
         if let Some(hidden) = name.strip_prefix(b".wh.")
             && self.files.is_none()
         {
@@ -271,9 +270,7 @@ impl<R: Read> Unpacking<R> {
         {
             return Ok(false);
         }
-        let parent = parent.try_clone();
-        let parent = parent.map_err(|why| ImageError::Failed(format!("cannot keep a directory open: {why}")))?;
-        let number = self.tree.clear(parent, name, self.recording.is_some())?;
+        let number = self.tree.clear(parent.as_fd(), name, self.recording.is_some())?;
         if let Some(recording) = &self.recording {
             recording.borrow_mut().moved(path, number);
         }
@@ -307,16 +304,22 @@ impl<R: Read> Unpacking<R> {
                 .map_or(nix::errno::Errno::EIO, nix::errno::Errno::from_raw);
             place.error("write", errno)
         };
-        let budget = &mut self.budget;
+        let (budget, mut written) = (&mut self.budget, 0);
         if let Some(recording) = &self.recording {
             recording.borrow_mut().content(path, &self.archive.pieces());
         }
-        self.archive
-            .copy(|offset, data| budget.spend(holes::write(&file, offset, data).map_err(failed)?))?;
+        self.archive.copy(|offset, data| {
+            let bytes = holes::write(&file, offset, data).map_err(failed)?;
+            written += bytes;
+            budget.spend(bytes)
+        })?;
         if let Some(recording) = &self.recording {
             recording.borrow_mut().content_ends();
         }
-        file.set_len(entry.size).map_err(failed)?;
+        // its end may be a hole
+        if written != entry.size {
+            file.set_len(entry.size).map_err(failed)?;
+        }
         self.size = self.size.saturating_add(entry.size);
         tree::set_metadata(file.as_fd(), entry)
     }

@@ -221,6 +221,45 @@ fn a_layer_of_another_digest_is_refused() {
 }
 
 #[test]
+fn of_many_layers_each_is_where_it_belongs_and_a_wrong_one_is_the_end_of_all() {
+    let scratch = Scratch::new("load-many");
+    let images = images(&scratch);
+    let mut layers: Vec<Vec<u8>> = (0..40).map(|number| layer(&format!("layer-{number}"))).collect();
+    // some of it twice, in the image as in the archive
+    layers.push(layers[7].clone());
+    let archive = |layers: &[Vec<u8>], given: &[Vec<u8>]| {
+        let names: Vec<String> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
+        let config = config(&layers.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let one = |name: &str| json!({"Config": "c.json", "RepoTags": [name], "Layers": names});
+        let mut archive = Tar::default();
+        for (name, layer) in names.iter().zip(given) {
+            archive = archive.file(name, layer);
+        }
+        archive
+            .file("c.json", config)
+            .file("manifest.json", json!([one("many:1"), one("many:2")]).to_string())
+            .end()
+    };
+    let mut wrong = layers.clone();
+    wrong[21] = layer("something else");
+    let error = load(&images, &archive(&layers, &wrong)).unwrap_err();
+    let promised = format!("layer verification failed for digest {}", Digest::of(&layers[21]));
+    assert!(error.to_string().starts_with(&promised), "{error}");
+    assert_nothing_left(&scratch);
+
+    assert_eq!(
+        load(&images, &archive(&layers, &layers)).unwrap(),
+        ["Loaded image: many:1", "Loaded image: many:2"]
+    );
+    let image = images.find("many:2").unwrap();
+    for (number, directory) in image.directories.iter().enumerate() {
+        let number = if number == 40 { 7 } else { number };
+        let name = format!("layer-{number}");
+        assert_eq!(std::fs::read_to_string(directory.join(&name)).unwrap(), name);
+    }
+}
+
+#[test]
 fn what_is_no_archive_of_images_says_what_is_missing() {
     let scratch = Scratch::new("load-nothing");
     let images = images(&scratch);
