@@ -40,15 +40,15 @@ impl Images {
         let users: Vec<&ImageUse> = users.iter().filter(|user| user.image == id.as_str()).collect();
         let mut removed = Vec::new();
         if is_id_prefix(&id, name) {
-            if of_one_repository(&state, &id) {
-                // one repository: its names go with the image, and do not count as a conflict
+            if state.has_single_name(&id) {
+                // it goes with the image, and does not count as a conflict
                 state.check(&id, &users, force, false)?;
                 state.untag_all(&id, &mut removed)?;
             }
             state.check(&id, &users, force, true)?;
         } else {
             if !force
-                && of_one_repository(&state, &id)
+                && state.has_single_name(&id)
                 && let Some(user) = users.first()
             {
                 return Err(ImageError::Conflict(format!(
@@ -70,7 +70,7 @@ impl Images {
                 }
             }
             // other names, or a container that still stands on it: the image stays, and that is no error
-            if state.repositories.of(&id).next().is_some() || state.check(&id, &users, force, true).is_err() {
+            if state.has_name(&id) || state.check(&id, &users, force, true).is_err() {
                 return Ok(removed);
             }
         }
@@ -79,8 +79,11 @@ impl Images {
         // steps on the way to it, which nobody else stands on
         while let Some(step) = parent.take() {
             let is_used = all_users.iter().any(|user| user.image == step.as_str());
-            let has_name = state.repositories.of(&step).next().is_some() || !state.origins.digests(&step).is_empty();
-            if is_used || has_name || state.lineage.has_children(&step) || !state.images.contains_key(&step) {
+            if is_used
+                || state.has_name(&step)
+                || state.lineage.has_children(&step)
+                || !state.images.contains_key(&step)
+            {
                 break;
             }
             parent = state.lineage.parent(&step);
@@ -91,6 +94,23 @@ impl Images {
 }
 
 impl State {
+    /// Has it a tag, or a digest that a registry knows it by?
+    fn has_name(&self, id: &Digest) -> bool {
+        self.repositories.of(id).next().is_some() || !self.origins.digests(id).is_empty()
+    }
+
+    /// Docker's rule: one tag or digest, or one tag and digests of its repository.
+    fn has_single_name(&self, id: &Digest) -> bool {
+        let tags: Vec<&Reference> = self.repositories.of(id).collect();
+        let digests = self.origins.digests(id);
+        match (tags.as_slice(), digests.as_slice()) {
+            ([], [] | [_]) | ([_], []) => true,
+            ([], [(first, _), others @ ..]) => others.iter().all(|(repository, _)| repository == first),
+            ([tag], digests) => digests.iter().all(|(repository, _)| *repository == tag.repository),
+            _ => false,
+        }
+    }
+
     /// May the image go? `names_count`: are further names a reason to stay?
     fn check(&self, id: &Digest, users: &[&ImageUse], force: bool, names_count: bool) -> Result<(), ImageError> {
         let conflict = |how: &str, why: &str| {
@@ -109,7 +129,7 @@ impl State {
         if force {
             return Ok(());
         }
-        if names_count && self.repositories.of(id).next().is_some() {
+        if names_count && self.has_name(id) {
             return conflict("must be forced", "image is referenced in multiple repositories");
         }
         if let Some(user) = users.first() {
@@ -187,11 +207,6 @@ impl State {
 /// Docker takes a name that begins the image's id for that id.
 fn is_id_prefix(id: &Digest, name: &str) -> bool {
     id.as_str().starts_with(name) || id.hex().starts_with(name)
-}
-
-fn of_one_repository(state: &State, id: &Digest) -> bool {
-    let repositories: BTreeSet<&str> = state.repositories.of(id).map(|name| name.repository.as_str()).collect();
-    repositories.len() <= 1
 }
 
 fn named(state: &State, id: &Digest, name: &str) -> Result<Reference, ImageError> {

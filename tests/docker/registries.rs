@@ -102,6 +102,81 @@ fn an_image_goes_to_a_registry_and_comes_back() {
 }
 
 #[test]
+fn an_image_goes_by_name_by_digest_and_by_its_id_as_docker_lets_it() {
+    let lab = Lab::new();
+    let Some(registry) = registry(&lab, Guard::Open) else {
+        return;
+    };
+    let daemon = start(&lab, "");
+    let docker = daemon.docker();
+    docker.import(&lab::busybox(), "mine:1", &["ENV A=1", "CMD [\"sleep\", \"1000\"]"]);
+    let id = docker.inspect("mine:1", "{{.Id}}");
+    let short = &id["sha256:".len()..][..12];
+    // two tags, be they of one repository
+    docker.ok("tag mine:1 mine:2");
+    docker
+        .run(&format!("rmi {short}"))
+        .fails(1, "image is referenced in multiple repositories");
+    assert_eq!(docker.ok("rmi mine:2"), "Untagged: mine:2");
+
+    docker.ok("create --name user mine:1");
+    docker.run("rmi mine:1").fails(1, "is using its referenced image");
+    docker
+        .run(&format!("rmi {short}"))
+        .fails(1, "(must be forced) - image is being used by stopped container");
+    docker.ok("start user");
+    docker
+        .run(&format!("rmi -f {short}"))
+        .fails(1, "(cannot be forced) - image is being used by running container");
+    docker.ok("tag mine:1 other:1");
+    assert_eq!(docker.ok("rmi mine:1"), "Untagged: mine:1", "another name is left");
+    assert_eq!(
+        docker.ok("rmi -f other:1"),
+        "Untagged: other:1",
+        "the container is left"
+    );
+    assert_eq!(docker.ok("images -q --no-trunc --filter dangling=true"), id);
+    docker.ok("rm -f user");
+
+    let name = registry.name("team/mine:1");
+    docker.ok(&format!("tag {short} {name}"));
+    docker.ok(&format!("push {name}"));
+    let by_digest = docker.inspect(&name, "{{index .RepoDigests 0}}");
+    assert_eq!(docker.ok(&format!("rmi {by_digest}")), format!("Untagged: {by_digest}"));
+    assert_eq!(docker.inspect(&name, "{{.RepoDigests}}"), "[]");
+    // a tag, and the digest of the same repository: they go together
+    docker.ok(&format!("pull {by_digest}"));
+    let gone = docker.ok(&format!("rmi {short}"));
+    for line in [
+        format!("Untagged: {name}"),
+        format!("Untagged: {by_digest}"),
+        format!("Deleted: {id}"),
+    ] {
+        assert!(gone.contains(&line), "{gone}");
+    }
+    // only a digest, then that and the tag of another repository
+    docker.ok(&format!("pull {by_digest}"));
+    let gone = docker.ok(&format!("rmi {by_digest}"));
+    assert!(gone.contains(&format!("Deleted: {id}")), "{gone}");
+    docker.ok(&format!("pull {by_digest}"));
+    docker.ok(&format!("tag {short} other:1"));
+    docker
+        .run(&format!("rmi {short}"))
+        .fails(1, "image is referenced in multiple repositories");
+    assert_eq!(
+        docker.ok("rmi other:1"),
+        "Untagged: other:1",
+        "the digest is a name, too"
+    );
+    assert_eq!(docker.inspect(&by_digest, "{{.Id}}"), id);
+    let gone = docker.ok(&format!("rmi {}", &short[..8]));
+    assert!(gone.contains(&format!("Deleted: {id}")), "{gone}");
+    docker
+        .run(&format!("rmi {short}"))
+        .fails(1, &format!("No such image: {short}"));
+}
+
+#[test]
 fn what_one_engine_pushes_others_pull() {
     let (lab, other_lab) = (Lab::new(), Lab::new());
     let Some(registry) = registry(&lab, Guard::Open) else {
