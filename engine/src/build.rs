@@ -96,6 +96,7 @@ impl Engine {
             drop(entry);
             if let Some(Err(why)) = ended {
                 tracing::info!(error = %why, "a build failed");
+                builder.tell_held().await;
                 let _ = sender.send(Err(why)).await; // who is gone need not be told
             }
         });

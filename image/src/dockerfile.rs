@@ -163,12 +163,12 @@ pub fn instruction(text: &str, line: usize) -> Result<Instruction, ImageError> {
                     line,
                     &match needs_buildkit {
                         true => format!("the --{flag} option requires BuildKit, which is not offered here"),
-                        false => format!("unknown flag: {flag}"),
+                        false => format!("Unknown flag: {flag}"),
                     },
                 ));
             }
             if value.is_empty() {
-                return Err(at_line(line, &format!("missing a value on flag: {flag}")));
+                return Err(at_line(line, &format!("Missing a value on flag: {flag}")));
             }
             flags.push((flag.to_owned(), value.to_owned()));
             rest = after.trim_start();

@@ -4,11 +4,11 @@ use std::{
     fs,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use sluice_image::{
-    Commit, Image,
+    Image,
     dockerfile::{self, Ignore, Instruction},
     files, remove_tree,
 };
@@ -26,6 +26,9 @@ use crate::{
 /// How often a container that starts is removed anew.
 const MOST_REFUSALS: u32 = 5;
 
+/// Text that is held back for who wants only the id, at most, bytes.
+const MOST_HELD: usize = 4 << 20;
+
 /// A build under way.
 pub(super) struct Builder {
     pub engine: Arc<Engine>,
@@ -40,6 +43,10 @@ pub(super) struct Builder {
     pub containers: Vec<String>,
     /// The one that was said to run.
     pub announced: Option<String>,
+    /// Are steps of ONBUILD carried out?
+    triggered: bool,
+    /// What was not said.
+    held: Mutex<String>,
     made: u32,
 }
 
@@ -59,6 +66,8 @@ impl Builder {
             arguments,
             containers: Vec::new(),
             announced: None,
+            triggered: false,
+            held: Mutex::default(),
             made: 0,
         }
     }
@@ -120,10 +129,28 @@ impl Builder {
         }
     }
 
-    /// Text for who watches; none for who wants only the id.
+    /// Text for who watches. Who wants only the id is told when the build fails, as with Docker.
     pub async fn say(&self, text: &str) {
         if !self.wish.quiet {
             self.tell(BuildNews::Text(text.to_owned())).await;
+            return;
+        }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.push_str(text);
+        // what is too much goes by whole lines, the oldest first
+        if held.len() > MOST_HELD {
+            let middle = held.len() / 2;
+            let cut = held.bytes().skip(middle).position(|byte| byte == b'\n');
+            let cut = cut.map_or(held.len(), |length| middle + length + 1);
+            held.drain(..cut);
+        }
+    }
+
+    /// What was held back.
+    pub async fn tell_held(&self) {
+        let text = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+        if !text.is_empty() {
+            self.tell(BuildNews::Text(text)).await;
         }
     }
 
@@ -211,6 +238,9 @@ impl Builder {
         if first.is_none_or(|first| first.name != "FROM") {
             return Err(EngineError::invalid("no build stage in current context"));
         }
+        for one in instructions.iter().filter(|one| one.name == "FROM") {
+            base_of(one).map_err(|why| EngineError::from(dockerfile::at_line(one.line, &why.message)))?;
+        }
         for one in instructions.iter().filter(|one| one.name == "ONBUILD") {
             dockerfile::change(&mut Default::default(), "ONBUILD", &one.rest, &[])
                 .map_err(|why| EngineError::from(dockerfile::at_line(one.line, &why.to_string())))?;
@@ -273,7 +303,7 @@ impl Builder {
                 _ => self.step(one, &mut stage).await,
             };
             done.map_err(|why| match why.kind {
-                crate::Kind::Invalid if !why.message.starts_with("dockerfile parse error") => {
+                crate::Kind::Invalid if !has_its_place(&why.message) => {
                     EngineError::from(dockerfile::at_line(line, &why.message))
                 }
                 _ => why,
@@ -293,29 +323,12 @@ impl Builder {
 
     /// FROM.
     async fn begin(&mut self, one: &Instruction, stage: &mut Stage) -> Result<(), EngineError> {
-        let words: Vec<&str> = one.rest.split_whitespace().collect();
-        let (base, name) = match words.as_slice() {
-            [base] => (*base, None),
-            [base, word, name] if word.eq_ignore_ascii_case("as") => (*base, Some(name.to_ascii_lowercase())),
-            _ => return Err(EngineError::invalid("FROM requires either one or three arguments")),
-        };
-        if let Some(name) = &name {
-            let is_name = name.starts_with(|first: char| first.is_ascii_lowercase())
-                && name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-            if !is_name {
-                return Err(EngineError::invalid(format!(
-                    "invalid name for build stage: {name:?}, name can't start with a number or contain symbols"
-                )));
-            }
-        }
+        let (written, name) = base_of(one)?;
         let globals = self.arguments.global_variables();
-        let base = dockerfile::expand(base, &globals)?;
+        let base = dockerfile::expand(written, &globals)?;
         if base.is_empty() {
             return Err(EngineError::invalid(format!(
-                "base name ({}) should not be blank",
-                words[0]
+                "base name ({written}) should not be blank"
             )));
         }
         let platform = one.flags.iter().find(|(flag, _)| flag == "platform");
@@ -328,22 +341,32 @@ impl Builder {
             move |images| Ok(images.run_config(&id)?)
         });
         *stage = Stage::on(name, image.id.clone(), config.await?);
-        self.say(&match base.as_str() {
-            "scratch" => " ---> \n".to_owned(),
-            _ => format!(" ---> {}\n", short(&image.id)),
-        })
-        .await;
         let triggers = std::mem::take(&mut stage.config.on_build);
+        if triggers.is_empty() && base == "scratch" {
+            self.say(" ---> \n").await;
+            return Ok(());
+        }
         if !triggers.is_empty() {
             let word = if triggers.len() == 1 { "trigger" } else { "triggers" };
             self.say(&format!("# Executing {} build {word}\n", triggers.len()))
                 .await;
         }
+        // all of them are one step, which tells one image at its end
+        self.triggered = true;
         for trigger in triggers {
             let one = dockerfile::instruction(trigger.trim(), one.line)?;
             self.step(one, stage).await?;
         }
+        self.triggered = false;
+        self.tell_image(&stage.image).await;
         Ok(())
+    }
+
+    /// The image of a step that is done.
+    async fn tell_image(&self, id: &str) {
+        if !self.triggered {
+            self.say(&format!(" ---> {}\n", short(id))).await;
+        }
     }
 
     /// An image by the name of a stage, or one that is here, or one of a registry.
@@ -431,22 +454,10 @@ impl Builder {
         if self.known(&command, stage).await? {
             return Ok(());
         }
-        let (parent, config, author) = (stage.image.clone(), stage.config.clone(), stage.author.clone());
-        let line = command.clone();
-        let made = self.engine.of_images(move |images| {
-            Ok(images.derive(Commit {
-                directory: std::path::Path::new(""),
-                image: &parent,
-                scaffold: &[],
-                container: "",
-                command: &line,
-                config,
-                changes: &[],
-                reference: None,
-                author: &author,
-                comment: "",
-            })?)
-        });
+        let (own, line) = (stage.clone(), command.clone());
+        let made = self
+            .engine
+            .of_images(move |images| Ok(images.derive(own.commit(&line))?));
         let made = made.await?;
         self.made(&command, made.id, stage).await
     }
@@ -473,7 +484,7 @@ impl Builder {
             .await?;
         let Some(image) = found else { return Ok(false) };
         self.say(" ---> Using cache\n").await;
-        self.say(&format!(" ---> {}\n", short(&image.id))).await;
+        self.tell_image(&image.id).await;
         stage.image = image.id;
         Ok(true)
     }
@@ -484,10 +495,37 @@ impl Builder {
         self.engine
             .of_images(move |images| Ok(images.remember(&parent, &step, &child)?))
             .await?;
-        self.say(&format!(" ---> {}\n", short(&id))).await;
+        self.tell_image(&id).await;
         stage.image = id;
         Ok(())
     }
+}
+
+/// Does an error say what it is about without the line?
+fn has_its_place(message: &str) -> bool {
+    message.starts_with("dockerfile parse error") || message.starts_with("failed to process ")
+}
+
+/// What FROM names: the image, and the stage in lower case.
+fn base_of(one: &Instruction) -> Result<(&str, Option<String>), EngineError> {
+    let words: Vec<&str> = one.rest.split_whitespace().collect();
+    let (base, name) = match words.as_slice() {
+        [base] => (*base, None),
+        [base, word, name] if word.eq_ignore_ascii_case("as") => (*base, Some(name.to_ascii_lowercase())),
+        _ => return Err(EngineError::invalid("FROM requires either one or three arguments")),
+    };
+    if let Some(name) = &name {
+        let is_name = name.starts_with(|first: char| first.is_ascii_lowercase())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if !is_name {
+            return Err(EngineError::invalid(format!(
+                "invalid name for build stage: {name:?}, name can't start with a number or contain symbols"
+            )));
+        }
+    }
+    Ok((base, name))
 }
 
 /// While this is here, somebody waits for what a thread does.

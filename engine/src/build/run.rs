@@ -43,6 +43,7 @@ impl Builder {
             // else left behind to be looked at, as Docker does
             self.leave(&container);
             let message = format!("The command '{}' returned a non-zero code: {code}", command.join(" "));
+            self.tell_held().await;
             self.tell(BuildNews::Failed(code, message)).await;
             return Err(EngineError::failed(format!(
                 "a step of the build ended with code {code}"
@@ -115,20 +116,13 @@ impl Builder {
     pub(super) async fn commit(&mut self, container: &str, step: &str, stage: &mut Stage) -> Result<(), EngineError> {
         let held = self.engine.containers.find(container)?;
         let directory = self.engine.config.container(&held.id);
-        let (parent, config, author) = (stage.image.clone(), stage.config.clone(), stage.author.clone());
-        let (line, id) = (step.to_owned(), held.id.to_string());
+        let (own, line, id) = (stage.clone(), step.to_owned(), held.id.to_string());
         let made = self.engine.of_images(move |images| {
             Ok(images.commit(Commit {
                 directory: &directory,
-                image: &parent,
                 scaffold: &SCAFFOLD,
                 container: &id,
-                command: &line,
-                config,
-                changes: &[],
-                reference: None,
-                author: &author,
-                comment: "",
+                ..own.commit(&line)
             })?)
         });
         let made = made.await?;

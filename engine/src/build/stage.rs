@@ -1,8 +1,11 @@
 //! What an instruction knows: the configuration so far, variables, arguments.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use sluice_image::{RunConfig, dockerfile};
+use sluice_image::{Commit, RunConfig, dockerfile};
 
 use crate::EngineError;
 
@@ -71,6 +74,22 @@ impl Arguments {
 }
 
 impl Stage {
+    /// The image that a step makes of the stage's, when it writes no file.
+    pub fn commit<'a>(&'a self, step: &'a str) -> Commit<'a> {
+        Commit {
+            directory: Path::new(""),
+            image: &self.image,
+            scaffold: &[],
+            container: "",
+            command: step,
+            config: self.config.clone(),
+            changes: &[],
+            reference: None,
+            author: &self.author,
+            comment: "",
+        }
+    }
+
     /// Begins on an image.
     pub fn on(name: Option<String>, image: String, mut config: RunConfig) -> Self {
         if !config.env.iter().any(|variable| variable.starts_with("PATH=")) {

@@ -87,6 +87,22 @@ fn what_is_not_a_change_is_refused() {
     assert_eq!(error("EXPOSE 80/icmp"), "invalid proto: icmp");
     assert_eq!(error("STOPSIGNAL SIGNONE"), "invalid signal: SIGNONE");
     assert_eq!(error("HEALTHCHECK --often=1s CMD x"), "unknown flag: often");
-    assert!(error("ENV A=\"open").contains("matching quote"));
-    assert!(error("ENV A=${B").contains("matching quote or brace"));
+    for (text, said) in [
+        (
+            "ENV A=\"open",
+            "failed to process \"\\\"open\": unexpected end of statement while looking for matching double-quote",
+        ),
+        (
+            "ENV A='open",
+            "failed to process \"'open\": unexpected end of statement while looking for matching single-quote",
+        ),
+        ("ENV A=${B", "failed to process \"${B\": syntax error: missing '}'"),
+        ("ENV A=${}", "failed to process \"${}\": syntax error: bad substitution"),
+        (
+            "ENV A=${B:?c}",
+            "failed to process \"${B:?c}\": unsupported modifier (:?) in substitution",
+        ),
+    ] {
+        assert_eq!(error(text), said);
+    }
 }

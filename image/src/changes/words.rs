@@ -59,7 +59,7 @@ pub(crate) fn expand(text: &str, env: &[String]) -> Result<String, ImageError> {
         rest = &rest[character.len_utf8()..];
         match character {
             '\'' if !in_quotes => {
-                let (literal, after) = rest.split_once('\'').ok_or_else(|| unterminated(text))?;
+                let (literal, after) = rest.split_once('\'').ok_or_else(|| unfit(text, &unmatched("single")))?;
                 out.push_str(literal);
                 rest = after;
             }
@@ -76,7 +76,7 @@ pub(crate) fn expand(text: &str, env: &[String]) -> Result<String, ImageError> {
                 }
             },
             '$' => {
-                let (value, after) = variable(rest, env)?;
+                let (value, after) = variable(text, rest, env)?;
                 out.push_str(&value);
                 rest = after;
             }
@@ -84,13 +84,13 @@ pub(crate) fn expand(text: &str, env: &[String]) -> Result<String, ImageError> {
         }
     }
     if in_quotes {
-        return Err(unterminated(text));
+        return Err(unfit(text, &unmatched("double")));
     }
     Ok(out)
 }
 
-/// The value of the variable that `text` (behind a `$`) begins with, and what follows.
-fn variable<'a>(text: &'a str, env: &[String]) -> Result<(String, &'a str), ImageError> {
+/// The value of the variable that `text` (behind a `$` in `whole`) begins with, and what follows.
+fn variable<'a>(whole: &str, text: &'a str, env: &[String]) -> Result<(String, &'a str), ImageError> {
     let Some(braced) = text.strip_prefix('{') else {
         let (name, after) = text.split_at(name_length(text));
         return match name.is_empty() {
@@ -99,10 +99,12 @@ fn variable<'a>(text: &'a str, env: &[String]) -> Result<(String, &'a str), Imag
         };
     };
     let (name, after) = braced.split_at(name_length(braced));
-    let (modifier, rest) = after.split_once('}').ok_or_else(|| unterminated(text))?;
+    let (modifier, rest) = after
+        .split_once('}')
+        .ok_or_else(|| unfit(whole, "syntax error: missing '}'"))?;
     let value = lookup(name, env).filter(|value| !value.is_empty());
     if name.is_empty() {
-        return Err(invalid(format!("bad substitution in ${text:?}")));
+        return Err(unfit(whole, "syntax error: bad substitution"));
     }
     let value = if modifier.is_empty() {
         value.unwrap_or_default().to_owned()
@@ -117,7 +119,8 @@ fn variable<'a>(text: &'a str, env: &[String]) -> Result<(String, &'a str), Imag
             None => String::new(),
         }
     } else {
-        return Err(invalid(format!("unsupported modifier ({modifier}) in substitution")));
+        let sign: String = modifier.chars().take(2).collect();
+        return Err(unfit(whole, &format!("unsupported modifier ({sign}) in substitution")));
     };
     Ok((value, rest))
 }
@@ -135,10 +138,13 @@ fn lookup<'a>(name: &str, env: &'a [String]) -> Option<&'a str> {
         .find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='))
 }
 
-fn unterminated(text: &str) -> ImageError {
-    invalid(format!(
-        "unexpected end of statement while looking for matching quote or brace in {text:?}"
-    ))
+/// A word that cannot be understood, in Docker's words.
+fn unfit(word: &str, why: &str) -> ImageError {
+    invalid(format!("failed to process {word:?}: {why}"))
+}
+
+fn unmatched(quote: &str) -> String {
+    format!("unexpected end of statement while looking for matching {quote}-quote")
 }
 
 /// `1m30s`, `500ms` in nanoseconds; not negative.

@@ -91,8 +91,8 @@ fn what_is_wrong_is_told_with_its_line() {
             "FROM a\nRUN --mount=type=bind x",
             "line 2: the --mount option requires BuildKit",
         ),
-        ("FROM a\nCOPY --nope=1 a b", "line 2: unknown flag: nope"),
-        ("FROM a\nCOPY --from a b", "line 2: missing a value on flag: from"),
+        ("FROM a\nCOPY --nope=1 a b", "line 2: Unknown flag: nope"),
+        ("FROM a\nCOPY --from a b", "line 2: Missing a value on flag: from"),
     ] {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.contains(said), "{text:?}: {error}");
