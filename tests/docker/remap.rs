@@ -3,7 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use lab::{Daemon, Docker, Lab, Ran, start};
+use lab::{Daemon, Docker, Guard, Lab, Ran, Registry, start};
+
+use crate::builds::{build, context};
 
 /// First user and group of the host that containers get in these tests.
 const USER: u32 = 231_072;
@@ -244,6 +246,98 @@ fn files_go_in_and_out_of_a_remapped_container_with_its_own_owners() {
         let words = format!("run --rm {options} made stat -c %u:%g /own/deep/f /in/sub/g /etc/passwd /bin/busybox");
         assert_eq!(docker.ok(&words), "1000:2000\n7:8\n1000:0\n0:0", "{options}");
     }
+}
+
+#[test]
+fn images_are_built_pushed_pulled_and_loaded_with_the_owners_that_containers_see() {
+    if !Registry::is_installed() {
+        return lab::skipped("docker-registry is not installed");
+    }
+    let lab = Lab::new();
+    let registry = Registry::start(&lab.host, 5000, Guard::Open);
+    let daemon = remapping(&lab);
+    if !daemon.is_ours() {
+        return lab::skipped("with --userns-remap the stock engine copies only root's files from stage to stage");
+    }
+    let docker = daemon.docker();
+    let made = context(
+        &lab,
+        "remapped",
+        &[
+            (
+                "Dockerfile",
+                "FROM busybox AS one\n\
+                 RUN tr -s ' ' </proc/self/uid_map && touch /by-root && mkdir -m 700 /own && chown ada:engineers /own\n\
+                 USER ada\n\
+                 RUN echo x > /own/by-ada && ! touch /etc/by-ada 2>/dev/null && ! cat /proc/1/environ 2>/dev/null | grep -q SECRET\n\
+                 FROM busybox\n\
+                 WORKDIR /new/work\n\
+                 COPY --from=one /by-root /own/by-ada /taken/\n\
+                 COPY --from=one --chown=ada:engineers /own /given\n\
+                 COPY file /copied/\n\
+                 COPY --chown=7:8 file /chosen/\n\
+                 ADD tree.tar /added/\n\
+                 RUN stat -c 'in the next step: %u:%g' /given/by-ada && chown 9:10 /added/tree/file && chmod 700 /given\n",
+            ),
+            ("file", "f"),
+            ("tree/file", "t"),
+        ],
+    );
+    lab.host.run(&format!(
+        "cd {} && chmod 644 tree/file && tar --owner=5 --group=6 -cf tree.tar tree && chown 3:4 file",
+        made.display()
+    ));
+    let name = registry.name("remapped:1");
+    let said = build(&daemon, &made, &format!("--network none -t {name}")).ok();
+    assert!(
+        said.contains(" 0 231072 65536"),
+        "steps have users of their own: {said}"
+    );
+    assert!(said.contains("in the next step: 1000:2000"), "{said}");
+
+    let places = "/new/work /taken/by-root /taken/by-ada /given /given/by-ada /copied/file /chosen/file /added/tree /added/tree/file /bin/busybox";
+    let owners = "0:0\n0:0\n0:0\n1000:2000\n1000:2000\n0:0\n7:8\n5:6\n9:10\n0:0";
+    let look = |when: &str| {
+        for options in ["", "--userns host"] {
+            let line = format!("run --rm --network none {options} {name} stat -c %u:%g {places}");
+            assert_eq!(docker.ok(&line), owners, "{when}, {options}");
+        }
+        // and its user may do there what he may
+        let line = format!("run --rm --network none -u ada {name} cat /given/by-ada");
+        assert_eq!(docker.ok(&line), "x", "{when}");
+        assert!(
+            !docker
+                .run(&format!("run --rm --network none -u nobody {name} ls /given"))
+                .is_ok(),
+            "{when}"
+        );
+    };
+    look("built");
+    let built = docker.inspect(&name, "{{.Id}} {{.RootFS.Layers}}");
+    let again = build(&daemon, &made, "--network none -t again").ok();
+    assert!(!again.contains("Running in"), "the cache holds: {again}");
+    docker.ok("rmi again");
+
+    docker.ok(&format!("push {name}"));
+    let tar = lab.host.directory().join("remapped.tar").display().to_string();
+    docker.ok(&format!("save -o {tar} {name}"));
+    for (when, bring) in [("pulled", format!("pull {name}")), ("loaded", format!("load -i {tar}"))] {
+        docker.ok(&format!("rmi {name}"));
+        docker.ok("image prune -f");
+        docker.ok(&bring);
+        assert_eq!(docker.inspect(&name, "{{.Id}} {{.RootFS.Layers}}"), built, "{when}");
+        look(when);
+    }
+    // what others read of it has no owner of this host
+    lab.host
+        .run(&format!("mkdir /mnt/saved && tar -C /mnt/saved -xf {tar}"));
+    let owners = lab.host.run(
+        "for layer in $(find /mnt/saved -type f -size +0); do tar --numeric-owner -tvf $layer 2>/dev/null; done | awk '{print $2}' | sort -u",
+    );
+    assert!(
+        owners.lines().any(|owner| owner == "1000/2000") && !owners.contains("231072") && !owners.contains("331072"),
+        "{owners}"
+    );
 }
 
 #[test]
