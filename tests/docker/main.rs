@@ -14,6 +14,7 @@ mod chaos;
 mod cluster;
 mod compose;
 mod compose_requests;
+mod corpus;
 mod exec;
 mod failures;
 mod figures;

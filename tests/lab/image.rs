@@ -61,6 +61,13 @@ const FLASK: [&str; 15] = [
     "python3-pyparsing",
 ];
 
+/// What the images of `tests/images` are made of: `debian.tar`, which debootstrap has made, and a directory of packages for each. None where
+/// `cargo xtask setup` could not fetch that.
+pub fn corpus() -> Option<PathBuf> {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/corpus");
+    kept.join("debian.tar").exists().then_some(kept)
+}
+
 /// The page that counts its visits.
 const APPLICATION: &str = include_str!("../images/flask/app.py");
 

@@ -28,7 +28,7 @@ pub use daemon::{Daemon, Engine};
 pub use docker::Docker;
 pub use files::binary;
 pub use host::{Background, Host};
-pub use image::{busybox, flask, forget_images, getent, redis, web};
+pub use image::{busybox, corpus, flask, forget_images, getent, redis, web};
 pub use loss::Loss;
 pub use network::{HOST, INTERNET, LAN, Lab, SECOND};
 pub use patience::{eventually, patience};

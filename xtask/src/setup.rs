@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: from a bare Debian 12 with cargo to a machine that builds, tests and measures Sluice.
 
+pub mod corpus;
 mod debian;
 mod linker;
 mod need;
@@ -37,6 +38,7 @@ impl Setup {
             let toolchain = Toolchain::find().map_or_else(String::new, |found| format!("; eBPF is built by {found}"));
             say(format_args!("nothing is missing{toolchain}"));
         }
+        corpus::provide();
         Ok(())
     }
 }

@@ -29,6 +29,11 @@ pub struct Test {
     once: bool,
 }
 
+/// Do tests that this filter chooses need images of Debian?
+fn is_of_images(filter: &str) -> bool {
+    filter == "docker" || filter.contains("corpus")
+}
+
 impl Test {
     /// Runs them; the last line says how many passed and failed.
     pub fn run(&self) -> ExitCode {
@@ -48,6 +53,9 @@ impl Test {
         } else {
             &[Group::Build, Group::Test]
         })?;
+        if self.kernel.is_none() && self.filter.as_deref().is_none_or(is_of_images) {
+            setup::corpus::provide();
+        }
         build::ebpf()?;
         if self.kernel.is_some() {
             let binaries = binary::build()?;

@@ -97,6 +97,7 @@ static ALL: &[Need] = &[
     need(Test, "a registry of images", Program("docker-registry"), &["docker-registry"]),
     need(Test, "certificates for it", Program("openssl"), &["openssl"]),
     need(Test, "another reader of archives", Program("skopeo"), &["skopeo"]),
+    need(Test, "a root of Debian to build images on", Program("debootstrap"), &["debootstrap"]),
     need(Test, "to fetch contexts of builds", Program("git"), &["git"]),
     need(Test, "archives of all kinds", Program("bzip2"), &["bzip2", "xz-utils"]),
     need(Test, "the store of several hosts", Program("etcd"), &["etcd-server"]),
