@@ -12,6 +12,7 @@ mod figure;
 mod image;
 mod interrupt;
 mod launch;
+mod layers;
 mod machine;
 mod memory;
 mod names;
@@ -49,6 +50,7 @@ use engine::Kind;
 pub use exchange::Exchange;
 use figure::Figure;
 use image::Image;
+use layers::Layers;
 use machine::Machine;
 use memory::Memory;
 pub use names::Ask;
@@ -69,7 +71,7 @@ pub struct Bench {
     /// One part by itself, in depth. start: from the command to the end of a container, step by step (docs/start.md); crowd: three hundred
     /// containers at once (docs/crowd.md); streams: a gigabyte through a container, in and out (docs/streams.md); overlay: from host to host, beside the
     /// kernel's VXLAN and Docker's overlay (docs/overlay-speed.md); cluster: a thousand hosts with a
-    /// hundred containers each, seen by one more (docs/large-cluster.md).
+    /// hundred containers each, seen by one more (docs/large-cluster.md); layers: layers of images laid down, beside tar (docs/layers.md).
     #[arg(value_enum)]
     part: Option<Part>,
     /// How often each engine is measured on each path.
@@ -108,6 +110,7 @@ enum Part {
     Streams,
     Overlay,
     Cluster,
+    Layers,
 }
 
 /// A word after `--only`.
@@ -159,6 +162,9 @@ impl Bench {
         if self.only.contains(&Choice::Programs) {
             return self.measure_programs();
         }
+        if self.part == Some(Part::Layers) {
+            return self.measure_layers();
+        }
         let binaries = match &self.binaries {
             Some(binaries) => binaries.clone(),
             None => self.build()?,
@@ -173,7 +179,8 @@ impl Bench {
             Some(Part::Streams) => return self.measure_streams(&binaries),
             Some(Part::Overlay) => return self.measure_overlay(&binaries),
             Some(Part::Cluster) => return self.write_page("docs/large-cluster.md", &cluster::measure(&binaries)?),
-            None => {}
+            // that needs no engine and was done above
+            Some(Part::Layers) | None => {}
         }
         let workshop = Workshop::open()?;
         let image = Image::make(workshop.path())?;
@@ -272,6 +279,22 @@ impl Bench {
         let found = Overlay::measure(&image, &workshop, binaries, self.rounds(), self.seconds)?;
         println!("{}", found.text());
         self.write_page("docs/overlay-speed.md", &found.markdown())
+    }
+
+    /// Layers of images beside `tar -x`.
+    fn measure_layers(&self) -> Outcome {
+        let programs = match &self.binaries {
+            Some(programs) => programs.clone(),
+            None => layers::build()?,
+        };
+        // nobody else may give files away
+        if !setup::is_root() {
+            return self.run_as_root(&programs);
+        }
+        interrupt::watch()?;
+        let found = Layers::measure(&programs, self.rounds())?;
+        println!("{}", found.text());
+        self.write_page("docs/layers.md", &found.markdown())
     }
 
     /// Engines where a proxy has no part in what is measured.
