@@ -73,6 +73,15 @@ pub fn layer(bytes: &[u8], place: &Path) {
     assert_eq!(fs::read(&outside).ok().as_deref(), Some(&b"untouched"[..]));
 }
 
+/// Gives the headers of a tar the sums that they should have: without them nothing behind a changed header is ever reached.
+pub fn with_right_sums(bytes: &mut [u8]) {
+    for block in bytes.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+}
+
 /// A Dockerfile and its `.dockerignore`: an instruction is the same when it is read again from what it is shown as.
 pub fn dockerfile(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
@@ -242,15 +251,6 @@ mod tests {
                 with_right_sums(&mut bytes);
             }
             super::layer(&bytes, &place);
-        }
-    }
-
-    /// Without them nothing behind a changed header is ever reached.
-    fn with_right_sums(bytes: &mut [u8]) {
-        for block in bytes.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
-            block[148..156].fill(b' ');
-            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         }
     }
 
