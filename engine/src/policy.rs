@@ -18,7 +18,7 @@ use sluice_policy::{
     traffic::{ICMP, ICMP6},
 };
 use sluice_store::{
-    Condition, Store, StoreError, Transaction, Write,
+    Store, Transaction, Write,
     key::{self, shared},
     record,
 };
@@ -202,34 +202,10 @@ impl Engine {
         written.map(drop).map_err(|why| EngineError::from(why).within(doing))
     }
 
-    /// The copy of the cluster's records says the same at the same time: what it has taken away already is not taken away again, as nothing would happen that
-    /// could be waited for.
+    /// The copy of the cluster's records says the same at the same time.
     async fn make_policies_real(&self, documents: &[(String, Option<Kept>)]) -> Result<(), EngineError> {
-        loop {
-            let (mut there, mut conditions) = (Vec::new(), Vec::new());
-            for (name, kept) in documents {
-                let key = key::policy(name);
-                if kept.is_none() {
-                    let Some(entry) = self.store.get(&key).await? else {
-                        continue;
-                    };
-                    conditions.push(Condition::Unchanged(key, entry.modified));
-                }
-                there.push((name.clone(), kept.clone()));
-            }
-            if there.is_empty() {
-                return Ok(());
-            }
-            let transaction = Transaction {
-                conditions,
-                ..writes(&there, key::policy, |_| true)?
-            };
-            match self.store.commit(transaction).await {
-                Ok(revision) => return Ok(self.agent.settled(revision, &[SUBJECT]).await?),
-                Err(StoreError::Conflict(_)) => {}
-                Err(why) => return Err(why.into()),
-            }
-        }
+        let revision = self.store.commit(writes(documents, key::policy, |_| true)?).await?;
+        Ok(self.agent.settled(revision, &[SUBJECT]).await?)
     }
 
     /// What documents say of a conversation: those that are in force, with these in the place of those of the same names.

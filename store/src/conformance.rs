@@ -7,10 +7,17 @@ use std::{task::Poll, time::Duration};
 
 use crate::{Condition, Entry, Event, Lease, Revision, Store, StoreError, Transaction, Write};
 
-/// Makes a test of each function of this module. `$store` is an expression that opens a store.
+/// Makes a test of each function of this module: `$store` is an expression that opens a store. Or, in a test, runs all of them one after the other:
+/// `all of $store`, a reference to one.
 macro_rules! every_test {
+    (all of $store:expr) => {
+        $crate::conformance::every_test!(@ (all of $store))
+    };
     ($store:expr) => {
-        $crate::conformance::every_test!($store;
+        $crate::conformance::every_test!(@ ($store));
+    };
+    (@ ($($how:tt)+)) => {
+        $crate::conformance::every_test!($($how)+;
             what_is_put_is_got,
             what_is_deleted_is_gone,
             an_absent_key_is_none,
@@ -38,6 +45,9 @@ macro_rules! every_test {
             what_was_lent_and_is_put_stays,
             nothing_is_lent_to_a_lease_that_has_ended,
         );
+    };
+    (all of $store:expr; $($name:ident),+ $(,)?) => {
+        $($crate::conformance::$name($store).await;)+
     };
     ($store:expr; $($name:ident),+ $(,)?) => {
         $(#[tokio::test]

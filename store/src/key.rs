@@ -34,7 +34,7 @@ pub const REMOTE_ENDPOINTS: &str = "/sluice/v1/remote-endpoints/";
 pub mod shared {
     use std::net::IpAddr;
 
-    use sluice_model::Id;
+    use sluice_model::{Id, PortSpec};
 
     /// All that every host follows.
     pub const ALL: &str = "/sluice/v1/shared/";
@@ -106,6 +106,19 @@ pub mod shared {
     /// The names that containers have in a network.
     pub fn names(network: &Id) -> String {
         format!("/sluice/v1/taken/names/{network}/")
+    }
+
+    /// What hosts have for themselves, by host.
+    pub const PREFIXES: &str = "/sluice/v1/prefixes/";
+
+    /// What a host has for itself.
+    pub fn prefixes(host: &str) -> String {
+        format!("{PREFIXES}{host}")
+    }
+
+    /// A port that is published on all hosts, holding the ids of the network and the endpoint.
+    pub fn port(port: PortSpec) -> String {
+        format!("/sluice/v1/taken/ports/{}/{}", port.protocol, port.port)
     }
 
     /// A container's name in a network, holding the id of its endpoint.

@@ -269,3 +269,24 @@ fn commit_until_killed(path: &Path) -> Vec<(u64, Revision)> {
     );
     answered
 }
+
+/// Whoever waits for a revision waits for its events.
+#[tokio::test]
+async fn a_commit_that_changes_nothing_is_no_revision_of_its_own() {
+    let store = TemporaryStore::open();
+    let commit = async |writes: Vec<Write>| {
+        let transaction = Transaction {
+            conditions: vec![],
+            writes,
+        };
+        store.commit(transaction).await.unwrap()
+    };
+    let before = commit(vec![Write::Put("/a".to_owned(), b"1".to_vec())]).await;
+    assert_eq!(commit(vec![Write::Delete("/none".to_owned())]).await, before);
+    assert_eq!(store.list("/").await.unwrap().1, before);
+    let mut watch = store.watch("/", before).await.unwrap();
+    let deletes = ["/none", "/a"].map(|key| Write::Delete(key.to_owned())).to_vec();
+    let after = commit(deletes).await;
+    assert_eq!(after, before + 1);
+    assert_eq!(watch.next().await.unwrap().unwrap().0, after);
+}

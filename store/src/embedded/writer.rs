@@ -133,8 +133,12 @@ fn carry_out(
             outcomes.push(Ok((revision, Vec::new())));
             continue;
         }
-        revision += 1;
-        outcomes.push(Ok((revision, hands.write(writes, revision)?)));
+        let events = hands.write(writes, revision + 1)?;
+        // What changes nothing is no revision, as in etcd: whoever waits for one waits for its events.
+        if !events.is_empty() {
+            revision += 1;
+        }
+        outcomes.push(Ok((revision, events)));
     }
     if revision != first {
         revisions.insert((), revision)?;

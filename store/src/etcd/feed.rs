@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{EventType, ResponseHeader, WatchOptions, WatchResponse, WatchStream};
 use tokio::{sync::mpsc, time};
 
 use super::{Etcd, LARGEST_ANSWER, entry, own_key, revision};
@@ -110,10 +110,25 @@ impl Feed {
                 Err(error) => return End::Lost(error.to_string()),
             };
             *pause = PAUSES.0;
+            if answer.created() && self.knows_better_than(answer.header()) {
+                // A member may be behind the others for a moment; all of them together are not.
+                match self.client.kv_client().get(self.watched.clone(), None).await {
+                    Ok(asked) if !self.knows_better_than(asked.header()) => {}
+                    // Etcd was restored from an older copy of itself, and may have come further since: what we know has never happened there.
+                    Ok(_) => return End::Forgotten,
+                    Err(error) => return End::Lost(error.to_string()),
+                }
+            }
             if let Err(end) = self.take(&answer) {
                 return end;
             }
         }
+    }
+
+    /// Have we heard of what this has not come to, or of a leader that it does not know?
+    fn knows_better_than(&self, header: Option<&ResponseHeader>) -> bool {
+        let (present, term) = header.map_or((0, 0), |header| (revision(header.revision()), header.raft_term()));
+        present < self.heard || term < self.term
     }
 
     fn take(&mut self, answer: &WatchResponse) -> Result<(), End> {
@@ -123,13 +138,7 @@ impl Feed {
         if answer.canceled() {
             return Err(End::Lost(answer.cancel_reason().to_owned()));
         }
-        let (present, term) = answer
-            .header()
-            .map_or((0, 0), |header| (revision(header.revision()), header.raft_term()));
-        if answer.created() && (present < self.heard || term < self.term) {
-            // Etcd was restored from an older copy of itself, and may have come further since: what we know has never happened there.
-            return Err(End::Forgotten);
-        }
+        let term = answer.header().map_or(0, ResponseHeader::raft_term);
         self.term = self.term.max(term);
         for commit in answer.events().chunk_by(|one, next| modified(one) == modified(next)) {
             let at = commit.first().map_or(0, modified);

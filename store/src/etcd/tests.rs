@@ -99,6 +99,113 @@ impl Drop for Member {
     }
 }
 
+/// Three members with a directory, gone when the test ends, however it ends.
+struct Three {
+    processes: Vec<Child>,
+    directory: PathBuf,
+    clients: Vec<u16>,
+}
+
+impl Three {
+    fn start() -> Self {
+        let directory = std::env::temp_dir().join(format!("sluice-etcd-three-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let free: Vec<_> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<u16> = free.iter().map(|held| held.local_addr().unwrap().port()).collect();
+        drop(free);
+        let (clients, peers) = ports.split_at(3);
+        let at = |port: u16| format!("http://127.0.0.1:{port}");
+        let of = |(number, port): (usize, &u16)| format!("m{number}={}", at(*port));
+        let initial = peers.iter().enumerate().map(of).collect::<Vec<_>>().join(",");
+        let start = |number: usize| {
+            let (client, peer) = (at(clients[number]), at(peers[number]));
+            Command::new("etcd")
+                .arg("--data-dir")
+                .arg(directory.join(format!("data{number}")))
+                .args(["--name", &format!("m{number}"), "--initial-cluster", &initial])
+                .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+                .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+                .args([
+                    "--pre-vote",
+                    "--unsafe-no-fsync",
+                    "--logger",
+                    "zap",
+                    "--log-level",
+                    "warn",
+                ])
+                .stdout(Stdio::null())
+                .stderr(File::create(directory.join(format!("log{number}"))).unwrap())
+                .spawn()
+                .unwrap()
+        };
+        Self {
+            processes: (0..3).map(start).collect(),
+            clients: clients.to_vec(),
+            directory,
+        }
+    }
+}
+
+impl Drop for Three {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+#[tokio::test]
+async fn three_members_do_all_that_one_does_and_two_of_them_go_on() {
+    let mut three = Three::start();
+    let members = three.clients.iter().map(|port| format!("http://127.0.0.1:{port}"));
+    let options = EtcdOptions {
+        members: members.collect(),
+        prefix: "/test".to_owned(),
+        credentials: None,
+        encryption: None,
+        patience: Duration::from_secs(10),
+    };
+    let store = Etcd::connect(options).await.unwrap();
+    let answers = async |store: &Etcd| {
+        let began = Instant::now();
+        while let Err(error) = store.get("/there").await {
+            assert!(began.elapsed() < Duration::from_secs(60), "{error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // each is asked in turn
+    for port in &three.clients {
+        let began = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", *port)).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(60), "a member does not listen");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    answers(&store).await;
+    conformance::every_test!(all of &store);
+    three.processes[0].kill().unwrap();
+    three.processes[0].wait().unwrap();
+    // a question that goes to the one that is gone fails; one of the next does not
+    answers(&store).await;
+    let began = Instant::now();
+    let put = || Transaction {
+        conditions: vec![],
+        writes: vec![Write::Put("/two".to_owned(), b"1".to_vec())],
+    };
+    while let Err(error) = store.commit(put()).await {
+        assert!(began.elapsed() < Duration::from_secs(60), "{error}");
+    }
+    let found = loop {
+        match store.get("/two").await {
+            Ok(found) => break found,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(60), "{error}"),
+        }
+    };
+    assert_eq!(found.unwrap().value, b"1");
+}
+
 // === impl Served ===
 
 impl Served {
