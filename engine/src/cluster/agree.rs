@@ -132,6 +132,7 @@ impl Engine {
         let why = match taken {
             Taken::Name(other) => format!("its name went{}", by(other)),
             Taken::Address(address, other) => format!("its address {address} went{}", by(other)),
+            Taken::Port(port, other) => format!("its port {port} went{}", by(other)),
             Taken::Network => "the network was removed".to_owned(),
         };
         tracing::error!(

@@ -6,7 +6,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use sluice_model::{Endpoint, Id, MacAddress, Network, RemoteEndpoint, container::NetworkWish, network::Family};
+use sluice_model::{
+    Endpoint, Id, MacAddress, Network, PortSpec, RemoteEndpoint, container::NetworkWish, network::Family,
+};
 use sluice_store::{
     Condition, Lease, Revision, Store, StoreError, Transaction, Write, etcd::Etcd, key::shared, record,
 };
@@ -17,6 +19,9 @@ use crate::{Engine, EngineError, network::register::Places};
 /// How often a claim is begun again. Each time somebody else was quicker, or etcd has forgotten the lease.
 const ATTEMPTS: usize = 1000;
 
+/// How many ports one container may have on all hosts.
+const MOST_PORTS: usize = 100;
+
 /// What somebody else has.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Taken {
@@ -24,6 +29,8 @@ pub(super) enum Taken {
     Name(Option<Box<RemoteEndpoint>>),
     /// This address.
     Address(IpAddr, Option<Box<RemoteEndpoint>>),
+    /// This port on all hosts.
+    Port(PortSpec, Option<Box<RemoteEndpoint>>),
     /// The network is there no more.
     Network,
 }
@@ -57,6 +64,8 @@ impl Engine {
         let doing = format!("cannot put container {} on network {}", endpoint.name, network.name);
         let cluster = self.cluster_for(&doing)?;
         let etcd = cluster.etcd().map_err(|why| why.within(&doing))?;
+        self.check_seal(cluster, network, &doing)?;
+        check_ports(&RemoteEndpoint::of(endpoint, &self.identity), &doing)?;
         cluster.told().claiming.insert(endpoint.id.clone());
         let claiming = Claiming {
             cluster,
@@ -92,6 +101,7 @@ impl Engine {
                     let mut places = self.networks.places();
                     another_address(&mut places, endpoint, network, wish, address)?;
                 }
+                Ok(Err(Taken::Port(port, by))) => return Err(port_taken(endpoint, port, by.as_deref())),
                 Ok(Err(Taken::Name(by))) => return Err(name_taken(endpoint, network, by.as_deref())),
                 Ok(Err(Taken::Network)) => {
                     return Err(EngineError::not_found(format!("network {} not found", network.name)));
@@ -166,9 +176,8 @@ pub(super) async fn announce(
     is_stale: &(dyn Fn(&RemoteEndpoint) -> bool + Sync),
 ) -> Result<Result<Revision, Taken>, StoreError> {
     let wanted = reservations(endpoint);
-    let own = endpoint.id.as_str().as_bytes();
     // what is believed to be there; whose belief is wrong is told by a conflict
-    let mut holders: BTreeMap<String, Option<Vec<u8>>> = wanted.keys().map(|key| (key.clone(), None)).collect();
+    let mut holders: BTreeMap<&String, Option<Vec<u8>>> = wanted.keys().map(|key| (key, None)).collect();
     let mut buried: BTreeSet<String> = BTreeSet::new();
     loop {
         let mut transaction = Transaction {
@@ -177,10 +186,11 @@ pub(super) async fn announce(
         };
         for (key, holder) in &holders {
             transaction.conditions.push(match holder {
-                None => Condition::Absent(key.clone()),
-                Some(holder) => Condition::Holds(key.clone(), holder.clone()),
+                None => Condition::Absent((*key).clone()),
+                Some(holder) => Condition::Holds((*key).clone(), holder.clone()),
             });
-            transaction.writes.push(Write::Lend(key.clone(), own.to_vec(), lease));
+            let own = wanted.get(*key).map(|wanted| wanted.value.clone()).unwrap_or_default();
+            transaction.writes.push(Write::Lend((*key).clone(), own, lease));
         }
         let place = shared::endpoint(&endpoint.network, &endpoint.id);
         transaction
@@ -193,19 +203,23 @@ pub(super) async fn announce(
             Err(why) => return Err(why),
         };
         let found = etcd.get(&broken).await?.map(|entry| entry.value);
-        if let Some(holder) = found.as_ref().filter(|holder| *holder != own) {
+        let Some((key, reservation)) = wanted.get_key_value(&broken) else {
+            return Err(StoreError::Failed(format!("{broken} was not asked for")));
+        };
+        if let Some(holder) = found.as_ref().filter(|holder| **holder != reservation.value) {
             match bearer(etcd, &endpoint.network, holder, is_stale).await? {
                 Bearer::Nobody => {}
                 Bearer::Stale(place) => drop(buried.insert(place)),
                 Bearer::Lives(by) => {
-                    return Ok(Err(match wanted.get(&broken).copied().flatten() {
-                        Some(address) => Taken::Address(address, Some(by)),
-                        None => Taken::Name(Some(by)),
+                    return Ok(Err(match reservation.of {
+                        Claimed::Address(address) => Taken::Address(address, Some(by)),
+                        Claimed::Port(port) => Taken::Port(port, Some(by)),
+                        Claimed::Name => Taken::Name(Some(by)),
                     }));
                 }
             }
         }
-        holders.insert(broken, found);
+        holders.insert(key, found);
     }
 }
 
@@ -216,10 +230,16 @@ async fn bearer(
     holder: &[u8],
     is_stale: &(dyn Fn(&RemoteEndpoint) -> bool + Sync),
 ) -> Result<Bearer, StoreError> {
-    let Some(id) = std::str::from_utf8(holder).ok().and_then(Id::parse) else {
+    // what is of no network says whose it is by the network too
+    let text = std::str::from_utf8(holder).unwrap_or_default();
+    let (network, id) = match text.split_once('/') {
+        Some((network, id)) => (Id::parse(network), Id::parse(id)),
+        None => (Some(network.clone()), Id::parse(text)),
+    };
+    let (Some(network), Some(id)) = (network, id) else {
         return Ok(Bearer::Nobody);
     };
-    let place = shared::endpoint(network, &id);
+    let place = shared::endpoint(&network, &id);
     let Some(entry) = etcd.get(&place).await? else {
         return Ok(Bearer::Nobody);
     };
@@ -239,15 +259,15 @@ enum Bearer {
 
 /// Takes back what was told of an endpoint. What somebody else has by now stays theirs.
 pub(super) async fn withdraw(etcd: &Etcd, endpoint: &RemoteEndpoint) -> Result<(), StoreError> {
-    let mut held: BTreeSet<String> = reservations(endpoint).into_keys().collect();
-    let own = endpoint.id.as_str().as_bytes();
+    let mut held = reservations(endpoint);
     loop {
         let mut transaction = Transaction {
             conditions: vec![],
             writes: vec![Write::Delete(shared::endpoint(&endpoint.network, &endpoint.id))],
         };
-        for key in &held {
-            transaction.conditions.push(Condition::Holds(key.clone(), own.to_vec()));
+        for (key, reservation) in &held {
+            let own = reservation.value.clone();
+            transaction.conditions.push(Condition::Holds(key.clone(), own));
             transaction.writes.push(Write::Delete(key.clone()));
         }
         match etcd.commit(transaction).await {
@@ -271,14 +291,91 @@ pub(super) async fn withdraw_name(etcd: &Etcd, endpoint: &RemoteEndpoint) -> Res
     }
 }
 
-/// What an endpoint has for itself alone: the keys of its addresses and of its name.
-fn reservations(endpoint: &RemoteEndpoint) -> BTreeMap<String, Option<IpAddr>> {
+/// Something that an endpoint has for itself alone.
+struct Reservation {
+    of: Claimed,
+    /// What says that it is this endpoint's.
+    value: Vec<u8>,
+}
+
+/// What it is.
+#[derive(Clone, Copy)]
+enum Claimed {
+    Name,
+    Address(IpAddr),
+    Port(PortSpec),
+}
+
+/// What an endpoint has for itself alone, by key: its addresses and its name in its network, and its ports on all hosts.
+fn reservations(endpoint: &RemoteEndpoint) -> BTreeMap<String, Reservation> {
+    let in_network = |of| Reservation {
+        of,
+        value: endpoint.id.as_str().into(),
+    };
     let addresses = endpoint.addresses.iter().map(IpNet::addr);
-    let mut all: BTreeMap<String, Option<IpAddr>> = addresses
-        .map(|address| (shared::address(&endpoint.network, address), Some(address)))
+    let mut all: BTreeMap<String, Reservation> = addresses
+        .map(|address| {
+            let key = shared::address(&endpoint.network, address);
+            (key, in_network(Claimed::Address(address)))
+        })
         .collect();
-    all.insert(shared::name(&endpoint.network, &endpoint.name), None);
+    all.insert(
+        shared::name(&endpoint.network, &endpoint.name),
+        in_network(Claimed::Name),
+    );
+    all.extend(meshed(endpoint).into_iter().map(|port| {
+        let reservation = Reservation {
+            of: Claimed::Port(port),
+            value: format!("{}/{}", endpoint.network, endpoint.id).into_bytes(),
+        };
+        (shared::port(port), reservation)
+    }));
     all
+}
+
+/// The ports that every host takes packets for. One at an address of its host is that host's alone.
+fn meshed(endpoint: &RemoteEndpoint) -> BTreeSet<PortSpec> {
+    let of_all = endpoint.ports.iter().filter(|port| port.host_address.is_unspecified());
+    let ports = of_all.flat_map(|port| port.singles());
+    ports
+        .map(|port| PortSpec {
+            port: port.host_port,
+            protocol: port.container.protocol,
+        })
+        .collect()
+}
+
+/// All are claimed in one transaction, which etcd takes up to a size (128 operations).
+fn check_ports(endpoint: &RemoteEndpoint, doing: &str) -> Result<(), EngineError> {
+    match meshed(endpoint).len() {
+        0..=MOST_PORTS => Ok(()),
+        many => Err(EngineError::invalid(format!(
+            "{doing}: {many} ports are to be published on all hosts; {MOST_PORTS} may be by one container"
+        ))),
+    }
+}
+
+/// In Docker's words, as far as it has any.
+fn port_taken(endpoint: &Endpoint, port: PortSpec, by: Option<&RemoteEndpoint>) -> EngineError {
+    let at = endpoint.ports.iter().find_map(|own| {
+        let is_it = own
+            .singles()
+            .any(|own| own.host_port == port.port && own.container.protocol == port.protocol);
+        is_it.then(|| std::net::SocketAddr::new(own.host_address, port.port))
+    });
+    let mut words = format!(
+        "driver failed programming external connectivity on endpoint {} ({}): Bind for {} failed: port is already allocated",
+        endpoint.name,
+        endpoint.id,
+        at.map_or_else(|| port.port.to_string(), |at| at.to_string())
+    );
+    if let Some(by) = by {
+        words.push_str(&format!(
+            " (on all hosts, by container {} on host {})",
+            by.name, by.host
+        ));
+    }
+    EngineError::conflict(words)
 }
 
 fn asks_for(wish: &NetworkWish, address: IpAddr) -> bool {

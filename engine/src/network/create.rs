@@ -124,8 +124,11 @@ impl Engine {
                     let mut occupied = occupied.clone();
                     let theirs = present.networks.iter().flat_map(|other| &other.subnets);
                     occupied.networks.extend(theirs.map(|subnet| subnet.subnet));
-                    network.subnets = self.subnets(&request.subnets, families, &occupied, &occupied, network.driver)?;
-                    Ok(())
+                    // what is chosen is nowhere in anybody's way; what the user names must not be in a worse one
+                    let mut of_all = occupied.clone();
+                    present.others.iter().for_each(|host| host.add_to(&mut of_all));
+                    network.subnets = self.subnets(&request.subnets, families, &occupied, &of_all, network.driver)?;
+                    present.others.iter().try_for_each(|host| host.check(network))
                 })
                 .await?;
             self.tell_network("create", &made);
@@ -162,6 +165,7 @@ impl Engine {
             .await?;
         self.agent.settled(revision, &[network.id.as_str()]).await?;
         self.networks.enter(network.clone());
+        self.prefixes_have_moved();
         self.tell_network("create", &network);
         Ok(network.id.to_string())
     }

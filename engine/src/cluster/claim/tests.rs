@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use sluice_model::network::Subnet;
+use sluice_model::{PublishedPort, network::Subnet};
 use sluice_store::etcd::EtcdOptions;
 
 use super::*;
@@ -257,4 +257,55 @@ async fn nobody_comes_to_a_network_that_is_gone() {
         .await
         .unwrap();
     assert_eq!(host.claim("late").await.unwrap_err(), Taken::Network);
+}
+
+#[tokio::test]
+async fn a_port_of_all_hosts_is_one_containers_in_whichever_network() {
+    let member = Member::start();
+    let (one, two) = (Claimant::new(&member, "one").await, Claimant::new(&member, "two").await);
+    let published = |host_address: &str, host_port: u16, count: u16| PublishedPort {
+        container: "80/tcp".parse().unwrap(),
+        host_address: host_address.parse().unwrap(),
+        host_port,
+        count,
+    };
+    let mut web = one.endpoint("web");
+    web.ports = vec![published("0.0.0.0", 8080, 3), published("::", 8080, 3)];
+    one.announce(&web).await.unwrap();
+    assert!(one.announce(&web).await.is_ok(), "its own");
+
+    // another network, another host, a port in the middle of the range
+    let elsewhere = Id::from_bytes([8; 32]);
+    let writes = vec![Write::Put(shared::network(&elsewhere), b"{}".to_vec())];
+    two.etcd
+        .commit(Transaction {
+            conditions: vec![],
+            writes,
+        })
+        .await
+        .unwrap();
+    let mut other = two.endpoint("other");
+    other.network = elsewhere.clone();
+    other.ports = vec![published("0.0.0.0", 8082, 1)];
+    let Err(Taken::Port(port, Some(by))) = two.announce(&other).await else {
+        panic!("it is another's")
+    };
+    assert_eq!((port.to_string(), by.id), ("8082/tcp".to_owned(), web.id.clone()));
+    assert_eq!(told(&two.etcd).await, [web.clone()], "nothing of it is told");
+    // at an address of its host it is that host's affair; and what has ended is free
+    other.ports = vec![published("192.0.2.1", 8082, 1)];
+    two.announce(&other).await.unwrap();
+    withdraw(&two.etcd, &other).await.unwrap();
+    withdraw(&one.etcd, &web).await.unwrap();
+    other.ports = vec![published("0.0.0.0", 8082, 1)];
+    two.announce(&other).await.unwrap();
+    // and so is what an earlier life of the host left
+    let mut again = two.endpoint("again");
+    again.ports.clone_from(&other.ports);
+    let is_stale = |found: &RemoteEndpoint| found.id == other.id;
+    announce(&two.etcd, two.lease, &again, &is_stale)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(told(&two.etcd).await, [again]);
 }
