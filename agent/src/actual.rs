@@ -88,6 +88,10 @@ pub struct Actual {
     pub overlay_mtu: Option<u32>,
     /// What bears the name of the VXLAN device.
     pub overlay_device: Option<Device>,
+    /// The MTU of those among them that are encrypted; none: as above.
+    pub sealed_mtu: Option<u32>,
+    /// The device that encrypts.
+    pub seal_device: Option<Device>,
     /// What bears the name of the resolver's leg.
     pub resolver_leg: Option<Device>,
     /// What of the host is not ours.
@@ -207,6 +211,10 @@ impl Actual {
             .map(|device| (device.name.clone(), device.clone()))
             .collect();
         self.overlay_device = devices.iter().find(|device| device.name == names.overlay).cloned();
+        self.seal_device = devices
+            .iter()
+            .find(|device| device.alias == names.seal_alias())
+            .cloned();
         self.resolver_leg = devices.iter().find(|device| device.name == names.resolver_leg).cloned();
         self.world = World::of(devices, addresses, names);
     }
@@ -228,6 +236,7 @@ impl Actual {
             }
             // the kernel gives them the parent's
             Some(_) => return 0,
+            None if network.encrypted => self.sealed_mtu.unwrap_or(0),
             None if network.is_shared() => self.overlay_mtu.unwrap_or(0),
             None => self.egress_mtu,
         };

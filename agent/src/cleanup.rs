@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use crate::{
     AgentError, Config,
     kernel::{mounts, netlink::Netlink},
-    link::{listing, sandbox, veth},
+    link::{listing, sandbox, seal, veth},
     names::Names,
     program::attach::remove_filters,
 };
@@ -53,6 +53,7 @@ pub fn cleanup(config: &Config) -> Result<(), AgentError> {
 
 fn remove_devices(names: &Names) -> io::Result<()> {
     let mut netlink = Netlink::open()?;
+    seal::remove(&mut netlink, names)?;
     let devices = listing::devices(&mut netlink)?;
     let (ours, others): (Vec<_>, Vec<_>) = devices
         .into_iter()

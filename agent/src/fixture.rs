@@ -35,6 +35,7 @@ pub fn network(number: u32) -> Network {
         multicast: false,
         vni: 0,
         direct_routing: false,
+        encrypted: false,
         attachable: false,
         labels: Default::default(),
         options: Default::default(),
@@ -77,6 +78,7 @@ pub fn host(number: u8) -> Host {
         vxlan_port: VXLAN_PORT,
         version: String::new(),
         since: serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap(),
+        seal: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod datagrams;
+pub mod genetlink;
 pub mod mounts;
 pub mod netlink;
 pub mod netns;

@@ -38,6 +38,7 @@ use std::{
 };
 
 use sluice_datapath_common::settings::Settings;
+use sluice_model::host::Seal;
 use sluice_store::{Revision, SharedStore};
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -47,7 +48,7 @@ pub use follow::Follower;
 use kernel::netlink::Netlink;
 pub use kernel::sock_diag::{HeldPorts, held_ports};
 pub use link::child::Kind as DeviceKind;
-use link::{child, listing, resolver_leg::ResolverLeg, uplink};
+use link::{child, listing, resolver_leg::ResolverLeg, seal, uplink};
 use map::pins::Maps;
 pub use measure::Measures;
 use names::Names;
@@ -55,6 +56,12 @@ use program::attach::Attacher;
 pub use promise::Promise;
 use reconcile::{Session, Setup, Shared, blocking, lock};
 use resolver::Resolver;
+
+/// A private key that the device which encrypts had.
+pub struct OldSeal {
+    port: u16,
+    key: seal::Key,
+}
 
 /// Facts about this instance.
 #[derive(Clone, Debug)]
@@ -217,6 +224,47 @@ impl Agent {
             Ok(uplink::default_mtu(&routes, &listing::those(netlink, &outward)?))
         });
         mtu.await.unwrap_or(1500)
+    }
+
+    /// Sees to the device that encrypts what goes to other hosts, and answers by what they reach this one through it; none: this host's kernel has no
+    /// WireGuard.
+    pub async fn seal(&self, port: u16) -> Result<Option<Seal>, AgentError> {
+        self.with_seal(port, false).await
+    }
+
+    /// The same with a new key. What comes besides puts the key before back ([`Self::put_seal_back`]).
+    pub async fn renew_seal(&self, port: u16) -> Result<(Option<Seal>, OldSeal), AgentError> {
+        let names = self.names.clone();
+        let old = blocking(move || seal::private_key(&names))
+            .await?
+            .tried(|| format!("asking for the key of {}", self.names.seal))?;
+        Ok((self.with_seal(port, true).await?, OldSeal { port, key: old }))
+    }
+
+    /// Gives the device that encrypts a key that it had before.
+    pub async fn put_seal_back(&self, old: OldSeal) -> Result<(), AgentError> {
+        let names = self.names.clone();
+        blocking(move || seal::put_back(&names, old.port, &old.key))
+            .await?
+            .tried(|| format!("giving {} the key it had", self.names.seal))
+    }
+
+    /// Takes the device that encrypts away, if there is one.
+    pub async fn unseal(&self) -> Result<(), AgentError> {
+        let names = self.names.clone();
+        in_netlink("removing the device that encrypts", move |netlink| {
+            seal::remove(netlink, &names)
+        })
+        .await
+    }
+
+    async fn with_seal(&self, port: u16, renew: bool) -> Result<Option<Seal>, AgentError> {
+        let names = self.names.clone();
+        blocking(move || {
+            let mut netlink = Netlink::open().tried(|| "opening a netlink socket".to_owned())?;
+            seal::ensure(&mut netlink, &names, port, renew)
+        })
+        .await?
     }
 
     /// The host's devices that are not ours, with their addresses: what a network may be asked to stand on.

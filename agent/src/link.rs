@@ -8,5 +8,6 @@ pub mod overlay;
 pub mod parent;
 pub mod resolver_leg;
 pub mod sandbox;
+pub mod seal;
 pub mod uplink;
 pub mod veth;

@@ -34,6 +34,8 @@ pub struct Names {
     pub resolver_leg: String,
     /// The VXLAN device.
     pub overlay: String,
+    /// The device behind which what goes between hosts is encrypted.
+    pub seal: String,
     /// `<bpffs>/sluice/<instance>`.
     pub directory: PathBuf,
 }
@@ -53,6 +55,7 @@ impl Names {
             datapath_leg: format!("{host_leg}-dp"),
             resolver_leg: format!("{host_leg}-ns"),
             overlay: format!("{host_leg}-vx"),
+            seal: format!("{host_leg}-wg"),
             host_leg,
             directory: bpffs.join("sluice").join(instance),
         })
@@ -144,10 +147,16 @@ impl Names {
         alias.starts_with(&self.overlay_aliases())
     }
 
+    /// The alias of the device that encrypts.
+    pub fn seal_alias(&self) -> String {
+        format!("sluice/{}/seal", self.instance)
+    }
+
     /// Does a device with this alias belong to this instance?
     pub fn is_ours(&self, alias: &str) -> bool {
         alias == self.leg_alias()
             || alias == self.resolver_alias()
+            || alias == self.seal_alias()
             || self.is_overlay(alias)
             || self.read_alias(alias).is_some()
             || self.is_gateway(alias)
@@ -163,9 +172,15 @@ impl Names {
 
     /// May a device with this name be ours? Events about a device that is being made come before its alias.
     pub fn is_our_name(&self, name: &str) -> bool {
-        [&self.host_leg, &self.datapath_leg, &self.resolver_leg, &self.overlay]
-            .iter()
-            .any(|ours| *ours == name)
+        [
+            &self.host_leg,
+            &self.datapath_leg,
+            &self.resolver_leg,
+            &self.overlay,
+            &self.seal,
+        ]
+        .iter()
+        .any(|ours| *ours == name)
             || is_host_end(name)
     }
 

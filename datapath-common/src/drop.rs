@@ -74,6 +74,7 @@ drop_reasons! {
     38 NoOverlay            "no_overlay"             "No way is known to the host on which the destination lives, or this host cannot encapsulate.";
     39 PolicyDenied         "policy_denied"          "A policy denies the conversation, or selects the container and does not allow it (sluice policy).";
     40 PolicyRejected       "policy_rejected"        "A policy rejects the conversation: its opener was told so (TCP: RST; else ICMP unreachable).";
+    41 InTheClear           "in_the_clear"           "A packet of an encrypted network came unencrypted, or one of another network by the encrypted way.";
 }
 
 /// Which way the packet went when it died.

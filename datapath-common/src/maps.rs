@@ -39,8 +39,8 @@ macro_rules! for_each_map {
             MEMBERS: HashMap<MemberKey, u32>, 16_384, "Who hears what is said to many in a network, by place: the host end of its veth.";
             RESERVED: Array<u32, u64>, 8_192, "Published ports without their address, a bit each: what bind() of host processes is refused.";
             HOSTS: Array<u32, Host>, 4_096, "The other hosts of the cluster by number: where encapsulated packets are sent, and by which way.";
-            SENDERS: HashMap<Ipv6Address, u32>, 16_384, "The number of the host that sends from an underlay address (IPv4: as an IPv4-mapped one).";
-            VNIS: HashMap<u32, u32>, 4_096, "The number of the network that encapsulated packets of a VNI belong to.";
+            SENDERS: HashMap<Ipv6Address, u32>, 16_384, "The number of the host that sends from an address of the underlay (IPv4: as an IPv4-mapped one), or of its encrypted way (marked).";
+            VNIS: HashMap<u32, u32>, 4_096, "The number of the network that encapsulated packets of a VNI belong to; that of an encrypted one is marked.";
             REMOTES4: SparseHashMap<EndpointKey<Ipv4>, Remote>, 131_072, "Who lives at an IPv4 address of a network on another host.";
             REMOTES6: SparseHashMap<EndpointKey<Ipv6>, Remote>, 131_072, "Who lives at an IPv6 address of a network on another host.";
             FLOWS4: HashMap<FlowKey<Ipv4>, Flow<Ipv4>>, 131_072, "Answered IPv4 flows, an entry per direction. Never evicts.";

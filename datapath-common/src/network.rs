@@ -25,6 +25,8 @@ pub const NETWORK_ROUTED6: u32 = 1 << 6;
 pub const NETWORK_BRIDGED: u32 = 1 << 12;
 /// Packets to endpoints on other hosts of the same link go there as they are, not encapsulated.
 pub const NETWORK_DIRECT: u32 = 1 << 13;
+/// Between hosts its packets go by the encrypted way or not at all.
+pub const NETWORK_ENCRYPTED: u32 = 1 << 14;
 
 /// As [`NETWORK_MASQUERADES`], and who has a route reaches every IPv4 port of an endpoint at its own address.
 pub const NETWORK_UNPROTECTED: u32 = 1 << 7;

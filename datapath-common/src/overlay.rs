@@ -10,11 +10,19 @@ pub const MAX_HOSTS: u32 = 4_096;
 /// How many underlay addresses they have together: the size of `SENDERS`.
 pub const MAX_SENDERS: u32 = 16_384;
 
+/// Set in a value of `VNIS`: the network is encrypted. Set in one of `SENDERS`: the address is that of the encrypted way from that host. The one is for
+/// the other alone.
+pub const SEALED: u32 = 1 << 31;
+
 /// What encapsulation adds to an IPv4 underlay's packet, bytes: IPv4, UDP, VXLAN, Ethernet.
 pub const OVERHEAD4: u32 = 20 + OVERHEAD;
 /// The same for an IPv6 underlay.
 pub const OVERHEAD6: u32 = 40 + OVERHEAD;
 const OVERHEAD: u32 = 8 + 8 + 14;
+/// What encryption adds to a packet on an IPv4 underlay besides, bytes: IPv4, UDP, and WireGuard's header and seal.
+pub const SEAL4: u32 = 20 + 8 + 32;
+/// The same for an IPv6 underlay.
+pub const SEAL6: u32 = 40 + 8 + 32;
 
 /// The UDP port that VXLAN has (IANA).
 pub const PORT: u16 = 4_789;
@@ -67,8 +75,8 @@ pub struct Host {
     pub mtu: u32,
     /// The UDP port that it listens at, network byte order.
     pub port: u16,
-    /// Always zero.
-    pub padding: u16,
+    /// 1: the address is that of the encrypted way to it, which the VXLAN device takes; for encrypted networks only, as the others are not for it.
+    pub sealed: u16,
 }
 
 /// Who lives at an address of a network, on another host.
@@ -86,6 +94,7 @@ pub struct Remote {
 }
 
 const _: () = assert!(MAX_NETWORKS.is_power_of_two() && (MAX_HOSTS - 1) << NETWORK_BITS < SCOPE_OVERLAY);
+const _: () = assert!(MAX_NETWORKS <= SEALED && MAX_HOSTS <= SEALED);
 const _: () = assert!(size_of::<Host>() == 80 && size_of::<Remote>() == 16);
 
 plain_old_data!(Host, Remote);

@@ -11,13 +11,15 @@ pub(crate) mod compare;
 pub(crate) mod follow;
 pub(crate) mod membership;
 pub(crate) mod network;
+pub(crate) mod prefixes;
 pub(crate) mod reach;
+pub(crate) mod seal;
 pub(crate) mod status;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -46,6 +48,10 @@ pub struct ClusterOptions {
     pub advertise: Vec<Advertise>,
     /// The UDP port at which it takes what they send.
     pub vxlan_port: u16,
+    /// The UDP port at which it takes what they send encrypted.
+    pub seal_port: u16,
+    /// How long the key that it is known by for that is used.
+    pub key_life: Duration,
     /// How long the others take it for alive when nothing is heard of it.
     pub lease: Duration,
 }
@@ -77,6 +83,12 @@ pub(crate) struct Cluster {
     disagrees: Notify,
     /// The lease may have ended.
     doubt: Notify,
+    /// What this host has for itself may have changed.
+    prefixes: Notify,
+    /// Why this host cannot encrypt; none: it can, or nobody has looked yet.
+    unsealed: Mutex<Option<String>>,
+    /// The kernel was asked, and has no WireGuard.
+    no_wireguard: AtomicBool,
 }
 
 /// How far the others' records were followed.
@@ -136,6 +148,9 @@ impl Cluster {
             agreeing: Default::default(),
             disagrees: Notify::default(),
             doubt: Notify::default(),
+            prefixes: Notify::default(),
+            unsealed: Mutex::default(),
+            no_wireguard: AtomicBool::default(),
         }
     }
 
@@ -212,6 +227,8 @@ impl Engine {
             Box::pin(self.clone().belong(cluster.clone())) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
             Box::pin(self.clone().follow(cluster.clone())),
             Box::pin(self.clone().keep_agreeing(cluster.clone())),
+            Box::pin(self.clone().keep_sealed(cluster.clone())),
+            Box::pin(self.clone().keep_telling_prefixes(cluster.clone())),
         ] {
             self.in_background(task);
         }
@@ -231,6 +248,7 @@ impl Engine {
 
     /// What an earlier life knew of other hosts is no more.
     async fn forget_cluster(&self) -> Result<(), EngineError> {
+        self.agent.unseal().await?;
         let mut writes = Vec::new();
         for prefix in [key::HOSTS, key::REMOTE_ENDPOINTS, key::THIS_HOST] {
             let (entries, _) = self.store.list(prefix).await?;

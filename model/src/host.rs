@@ -1,6 +1,9 @@
 //! Hosts that share networks, and what each tells the others of its endpoints.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -10,6 +13,20 @@ use crate::{Endpoint, EndpointLink, Id, MacAddress, PortSpec, PublishedPort, net
 
 /// The port that VXLAN has (RFC 7348, 5), of UDP.
 pub const VXLAN_PORT: u16 = 4789;
+
+/// The UDP port at which hosts take what others send them encrypted.
+pub const SEAL_PORT: u16 = 51_820;
+
+/// The encrypted way to a host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Seal {
+    /// Its public key (Curve25519), as 64 hexadecimal digits.
+    pub key: String,
+    /// The address that it has behind the key, and nowhere else.
+    pub address: Ipv6Addr,
+    /// The UDP port at which it hears.
+    pub port: u16,
+}
 
 /// A host of the cluster, as it tells the others of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -27,6 +44,9 @@ pub struct Host {
     pub version: String,
     /// Since when it is there.
     pub since: Timestamp,
+    /// The encrypted way to it; none: its kernel has no WireGuard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<Seal>,
 }
 
 /// An endpoint of a shared network on another host.
@@ -128,6 +148,7 @@ mod tests {
             vxlan_port: VXLAN_PORT,
             version: String::new(),
             since: Timestamp::UNIX_EPOCH,
+            seal: None,
         };
         assert_eq!(host.address(Family::V4).unwrap().to_string(), "10.0.0.1");
         assert_eq!(host.address(Family::V6).unwrap().to_string(), "fd00::1");

@@ -232,6 +232,9 @@ pub struct Network {
     /// Do hosts that reach each other without a router send to each other without VXLAN?
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub direct_routing: bool,
+    /// Does what hosts send each other of it go encrypted, or not at all?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
     /// Driver options (`com.docker.network.…`).

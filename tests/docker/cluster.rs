@@ -195,11 +195,29 @@ fn without_etcd_all_goes_on_but_what_needs_the_others_and_all_of_it_when_it_is_b
         dockers[1].run("network inspect wide").is_ok()
     });
     dockers[0].ok("run -d --name left --net wide busybox sleep 1000");
-    dockers[1].ok("run -d --name right --net wide --net-alias twin busybox sleep 1000");
+    let serve = "mkdir /www; echo here >/www/index.html; exec httpd -f -h /www -p 80";
+    let words = "run -d --name right --net wide --net-alias twin -p 8080:80 busybox sh -c";
+    let words: Vec<&str> = words.split(' ').chain([serve]).collect();
+    dockers[1].words(&words).ok();
     eventually("both tell of both", 30, || {
         daemons.iter().all(|daemon| residents(daemon, "wide").len() == 2)
     });
     let before = residents(&daemons[0], "wide");
+    // a connection that stays, one line after the other
+    let begin = |docker: &lab::Docker, container: &str, script: &str| {
+        docker.words(&["exec", "-d", container, "sh", "-c", script]).ok();
+    };
+    begin(&dockers[0], "left", "sleep 10000 | nc -l -p 7000 >/lines");
+    begin(
+        &dockers[1],
+        "right",
+        "n=0; while true; do n=$((n+1)); echo $n; sleep 0.1; done | (until nc left 7000; do sleep 0.2; done)",
+    );
+    let lines = || -> usize {
+        let told = dockers[0].run("exec left wc -l /lines").stdout;
+        told.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0)
+    };
+    eventually("the stream has begun", 30, || lines() > 3);
     let status = |daemon: &Daemon| daemon.sluice("cluster status --json").ok();
     let lease = |daemon: &Daemon| {
         let told = status(daemon);
@@ -216,8 +234,19 @@ fn without_etcd_all_goes_on_but_what_needs_the_others_and_all_of_it_when_it_is_b
     refused(&ran, "cannot put container new on network wide");
     refused(&ran, "etcd");
     refused(&dockers[0].run("network create -d overlay later"), "etcd");
+    let told = daemons[0].sluice("cluster status").ok();
+    assert!(told.contains("no answer") && told.contains("10.88.1.2"), "{told}");
+    // so do streams, new connections, and published ports
+    let (so_far, started) = (lines(), std::time::Instant::now());
+    eventually("the stream goes on", 30, || lines() > so_far + 5);
+    eventually("new connections are made", 30, || {
+        dockers[0].run("exec left ping -c 1 -W 2 right").is_ok()
+    });
+    let page = format!("curl -sS --max-time 10 http://{}:8080/", Cluster::address(1));
+    eventually("the port is published", 30, || {
+        cluster.bystander().shell(&page).stdout.trim() == "here"
+    });
     // one that ends ends, and names are known on
-    let started = std::time::Instant::now();
     let names = dockers[0].run("exec left nslookup -type=a right 127.0.0.11").stdout;
     assert!(names.contains(before["right"].split('/').next().unwrap()), "{names}");
     dockers[1].ok("rm -f right");

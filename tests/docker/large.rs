@@ -99,6 +99,7 @@ async fn tell(etcd: &Etcd, networks: &[Id], host: u32) -> Lease {
         vxlan_port: VXLAN_PORT,
         version: String::new(),
         since: serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap(),
+        seal: None,
     };
     let mut writes = vec![Write::Lend(
         shared::host(&told.id),

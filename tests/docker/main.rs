@@ -44,6 +44,7 @@ mod registries;
 mod remap;
 mod restarts;
 mod running;
+mod secured;
 mod security;
 mod shapes;
 mod strokes;

@@ -110,3 +110,47 @@ fn a_port_published_on_the_mesh_is_open_on_every_host_and_shows_the_true_client(
         );
     }
 }
+
+#[test]
+fn each_host_is_reached_by_the_underlay_that_it_tells_and_the_narrowest_says_how_much_fits() {
+    let cluster = Cluster::new(2);
+    let second = lab::Host::new();
+    second.run("ip link add lan type bridge && ip link set lan up");
+    for (index, host) in cluster.hosts.iter().enumerate() {
+        let port = format!("port{index}");
+        host.connect("eth1", &second, &port);
+        second.run(&format!("ip link set {port} master lan"));
+        host.run(&format!(
+            "ip address add 10.89.1.{}/24 dev eth1 && ip link set eth1 mtu 1400",
+            index + 1
+        ));
+    }
+    // the one has both, the other wants to be reached by the second only
+    let store = cluster.store();
+    let daemons = [
+        cluster.start_with(0, &store, "eth0,eth1", ""),
+        cluster.start_with(1, &store, "eth1", ""),
+    ];
+    let dockers = [daemons[0].docker(), daemons[1].docker()];
+    dockers[0].ok("network create -d overlay wide");
+    eventually("the network is on both hosts", 30, || {
+        dockers[1].run("network inspect wide").is_ok()
+    });
+    let heard = second.spawn("heard.log", "timeout 60 tcpdump -l -n -i port0 'udp port 4789'");
+    eventually("somebody listens", 30, || heard.said().contains("listening"));
+    dockers[0].ok("run -d --name left --net wide busybox sleep 1000");
+    dockers[1].ok("run -d --name right --net wide busybox sleep 1000");
+    for (docker, from, to) in [(&dockers[0], "left", "right"), (&dockers[1], "right", "left")] {
+        eventually("they meet", 30, || {
+            docker.run(&format!("exec {from} ping -c 1 -W 1 {to}")).is_ok()
+        });
+        assert_eq!(docker.ok(&format!("exec {from} cat /sys/class/net/eth0/mtu")), "1350");
+        // whole, and not in pieces
+        docker.ok(&format!("exec {from} ping -c 1 -W 5 -s 1322 {to}"));
+    }
+    for way in ["10.89.1.1", "10.89.1.2"] {
+        eventually("it is seen on the second link, both ways", 30, || {
+            heard.said().contains(&format!("> {way}.4789: VXLAN"))
+        });
+    }
+}

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sluice_datapath_common::network::{
-    self, FIRST_NETWORK, MAX_NETWORKS, NETWORK_BRIDGED, NETWORK_DIRECT, NETWORK_EXISTS, NETWORK_ICC, NETWORK_INTERNAL,
-    NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_MULTICAST, NETWORK_NO_HOST, NETWORK_ONLY_GATEWAY,
-    NETWORK_ROUTED, NETWORK_ROUTED6, NETWORK_UNPROTECTED, NETWORK_UNPROTECTED6,
+    self, FIRST_NETWORK, MAX_NETWORKS, NETWORK_BRIDGED, NETWORK_DIRECT, NETWORK_ENCRYPTED, NETWORK_EXISTS, NETWORK_ICC,
+    NETWORK_INTERNAL, NETWORK_MASQUERADES, NETWORK_MASQUERADES6, NETWORK_MULTICAST, NETWORK_NO_HOST,
+    NETWORK_ONLY_GATEWAY, NETWORK_ROUTED, NETWORK_ROUTED6, NETWORK_UNPROTECTED, NETWORK_UNPROTECTED6,
 };
 use sluice_model::{
     Network,
@@ -126,7 +126,8 @@ fn flags(network: &Network) -> u32 {
         (network.host_access() == HostAccess::None, NETWORK_NO_HOST),
         (network.host_access() == HostAccess::Gateway, NETWORK_ONLY_GATEWAY),
         (network.multicast, NETWORK_MULTICAST),
-        (network.direct_routing, NETWORK_DIRECT),
+        (network.direct_routing && !network.encrypted, NETWORK_DIRECT),
+        (network.encrypted, NETWORK_ENCRYPTED),
     ]
     .into_iter()
     .filter_map(|(wanted, flag)| wanted.then_some(flag))

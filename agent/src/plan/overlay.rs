@@ -9,10 +9,9 @@ use std::{
 };
 
 use sluice_datapath_common::{
-    Family as _, Ipv4, Ipv6, Ipv6Address,
-    overlay::{Host, MAX_HOSTS, MAX_SENDERS, OVERHEAD4, OVERHEAD6},
+    Ipv6Address,
+    overlay::{Host, MAX_HOSTS, MAX_SENDERS, OVERHEAD4, OVERHEAD6, SEAL4, SEAL6, SEALED},
     policy::{LinkKey, MAX_LINKS},
-    publish::reserved_at,
 };
 use sluice_model::{self as model, Network, PortSpec, RemoteEndpoint};
 
@@ -20,7 +19,10 @@ use super::{Place, Troubles, endpoint::endpoint_key, network::is_placed, publish
 use crate::{
     actual::Actual,
     desired::{Desired, RemoteId},
-    link::uplink::{Route, World},
+    link::{
+        seal::{Key, Peer, key_of},
+        uplink::{Route, World},
+    },
     map::contents::{ByBytes, Tables},
 };
 
@@ -32,10 +34,25 @@ const FIRST_IN_LINKS: u32 = sluice_datapath_common::endpoint::MAX_ENDPOINTS;
 pub struct Ground {
     /// The networks that several hosts share, by id.
     pub networks: BTreeMap<String, SharedNetwork>,
-    /// The numbers of the other hosts, by id.
-    pub hosts: BTreeMap<String, u32>,
+    /// The numbers of the other hosts.
+    pub hosts: HostNumbers,
     /// The numbers that links know endpoints of other hosts by.
     pub in_links: BTreeMap<RemoteId, u32>,
+}
+
+/// The numbers of the other hosts, by id: a host that is reached by an encrypted way too has one for that besides.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct HostNumbers {
+    open: BTreeMap<String, u32>,
+    sealed: BTreeMap<String, u32>,
+}
+
+impl HostNumbers {
+    /// By what number a host is reached for a network that is encrypted, or is not.
+    pub fn get(&self, host: &str, encrypted: bool) -> Option<u32> {
+        let numbers = if encrypted { &self.sealed } else { &self.open };
+        numbers.get(host).copied()
+    }
 }
 
 /// What a network that several hosts share is to the tables.
@@ -45,6 +62,8 @@ pub struct SharedNetwork {
     pub number: u32,
     /// May its endpoints speak to each other without a link?
     pub icc: bool,
+    /// Does it go by the encrypted ways?
+    pub encrypted: bool,
 }
 
 /// Enters all of it but the endpoints on other hosts and what links open to them.
@@ -52,13 +71,6 @@ pub fn add(tables: &mut Tables, troubles: &mut Troubles, desired: &Desired, actu
     let Some(this_host) = &desired.this_host else {
         return Ground::default();
     };
-    // What comes there is never an answer to a masqueraded flow.
-    for family in [Ipv4::AF, Ipv6::AF] {
-        const UDP: u8 = 17;
-        if let Some((slot, bit)) = reserved_at(family, UDP, this_host.vxlan_port) {
-            *tables.reserved.entry(ByBytes(slot)).or_default() |= bit;
-        }
-    }
     let networks: BTreeMap<&str, &Network> = desired
         .networks
         .iter()
@@ -66,10 +78,13 @@ pub fn add(tables: &mut Tables, troubles: &mut Troubles, desired: &Desired, actu
         .map(|(id, network)| (id.as_str(), network))
         .collect();
     for network in networks.values() {
-        if let Some(other) = tables.vnis.insert(ByBytes(network.vni), network.number) {
+        let seal = if network.encrypted { SEALED } else { 0 };
+        if let Some(other) = tables.vnis.insert(ByBytes(network.vni), network.number | seal) {
             let trouble = format!(
-                "network {} has the VNI {} of network number {other}",
-                network.name, network.vni
+                "network {} has the VNI {} of network number {}",
+                network.name,
+                network.vni,
+                other & !SEALED
             );
             troubles.insert(network.id.to_string(), trouble);
         }
@@ -77,7 +92,7 @@ pub fn add(tables: &mut Tables, troubles: &mut Troubles, desired: &Desired, actu
     let hosts = add_hosts(tables, troubles, desired, this_host, actual);
     for (_, remote) in desired.remotes.whole() {
         if let Some(network) = networks.get(remote.network.as_str())
-            && hosts.contains_key(&remote.host)
+            && hosts.get(&remote.host, network.encrypted).is_some()
         {
             publish::publish_remote(tables, troubles, remote, network);
         }
@@ -87,8 +102,11 @@ pub fn add(tables: &mut Tables, troubles: &mut Troubles, desired: &Desired, actu
         networks: networks
             .into_iter()
             .map(|(id, network)| {
-                let Network { number, icc, .. } = *network;
-                (id.to_owned(), SharedNetwork { number, icc })
+                let Network {
+                    number, icc, encrypted, ..
+                } = *network;
+                let shared = SharedNetwork { number, icc, encrypted };
+                (id.to_owned(), shared)
             })
             .collect(),
         hosts,
@@ -130,13 +148,18 @@ fn open(tables: &mut Tables, from: u32, to: u32, ports: &[PortSpec]) {
 
 /// The longest packet that fits through every underlay of this host when it is wrapped up; none: the host has no underlay address.
 pub fn mtu(this_host: &model::Host, world: &World) -> Option<u32> {
+    least(this_host, world, overhead)
+}
+
+/// What the smallest underlay of this host leaves of its MTU when so much is added.
+fn least(this_host: &model::Host, world: &World, added: impl Fn(IpAddr) -> u32) -> Option<u32> {
     this_host
         .addresses
         .iter()
         .filter_map(|address| {
             let (_, ifindex) = world.addresses.iter().find(|(own, _)| own == address)?;
             let uplink = world.uplinks.iter().find(|uplink| uplink.ifindex == *ifindex)?;
-            Some(uplink.mtu.saturating_sub(overhead(*address)))
+            Some(uplink.mtu.saturating_sub(added(*address)))
         })
         .min()
 }
@@ -156,14 +179,14 @@ fn mapped(address: IpAddr) -> Ipv6Address {
     }
 }
 
-/// Enters the other hosts, and answers their numbers.
+/// Enters the other hosts, and answers their numbers. Encrypted ways are entered where a network wants them.
 fn add_hosts(
     tables: &mut Tables,
     troubles: &mut Troubles,
     desired: &Desired,
     this_host: &model::Host,
     actual: &Actual,
-) -> BTreeMap<String, u32> {
+) -> HostNumbers {
     let known: BTreeMap<[u32; 4], u32> = actual
         .tables
         .hosts
@@ -171,37 +194,101 @@ fn add_hosts(
         .map(|(number, host)| (host.address.0, number.0))
         .collect();
     let mut taken: BTreeSet<u32> = known.values().copied().collect();
-    let mut numbers = BTreeMap::new();
+    let mut numbers = HostNumbers::default();
+    let wants_seals = desired.networks.values().any(|network| network.encrypted);
     for (id, host) in &desired.hosts {
-        let Some(entry) = way_to(host, this_host, actual) else {
-            continue;
-        };
-        let number = known
-            .get(&entry.address.0)
-            .copied()
-            .or_else(|| (1..MAX_HOSTS).find(|number| !taken.contains(number)));
-        let Some(number) = number.filter(|_| tables.senders.len() + host.addresses.len() <= MAX_SENDERS as usize)
-        else {
+        let open = way_to(host, this_host, actual).map(|way| {
+            let senders: Vec<Ipv6Address> = host.addresses.iter().copied().map(mapped).collect();
+            (way, senders)
+        });
+        let sealed = sealed_way_to(host, this_host, actual).filter(|_| wants_seals);
+        let sealed = sealed.map(|way| (way, vec![way.address]));
+        if wants_seals && host.seal.is_some() && host.vxlan_port != this_host.vxlan_port {
             let trouble = format!(
-                "host {} is one too many: a host knows {} others",
-                host.name,
-                MAX_HOSTS - 1
+                "host {} takes packets at UDP port {} and this one at {}: encrypted networks want the same port on all hosts",
+                host.name, host.vxlan_port, this_host.vxlan_port
             );
             troubles.insert(id.clone(), trouble);
-            continue;
-        };
-        taken.insert(number);
-        if tables.hosts.insert(ByBytes(number), entry).is_some() {
-            let trouble = format!("host {} has the underlay address of another host", host.name);
-            troubles.insert(id.clone(), trouble);
-            continue;
         }
-        for address in &host.addresses {
-            tables.senders.insert(ByBytes(mapped(*address)), number);
+        for (entry, senders) in open.into_iter().chain(sealed) {
+            let number = known
+                .get(&entry.address.0)
+                .copied()
+                .or_else(|| (1..MAX_HOSTS).find(|number| !taken.contains(number)));
+            let Some(number) = number.filter(|_| tables.senders.len() + senders.len() <= MAX_SENDERS as usize) else {
+                let trouble = format!(
+                    "host {} is one too many: a host knows {} ways to others",
+                    host.name,
+                    MAX_HOSTS - 1
+                );
+                troubles.insert(id.clone(), trouble);
+                continue;
+            };
+            taken.insert(number);
+            if tables.hosts.insert(ByBytes(number), entry).is_some() {
+                let trouble = format!("host {} has the underlay address of another host", host.name);
+                troubles.insert(id.clone(), trouble);
+                continue;
+            }
+            let (seal, of_kind) = match entry.sealed {
+                0 => (0, &mut numbers.open),
+                _ => (SEALED, &mut numbers.sealed),
+            };
+            of_kind.insert(id.clone(), number);
+            for address in senders {
+                tables.senders.insert(ByBytes(address), number | seal);
+            }
         }
-        numbers.insert(id.clone(), number);
     }
     numbers
+}
+
+/// The encrypted way to another host, if there is one from here: by the VXLAN device, and behind that by the device that encrypts.
+fn sealed_way_to(host: &model::Host, this_host: &model::Host, actual: &Actual) -> Option<Host> {
+    let (theirs, ours) = (host.seal.as_ref()?, this_host.seal.as_ref()?);
+    let device = actual.seal_device.as_ref()?;
+    // the VXLAN device sends to the port that it hears at
+    if host.vxlan_port != this_host.vxlan_port {
+        return None;
+    }
+    Some(Host {
+        address: theirs.address.into(),
+        source: ours.address.into(),
+        ifindex: device.ifindex,
+        mtu: device.mtu.saturating_sub(OVERHEAD6),
+        port: host.vxlan_port.to_be(),
+        sealed: 1,
+        ..Host::default()
+    })
+}
+
+/// Whom the device that encrypts is to know: who has a key, and is reached from here.
+pub fn seals(desired: &Desired, actual: &Actual) -> BTreeMap<Key, Peer> {
+    let Some(this_host) = desired.this_host.as_ref().filter(|host| host.seal.is_some()) else {
+        return BTreeMap::new();
+    };
+    let peer = |host: &model::Host| {
+        let seal = host.seal.as_ref()?;
+        let way = way_to(host, this_host, actual)?;
+        let address = way
+            .address
+            .to_mapped()
+            .map_or_else(|| IpAddr::V6(way.address.into()), |v4| IpAddr::V4(v4.into()));
+        let peer = Peer {
+            endpoint: (address, seal.port).into(),
+            address: seal.address,
+        };
+        Some((key_of(&seal.key)?, peer))
+    };
+    desired.hosts.values().filter_map(peer).collect()
+}
+
+/// The MTU of the device that encrypts: what fits through every underlay of this host when it is encrypted. None: the host has no underlay address.
+pub fn sealed_mtu(this_host: &model::Host, world: &World) -> Option<u32> {
+    least(this_host, world, |address| match address {
+        IpAddr::V4(_) => SEAL4,
+        IpAddr::V6(_) => SEAL6,
+    })
 }
 
 /// How another host is reached: at the first of its addresses to which a route leads, from one of ours. Its device is 0 while none does: who it is must be
@@ -276,7 +363,7 @@ fn own_address(this_host: &model::Host, to: IpAddr, actual: &Actual) -> Option<I
 fn numbers_in_links(
     desired: &Desired,
     networks: &BTreeMap<&str, &Network>,
-    hosts: &BTreeMap<String, u32>,
+    hosts: &HostNumbers,
     actual: &Actual,
 ) -> BTreeMap<RemoteId, u32> {
     let linked: Vec<(&RemoteId, Option<u32>)> = desired
@@ -284,8 +371,8 @@ fn numbers_in_links(
         .whole()
         .filter_map(|(id, remote)| {
             let network = networks.get(remote.network.as_str()).filter(|network| !network.icc)?;
-            (hosts.contains_key(&remote.host) && is_in_links(remote, desired))
-                .then(|| (id, known_in_links(remote, network, &actual.tables)))
+            let is_reached = hosts.get(&remote.host, network.encrypted).is_some();
+            (is_reached && is_in_links(remote, desired)).then(|| (id, known_in_links(remote, network, &actual.tables)))
         })
         .collect();
     let greatest = linked.iter().filter_map(|(_, number)| *number).max();

@@ -198,7 +198,7 @@ impl Ground {
     fn entry(&self, id: &RemoteId, remote: &Remote) -> Option<(u32, overlay::Remote)> {
         let network = self.networks.get(&*remote.network)?;
         let entry = overlay::Remote {
-            host: *self.hosts.get(&*remote.host)?,
+            host: self.hosts.get(&remote.host, network.encrypted)?,
             endpoint: self.in_links.get(id).copied().unwrap_or(0),
             mac: remote.mac,
             padding: [0; 2],

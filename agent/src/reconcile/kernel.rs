@@ -1,7 +1,7 @@
 //! What works on the kernel, and one round of it.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
     path::PathBuf,
     sync::Arc,
@@ -9,6 +9,7 @@ use std::{
 
 use sluice_datapath_common::{
     config,
+    overlay::OVERHEAD6,
     programs::{FROM_OVERLAY, FROM_RESOLVER},
     settings::Settings,
 };
@@ -21,7 +22,12 @@ use crate::{
     apply::{self, Attention, Hands, Report},
     desired::Desired,
     kernel::{mounts, netlink::Netlink, netns, sysctl},
-    link::{host_leg, listing, overlay, resolver_leg::ResolverLeg, sandbox::Offers},
+    link::{
+        host_leg, listing, overlay,
+        resolver_leg::ResolverLeg,
+        sandbox::Offers,
+        seal::{self, Key, Peer},
+    },
     map::{contents::Tables, pins::Maps, rules::Rules},
     names::Names,
     plan::{self, rules::Ruling},
@@ -51,6 +57,8 @@ pub struct Kernel {
     resolver: Arc<ResolverLeg>,
     /// The datapath's end of its leg; 0: there is none yet.
     resolver_ifindex: u32,
+    /// The other hosts that the device that encrypts was told of.
+    sealed: BTreeMap<Key, Peer>,
     /// The VXLAN device, and the port it was made for; 0 and none: there is none.
     overlay: (u32, Option<u16>),
     /// No round was complete yet: what an earlier configuration left is still there.
@@ -99,6 +107,7 @@ impl Kernel {
             offers,
             resolver: resolver.clone(),
             resolver_ifindex: 0,
+            sealed: BTreeMap::new(),
             overlay: (0, None),
             first: true,
         })
@@ -163,6 +172,7 @@ impl Kernel {
             .this_host
             .as_ref()
             .and_then(|host| plan::overlay::mtu(host, &self.actual.world));
+        let seal_trouble = self.see_to_seals(desired, scope.devices).err();
         if scope.tables {
             let reading = || "reading the datapath's tables".to_owned();
             self.actual.tables = Tables::read(&self.maps).tried(reading)?;
@@ -192,6 +202,9 @@ impl Kernel {
         let mut report = apply::apply(&mut hands, desired, &mut self.actual, attention, scope.routes)?;
         if let Some(trouble) = resolver_trouble {
             report.troubles.insert("resolver".to_owned(), trouble.to_string());
+        }
+        if let Some(trouble) = seal_trouble {
+            report.troubles.insert("encryption".to_owned(), trouble.to_string());
         }
         if let Some(trouble) = overlay_trouble {
             report.troubles.insert("overlay".to_owned(), trouble.to_string());
@@ -223,6 +236,41 @@ impl Kernel {
         self.attacher
             .to_device(&self.programs, FROM_RESOLVER, self.resolver_ifindex)
             .map(drop)
+    }
+
+    /// Whom the device that encrypts knows. It is made and taken away by who asks for this host's key. Without it nothing is sent that was to be encrypted.
+    fn see_to_seals(&mut self, desired: &Desired, look: bool) -> Result<(), AgentError> {
+        let this_host = desired.this_host.as_ref().filter(|host| host.seal.is_some());
+        let Some(this_host) = this_host else {
+            self.sealed.clear();
+            self.actual.sealed_mtu = None;
+            return Ok(());
+        };
+        if self.actual.seal_device.is_none() {
+            let looking = || format!("looking for {}", self.names.seal);
+            let devices = listing::devices(&mut self.netlink).tried(looking)?;
+            let found = devices
+                .into_iter()
+                .find(|device| device.alias == self.names.seal_alias());
+            self.actual.seal_device = found;
+            self.sealed.clear();
+        }
+        let mtu = plan::overlay::sealed_mtu(this_host, &self.actual.world);
+        self.actual.sealed_mtu = mtu.map(|mtu| mtu.saturating_sub(OVERHEAD6));
+        let wanted = plan::overlay::seals(desired, &self.actual);
+        let (Some(device), Some(mtu)) = (&mut self.actual.seal_device, mtu) else {
+            return Err(AgentError::Failed(format!(
+                "there is no device {}: encrypted networks reach no other host",
+                self.names.seal
+            )));
+        };
+        if !look && wanted == self.sealed && device.mtu == mtu {
+            return Ok(());
+        }
+        seal::follow(&mut self.netlink, device, mtu, &self.sealed, &wanted)
+            .tried(|| format!("telling {} of the other hosts", self.names.seal))?;
+        self.sealed = wanted;
+        Ok(())
     }
 
     /// The VXLAN device, and the program on it. Without it our programs wrap and unwrap what they can.

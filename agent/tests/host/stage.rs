@@ -228,6 +228,7 @@ pub fn network() -> Network {
         multicast: false,
         vni: 0,
         direct_routing: false,
+        encrypted: false,
         attachable: false,
         labels: Default::default(),
         options: Default::default(),

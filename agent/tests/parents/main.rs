@@ -1,10 +1,14 @@
-//! Endpoints on devices of the host: macvlan and ipvlan devices, on a NIC, on VLANs and on nothing. Needs root, and a kernel that has them; Debian's does.
+//! What not every machine's kernel has, and Debian's does: endpoints on devices of the host (macvlan and ipvlan devices, on a NIC, on VLANs and on nothing),
+//! and encryption between hosts. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 #[allow(dead_code, reason = "the stage is that of the agent's other tests")]
 #[path = "../host/stage.rs"]
 mod stage;
+
+mod seals;
+mod wire;
 
 use std::time::Duration;
 

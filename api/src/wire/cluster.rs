@@ -16,6 +16,7 @@ pub(crate) fn document(status: &ClusterStatus) -> Value {
                 "name": host.name,
                 "addresses": host.addresses,
                 "vxlan_port": host.vxlan_port,
+                "wireguard": host.seal.as_ref().map(|seal| json!({ "key": seal.key, "address": seal.address, "port": seal.port })),
                 "version": host.version,
                 "since": time::text(host.since),
                 "endpoints": endpoints,

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use sluice_engine::{Advertise, ClusterOptions};
-use sluice_model::host::VXLAN_PORT;
+use sluice_model::host::{SEAL_PORT, VXLAN_PORT};
 use sluice_store::etcd::{Credentials, Encryption, EtcdOptions};
 
 use crate::{Trouble, options::Options};
@@ -12,6 +12,8 @@ use crate::{Trouble, options::Options};
 const ETCD_PORT: u16 = 2379;
 /// How long a host is taken for alive of which nothing is heard.
 const LEASE: u64 = 30;
+/// For how long a key is used, seconds: a day.
+const KEY_LIFE: u64 = 86_400;
 /// For how long an answer of etcd is waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -23,6 +25,8 @@ pub(crate) fn options(options: &Options) -> Result<Option<ClusterOptions>, Troub
             (!options.cluster_store_opt.is_empty(), "--cluster-store-opt"),
             (options.cluster_user.is_some(), "--cluster-user"),
             (options.cluster_vxlan_port.is_some(), "--cluster-vxlan-port"),
+            (options.cluster_wireguard_port.is_some(), "--cluster-wireguard-port"),
+            (options.cluster_key_life.is_some(), "--cluster-key-life"),
         ];
         return match others.into_iter().find(|(said, _)| *said) {
             Some((_, flag)) => Err(Trouble(format!("{flag} has a meaning with --cluster-store only"))),
@@ -59,8 +63,21 @@ pub(crate) fn options(options: &Options) -> Result<Option<ClusterOptions>, Troub
         },
         advertise,
         vxlan_port: options.cluster_vxlan_port.unwrap_or(VXLAN_PORT),
+        seal_port: options.cluster_wireguard_port.unwrap_or(SEAL_PORT),
+        key_life: Duration::from_secs(key_life(options)?),
         lease: Duration::from_secs(wishes.lease.unwrap_or(LEASE)),
     }))
+}
+
+/// Each new key makes the others wait for a moment: not too often.
+fn key_life(options: &Options) -> Result<u64, Trouble> {
+    match options.cluster_key_life {
+        None => Ok(KEY_LIFE),
+        Some(seconds @ 2..=31_536_000) => Ok(seconds),
+        Some(seconds) => Err(Trouble(format!(
+            "invalid --cluster-key-life {seconds}: 2 seconds to a year are wanted"
+        ))),
+    }
 }
 
 /// `etcd://host:port,host:port/prefix`.
@@ -226,6 +243,7 @@ mod tests {
         assert_eq!(cluster.etcd.prefix, "/site");
         assert_eq!(cluster.advertise, [Advertise::Address("10.0.0.5".parse().unwrap())]);
         assert_eq!((cluster.vxlan_port, cluster.lease.as_secs()), (4789, 30));
+        assert_eq!((cluster.seal_port, cluster.key_life.as_secs()), (51820, 86_400));
     }
 
     #[test]
@@ -277,6 +295,7 @@ mod tests {
                 "one of kv.cacertfile",
             ),
             (&format!("{base}cluster-store-opt = ['discovery.ttl=1']"), "2 to 3600"),
+            (&format!("{base}cluster-key-life = 1"), "2 seconds to a year"),
             (&format!("{base}cluster-user = 'me'"), "--cluster-password-file"),
         ] {
             let refused = cluster(text).unwrap_err();

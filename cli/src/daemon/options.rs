@@ -175,6 +175,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PORT")]
     pub(crate) cluster_vxlan_port: Option<u16>,
 
+    /// The UDP port at which they send what is encrypted (WireGuard) [default: 51820]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) cluster_wireguard_port: Option<u16>,
+
+    /// For how long this host's key for that is used, seconds [default: 86400]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) cluster_key_life: Option<u64>,
+
     /// cgroup below which containers live [default: sluice]
     #[arg(long, value_name = "NAME")]
     pub(crate) cgroup_parent: Option<String>,
@@ -265,6 +273,8 @@ impl Options {
             cluster_user: self.cluster_user.or(below.cluster_user),
             cluster_password_file: self.cluster_password_file.or(below.cluster_password_file),
             cluster_vxlan_port: self.cluster_vxlan_port.or(below.cluster_vxlan_port),
+            cluster_wireguard_port: self.cluster_wireguard_port.or(below.cluster_wireguard_port),
+            cluster_key_life: self.cluster_key_life.or(below.cluster_key_life),
             cgroup_parent: self.cgroup_parent.or(below.cgroup_parent),
             userns_remap: self.userns_remap.or(below.userns_remap),
             insecure_registry: list(self.insecure_registry, below.insecure_registry),

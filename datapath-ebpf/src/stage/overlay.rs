@@ -16,8 +16,8 @@ use sluice_datapath_common::{
     DropReason, Family, Ipv4, Ipv6, Ipv6Address,
     endpoint::EndpointKey,
     flow::{Action, FlowKey},
-    network::{NETWORK_DIRECT, NETWORK_INTERNAL},
-    overlay::{Host, Remote, host_of, network_of, scope_of},
+    network::{NETWORK_DIRECT, NETWORK_ENCRYPTED, NETWORK_INTERNAL},
+    overlay::{Host, Remote, SEALED, host_of, network_of, scope_of},
     publish::Publication,
 };
 
@@ -73,7 +73,8 @@ fn open_inline<F: Layer3>(frame: Frame) -> Result<Option<u32>, DropReason> {
     let above = facts.above;
     let wrapping = Wrapping::read(frame, above)?;
     let vni = wrapping.vni().ok_or(DropReason::UnknownVni)?;
-    let scope = scope_by(vni, F::mapped(facts.key.source))?;
+    // what is encrypted does not come in here: the host's stack takes it, and the VXLAN device behind it
+    let scope = scope_by(vni, F::mapped(facts.key.source), SEALED)?;
     let inner = u16::from_be(wrapping.ethernet.ether_type);
     let flags = match inner {
         same if same == F::ETHER_TYPE => 0,
@@ -88,14 +89,18 @@ fn open_inline<F: Layer3>(frame: Frame) -> Result<Option<u32>, DropReason> {
     Ok(unwrapped.then_some(scope))
 }
 
-/// The scope of what comes with this VNI from this address.
+/// The scope of what comes with this VNI from this address. An encrypted network and the address of an encrypted way belong together; `never`: one of these
+/// bits neither may have.
 #[inline(always)]
-fn scope_by(vni: u32, address: Ipv6Address) -> Result<u32, DropReason> {
+fn scope_by(vni: u32, address: Ipv6Address, never: u32) -> Result<u32, DropReason> {
     const NETWORKS: Table<u32, u32> = Table::of(&raw const VNIS);
     const HOSTS: Table<Ipv6Address, u32> = Table::of(&raw const SENDERS);
     let network = NETWORKS.get(&vni).ok_or(DropReason::UnknownVni)?;
     let host = HOSTS.get(&address).ok_or(DropReason::NotAMember)?;
-    Ok(scope_of(host, network))
+    if (host ^ network) & SEALED != 0 || (host | network) & never != 0 {
+        return Err(DropReason::InTheClear);
+    }
+    Ok(scope_of(host & !SEALED, network & !SEALED))
 }
 
 /// The scope of a frame that the kernel has unwrapped, or the number of what becomes of it. Out of line for its stack.
@@ -124,7 +129,7 @@ fn find_scope_inline(frame: Frame) -> Result<u32, DropReason> {
             return Err(DropReason::NotAMember);
         }
     };
-    scope_by(key.tunnel_id, address)
+    scope_by(key.tunnel_id, address, 0)
 }
 
 /// Carries an inner frame on, which came from another host in this scope.
@@ -300,12 +305,13 @@ pub fn wrap(frame: Frame, scope: u32) -> verdict::Number {
     let (Some(host), Some(network)) = (maps::host(host_of(scope)), maps::network(network_of(scope))) else {
         return verdict::number(Err(DropReason::NoOverlay));
     };
-    if host.ifindex == 0 || network.vni == 0 {
+    let is_encrypted = network.flags & NETWORK_ENCRYPTED != 0;
+    if host.ifindex == 0 || network.vni == 0 || is_encrypted != (host.sealed != 0) {
         return verdict::number(Err(DropReason::NoOverlay));
     }
     let goes_in_pieces = frame.gso_size() == 0 && frame.len() > host.mtu + ETHERNET;
     let wrapped = match host.address.to_mapped() {
-        _ if goes_in_pieces => Err(DropReason::RewriteFailed),
+        _ if goes_in_pieces || is_encrypted => Err(DropReason::RewriteFailed),
         Some(_) => send::<Ipv4>(frame, host, network.vni),
         None => send::<Ipv6>(frame, host, network.vni),
     };

@@ -65,7 +65,7 @@ impl Engine {
     }
 
     /// What this host tells of itself; written down for the agent.
-    async fn present_self(&self, cluster: &Cluster) -> Result<Host, EngineError> {
+    pub(super) async fn present_self(&self, cluster: &Cluster) -> Result<Host, EngineError> {
         let addresses = self.own_addresses(&cluster.options.advertise).await?;
         let since = cluster
             .told()
@@ -79,6 +79,7 @@ impl Engine {
             vxlan_port: cluster.options.vxlan_port,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             since,
+            seal: self.own_seal(cluster).await,
         };
         if cluster.told().host.as_ref() != Some(&host) {
             let writes = vec![Write::Put(key::THIS_HOST.to_owned(), record::encode(&host)?)];
@@ -155,7 +156,7 @@ async fn renew(cluster: &Cluster, etcd: &Etcd, lease: Lease) {
 }
 
 /// What the kernel says this host is called.
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 }

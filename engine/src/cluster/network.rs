@@ -11,7 +11,11 @@ use sluice_store::{
 };
 use tokio::time::sleep;
 
-use super::{Cluster, claim::Taken};
+use super::{
+    Cluster,
+    claim::Taken,
+    prefixes::{self, Prefixes},
+};
 use crate::{Engine, EngineError, Kind, network::remove::in_use};
 
 /// How often the making of a network is begun again, as another was made meanwhile.
@@ -27,6 +31,8 @@ pub(crate) const GREATEST_VNI: u32 = 0xff_ffff;
 pub(crate) struct Present {
     /// All its networks.
     pub networks: Vec<Network>,
+    /// What its other hosts have for themselves.
+    pub others: Vec<Prefixes>,
     /// The last one that was made; nobody else may make one meanwhile.
     last: Option<Entry>,
 }
@@ -40,11 +46,13 @@ impl Engine {
         mut place: impl FnMut(&mut Network, &Present) -> Result<(), EngineError>,
     ) -> Result<Network, EngineError> {
         let doing = format!("cannot make network {}", network.name);
-        let etcd = self.cluster_for(&doing)?.etcd().map_err(|why| why.within(&doing))?;
+        let cluster = self.cluster_for(&doing)?;
+        let etcd = cluster.etcd().map_err(|why| why.within(&doing))?;
+        self.check_seal(cluster, &network, &doing)?;
         let wanted = network.vni;
         for _ in 0..ATTEMPTS {
             let failed = |why: StoreError| EngineError::failed(format!("{doing}: {why}"));
-            let present = Present::read(&etcd).await.map_err(failed)?;
+            let present = Present::read(&etcd, &self.identity).await.map_err(failed)?;
             place(&mut network, &present)?;
             network.vni = match wanted {
                 0 => present.free_vni()?,
@@ -124,7 +132,7 @@ impl Engine {
         let (engine, cluster) = (self.clone(), cluster.clone());
         self.in_background(async move {
             let id = network.id.clone();
-            match restore(&cluster, network.clone()).await {
+            match restore(&cluster, &engine.identity, network.clone()).await {
                 Ok(()) => {}
                 Err(StoreError::Conflict(_)) => {
                     let endpoints = engine.networks.in_network(&id);
@@ -143,12 +151,12 @@ impl Engine {
     }
 }
 
-async fn restore(cluster: &Cluster, network: Network) -> Result<(), StoreError> {
+async fn restore(cluster: &Cluster, this_host: &str, network: Network) -> Result<(), StoreError> {
     let etcd = cluster.etcd().map_err(|why| StoreError::Failed(why.message))?;
     let (name, place) = (network.name.clone(), shared::network(&network.id));
     let network = Network { number: 0, ..network };
     loop {
-        let present = Present::read(&etcd).await?;
+        let present = Present::read(&etcd, this_host).await?;
         match etcd.commit(present.transaction(&network)?).await {
             Ok(revision) => {
                 tracing::warn!(
@@ -168,7 +176,7 @@ async fn restore(cluster: &Cluster, network: Network) -> Result<(), StoreError> 
 // === impl Present ===
 
 impl Present {
-    async fn read(etcd: &Etcd) -> Result<Self, StoreError> {
+    async fn read(etcd: &Etcd, this_host: &str) -> Result<Self, StoreError> {
         // what is made after this is read breaks the transaction's condition
         let last = etcd.get(shared::LAST_NETWORK).await?;
         let (entries, _) = etcd.list(shared::NETWORKS).await?;
@@ -176,7 +184,11 @@ impl Present {
             .iter()
             .map(|entry| record::decode(&entry.key, &entry.value))
             .collect::<Result<_, _>>()?;
-        Ok(Self { networks, last })
+        Ok(Self {
+            networks,
+            others: prefixes::others(etcd, this_host).await?,
+            last,
+        })
     }
 
     fn transaction(&self, network: &Network) -> Result<Transaction, StoreError> {

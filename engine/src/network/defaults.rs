@@ -267,6 +267,7 @@ pub(crate) fn bare(name: &str, driver: Driver) -> Network {
         multicast: false,
         vni: 0,
         direct_routing: false,
+        encrypted: false,
         attachable: false,
         labels: BTreeMap::new(),
         options: BTreeMap::new(),

@@ -50,11 +50,8 @@ pub(crate) fn apply(network: &mut Network, options: BTreeMap<String, String>) ->
     for (name, value) in &options {
         let invalid = |why: String| EngineError::invalid(format!("invalid option {name}={value}: {why}"));
         match name.as_str() {
-            "encrypted" if network.is_shared() && !matches!(boolean(value), Ok(false)) => {
-                return Err(invalid(
-                    "this version of Sluice cannot encrypt what hosts send to each other, and does not send it in the clear when it is asked to"
-                        .to_owned(),
-                ));
+            "encrypted" if network.is_shared() => {
+                network.encrypted = value.is_empty() || boolean(value).map_err(invalid)?;
             }
             "direct-routing" if network.is_shared() => {
                 network.direct_routing = value.is_empty() || boolean(value).map_err(invalid)?;
@@ -111,6 +108,11 @@ pub(crate) fn apply(network: &mut Network, options: BTreeMap<String, String>) ->
         }
     }
     network.options = options;
+    if network.encrypted && network.direct_routing {
+        return Err(EngineError::invalid(
+            "encrypted and direct-routing: what goes without VXLAN is not encrypted",
+        ));
+    }
     create::check_modes(network)
 }
 

@@ -13,8 +13,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use sluice_datapath_common::drop::{Direction, DropReason};
 use sluice_datapath_common::endpoint::{Attachment, Endpoint, EndpointKey};
 use sluice_datapath_common::flow::Action;
-use sluice_datapath_common::network::{NETWORK_DIRECT, NETWORK_EXISTS, NETWORK_ICC, NETWORK_MASQUERADES, Network};
-use sluice_datapath_common::overlay::{Host, PORT, Remote, scope_of};
+use sluice_datapath_common::network::{
+    NETWORK_DIRECT, NETWORK_ENCRYPTED, NETWORK_EXISTS, NETWORK_ICC, NETWORK_MASQUERADES, Network,
+};
+use sluice_datapath_common::overlay::{Host, PORT, Remote, SEALED, scope_of};
 use sluice_datapath_common::policy::LinkKey;
 use sluice_datapath_common::publish::{Publication, PublishKey};
 use sluice_datapath_common::settings::Settings;

@@ -126,3 +126,45 @@ fn where_no_way_is_known_it_is_said_so() {
     let outcome = said(&mut scene, Packet::udp((NEAR.address, 40_000), (FAR, 53)));
     scene.assert_dropped(&outcome, DropReason::NoOverlay, Direction::FromContainer, NEAR.number);
 }
+
+#[test]
+fn what_is_to_be_encrypted_is_neither_taken_nor_sent_in_the_clear() {
+    let inner = of_far(Packet::udp((FAR, 1000), (NEAR.address, 53)));
+    let mut scene = set();
+    scene.insert("VNIS", VNI, NUMBER | SEALED);
+    lay(&mut scene, NETWORK_ICC | NETWORK_ENCRYPTED);
+    let outcome = sent_by(&mut scene, PEER.into(), VNI, &inner);
+    scene.assert_dropped(&outcome, DropReason::InTheClear, Direction::FromNic, 0);
+    scene.take_drops();
+    // not from somebody who knows the address of an encrypted way, either
+    scene.insert("SENDERS", mapped(PEER6.into()), 2 | SEALED);
+    let outcome = sent_by(&mut scene, PEER6.into(), VNI, &inner);
+    scene.assert_dropped(&outcome, DropReason::InTheClear, Direction::FromNic, 0);
+    scene.take_drops();
+    // there is no encrypted way to the far one's host
+    let question = || Packet::udp((NEAR.address, 40_000), (FAR, 53));
+    let outcome = said(&mut scene, question());
+    scene.assert_dropped(&outcome, DropReason::NoOverlay, Direction::FromContainer, NEAR.number);
+    scene.take_drops();
+    // there is one: the VXLAN device takes the packet as it is
+    let way = Host {
+        sealed: 1,
+        ..host(PEER.into(), NIC_ADDRESS.into(), MTU)
+    };
+    scene.set("HOSTS", 1, way);
+    let outcome = said(&mut scene, question());
+    assert_eq!(outcome.verdict, Verdict::Sent);
+    assert!(
+        wrapping::take_apart(&outcome.frame).is_err(),
+        "nothing of it is wrapped here"
+    );
+    // which is for nobody else
+    lay(&mut scene, NETWORK_ICC);
+    let outcome = said(&mut scene, question());
+    scene.assert_dropped(&outcome, DropReason::NoOverlay, Direction::FromContainer, NEAR.number);
+    scene.take_drops();
+    scene.insert("VNIS", VNI, NUMBER);
+    let outcome = sent_by(&mut scene, PEER6.into(), VNI, &inner);
+    scene.assert_dropped(&outcome, DropReason::InTheClear, Direction::FromNic, 0);
+    scene.take_drops();
+}

@@ -6,6 +6,7 @@ use super::places::{FAMILIES, Places};
 use super::rig::Rig;
 use super::transfer::transfer;
 
+/// Pitfall B34.
 #[test]
 fn streams_arrive_intact_by_a_cable_that_loses_packets_both_ways() {
     let mut rig = Rig::make(true);

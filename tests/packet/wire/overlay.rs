@@ -67,6 +67,39 @@ fn streams_cross_to_a_vxlan_device_of_the_kernel_and_back() {
     }
 }
 
+/// Pitfall B51.
+#[test]
+fn frames_of_a_cable_are_put_together_before_they_are_unwrapped() {
+    let mut rig = rig(true, LAN.into(), 1_450);
+    // a cable that knows nothing of what is inside: each frame is one packet of 1,450 bytes with its wrapping
+    rig.lan.inside(|| {
+        let off = "tso off tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off tx-gso-partial off";
+        let words: Vec<&str> = ["-K", "eth0"].into_iter().chain(off.split(' ')).collect();
+        run("ethtool", &words);
+    });
+    rig.host.inside(|| run("ethtool", &["-K", "nic0", "gro", "on"]));
+    let received = |rig: &Rig| -> [u64; 2] {
+        let read = |what: &str| {
+            let statistics = rig
+                .web
+                .inside(|| run("ip", &["-s", "-s", "-j", "link", "show", "eth0"]));
+            let of = statistics.split("\"rx\":").nth(1).unwrap();
+            let of = of.split(&format!("\"{what}\":")).nth(1).unwrap();
+            let digits: String = of.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().unwrap()
+        };
+        ["bytes", "packets"].map(read)
+    };
+    let before = received(&rig);
+    let at = SocketAddr::from((WEB, 7003));
+    let (caller, _) = transfer(&rig.lan, at, &rig.web, at);
+    assert_eq!(caller.ip(), IpAddr::from(FAR));
+    let after = received(&rig);
+    let (many, packets) = (after[0] - before[0], after[1] - before[1]);
+    assert!(many / packets > 2 * 1_450, "{many} bytes came in {packets} packets");
+    rig.assert_clean();
+}
+
 #[test]
 fn datagrams_cross_whole_in_pieces_and_as_super_packets() {
     let mut rig = rig(true, LAN.into(), 1_450);

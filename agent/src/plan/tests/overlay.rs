@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
-use sluice_datapath_common::overlay::{Host, Remote};
-use sluice_model::RemoteEndpoint;
+use sluice_datapath_common::overlay::{Host, Remote, SEALED};
+use sluice_model::{RemoteEndpoint, host::Seal};
 
 use super::*;
-use crate::link::uplink::{Route, Uplink};
+use crate::link::{
+    listing::Device,
+    uplink::{Route, Uplink},
+};
 
 /// What is told of endpoint 5 or 6.
 fn told(number: u32) -> RemoteEndpoint {
@@ -208,4 +211,61 @@ fn the_mtu_of_an_overlay_is_what_its_underlay_leaves() {
     assert_eq!(actual.mtu_of(&network), 1450);
     actual.overlay_mtu = None;
     assert_eq!(actual.mtu_of(&network), 1500, "as it was when the network was made");
+}
+
+fn seal(number: u8) -> Seal {
+    Seal {
+        key: format!("{number:02x}").repeat(32),
+        address: format!("fd73:6c75:6963:6500::{number}").parse().unwrap(),
+        port: 51_820,
+    }
+}
+
+/// The cluster with an encrypted network; host 3 has no key.
+fn encrypted() -> (Desired, Actual) {
+    let mut desired = cluster();
+    desired.networks.values_mut().next().unwrap().encrypted = true;
+    desired.this_host.as_mut().unwrap().seal = Some(seal(1));
+    desired.hosts.get_mut("host2").unwrap().seal = Some(seal(2));
+    let mut actual = on_the_link(&desired);
+    actual.seal_device = Some(Device {
+        ifindex: 9,
+        mtu: 1420,
+        ..Device::default()
+    });
+    (desired, actual)
+}
+
+#[test]
+fn an_encrypted_network_has_ways_of_its_own_and_no_others() {
+    let (desired, actual) = encrypted();
+    let tables = tables_for(&desired, &actual);
+    let address = Ipv6Address::from(seal(2).address);
+    let (number, way) = tables.hosts.iter().find(|(_, host)| host.sealed == 1).unwrap();
+    assert_eq!((way.address, way.ifindex, way.mtu), (address, 9, 1350));
+    assert_eq!(tables.hosts.len(), 3, "both hosts are reached in the clear too");
+    assert_eq!(tables.senders[&ByBytes(address)], number.0 | SEALED);
+    assert_eq!(tables.vnis[&ByBytes(4097)], 2 | SEALED);
+    let of: Vec<u32> = tables.remotes4.values().map(|remote| remote.host).collect();
+    assert_eq!(of, [number.0], "who lives on a host without a key is not reached");
+}
+
+#[test]
+fn without_a_device_that_encrypts_nobody_on_an_encrypted_network_is_reached() {
+    let (desired, mut actual) = encrypted();
+    actual.seal_device = None;
+    assert!(tables_for(&desired, &actual).remotes4.is_empty());
+}
+
+#[test]
+fn the_device_knows_who_has_a_key_by_the_address_that_a_route_leads_to() {
+    let (mut desired, actual) = encrypted();
+    let host = desired.hosts.get_mut("host2").unwrap();
+    host.addresses.insert(0, "2001:db8::2".parse().unwrap());
+    let peers = crate::plan::overlay::seals(&desired, &actual);
+    let known: Vec<_> = peers
+        .values()
+        .map(|peer| (peer.endpoint.to_string(), peer.address))
+        .collect();
+    assert_eq!(known, [("192.0.2.2:51820".to_owned(), seal(2).address)]);
 }

@@ -47,7 +47,7 @@ fn host(peer: &Peer) -> Host {
         ifindex: peer.device,
         mtu: peer.mtu,
         port: peer.port.to_be(),
-        padding: 0,
+        sealed: 0,
     }
 }
 
