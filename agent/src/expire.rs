@@ -18,7 +18,10 @@ use sluice_datapath_common::{
     settings::Tally,
 };
 
-use crate::map::{handle::Table, pins::Maps};
+use crate::{
+    follow::{Ended, GONE, IDLE, Recorded},
+    map::{handle::Table, pins::Maps},
+};
 
 /// How closely flows are followed to their end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,7 +94,9 @@ pub struct Swept {
 
 /// Looks through all flows once and says what became of the answered ones, whose table does not evict. The tallies of endpoints are set right by the
 /// way, and the packet path is told that somebody looks after its tables.
-pub fn sweep(maps: &Maps, now: u64, pace: Pace) -> io::Result<Swept> {
+///
+/// `ended`: where conversations that go are noted, if anybody follows them.
+pub fn sweep(maps: &Maps, now: u64, pace: Pace, ended: Option<&mut Ended>) -> io::Result<Swept> {
     let started = Instant::now();
     let before: HashMap<u32, Tally> = maps
         .TALLIES
@@ -105,6 +110,7 @@ pub fn sweep(maps: &Maps, now: u64, pace: Pace) -> io::Result<Swept> {
         masqueraded: 0,
         now,
         pace,
+        ended,
     };
     let (ipv4, ipv6) = (
         sweep_table(&maps.FLOWS4, &mut round)?,
@@ -163,6 +169,7 @@ struct Round<'a> {
     /// On the clock of `last_seen`, ns.
     now: u64,
     pace: Pace,
+    ended: Option<&'a mut Ended>,
 }
 
 impl Round<'_> {
@@ -191,7 +198,7 @@ impl Round<'_> {
     }
 }
 
-fn sweep_table<F: Family>(table: &Table<FlowKey<F>, Flow<F>>, round: &mut Round<'_>) -> io::Result<Swept>
+fn sweep_table<F: Recorded>(table: &Table<FlowKey<F>, Flow<F>>, round: &mut Round<'_>) -> io::Result<Swept>
 where
     FlowKey<F>: Pod,
     Flow<F>: Pod,
@@ -215,7 +222,7 @@ where
 }
 
 /// Adds the keys that are to go to `doomed`.
-fn judge<F: Family>(
+fn judge<F: Recorded>(
     table: &Table<FlowKey<F>, Flow<F>>,
     key: &FlowKey<F>,
     flow: &Flow<F>,
@@ -231,6 +238,11 @@ where
         && round.is_alive(flow.destination_endpoint, flow.destination_generation)?)
     {
         doomed.push(*key);
+        if let Some(ended) = &mut round.ended
+            && flow.flags & FLOW_IS_REPLY == 0
+        {
+            ended.note(key, flow, table.get(&reverse(key, flow))?.as_ref(), GONE);
+        }
         return Ok(());
     }
     if !round.is_idle(flow) {
@@ -241,8 +253,13 @@ where
     match table.get(&other)?.filter(|reply| reverse(&other, reply) == *key) {
         // The other direction is in use, and this one with it.
         Some(reply) if !round.is_idle(&reply) => round.count(flow),
-        Some(_) => doomed.extend([*key, other]),
-        None => doomed.push(*key),
+        reply => {
+            doomed.push(*key);
+            doomed.extend(reply.map(|_| other));
+            if let Some(ended) = &mut round.ended {
+                ended.note(key, flow, reply.as_ref(), IDLE);
+            }
+        }
     }
     Ok(())
 }
@@ -381,6 +398,7 @@ mod tests {
                 masqueraded: 0,
                 now,
                 pace: CALM,
+                ended: None,
             };
             sweep_table(&table, &mut round).unwrap();
             let held = round.held.values().map(|tally| tally.flows).sum::<i64>();

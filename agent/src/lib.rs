@@ -10,6 +10,7 @@ mod cleanup;
 mod desired;
 mod error;
 mod expire;
+mod explain;
 pub mod firewall;
 #[cfg(test)]
 mod fixture;
@@ -44,7 +45,8 @@ use tokio::{sync::watch, task::JoinHandle};
 
 pub use error::AgentError;
 use error::Tried;
-pub use follow::Follower;
+pub use explain::{Question, Refusal, Speaker, Target};
+pub use follow::{FILTERS, Filter, Follower, Monitor, Wishes};
 use kernel::netlink::Netlink;
 pub use kernel::sock_diag::{HeldPorts, held_ports};
 pub use link::child::Kind as DeviceKind;
@@ -52,6 +54,7 @@ use link::{child, listing, resolver_leg::ResolverLeg, seal, uplink};
 use map::pins::Maps;
 pub use measure::Measures;
 use names::Names;
+pub use observe::Order;
 use program::attach::Attacher;
 pub use promise::Promise;
 use reconcile::{Session, Setup, Shared, blocking, lock};
@@ -140,6 +143,7 @@ pub fn resolver_addresses() -> [IpAddr; 2] {
 /// The loop and its tables.
 pub struct Agent {
     names: Names,
+    limits: Limits,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     running: JoinHandle<()>,
@@ -170,6 +174,7 @@ impl Agent {
             resolver: leg.clone(),
         };
         let names = Names::new(&setup.config.instance, &setup.config.bpffs)?;
+        let limits = setup.config.limits;
         let shared = Arc::new(Shared::new());
         let session = Session::begin(&setup, &store, &shared).await?;
         let (progress, measures) = (shared.progress.subscribe(), shared.measures.clone());
@@ -178,6 +183,7 @@ impl Agent {
         let running = tokio::spawn(reconcile::run(setup, store, shared.clone(), session, stopped));
         Ok(Self {
             names,
+            limits,
             shared,
             stop,
             running,
@@ -353,10 +359,15 @@ impl Agent {
         blocking(firewall::Firewalls::read).await
     }
 
-    /// Everything of the flow tables, with names.
-    pub async fn flows(&self) -> Result<Vec<view::Flow>, AgentError> {
+    /// What is wanted of the flow tables, with names; no more than so many, if that is said.
+    pub async fn flows(
+        &self,
+        filter: Filter,
+        order: Order,
+        limit: Option<usize>,
+    ) -> Result<Vec<view::Flow>, AgentError> {
         let ((maps, _), shared) = (self.open()?, self.shared.clone());
-        blocking(move || observe::flows(&maps, &lock(&shared.roster)))
+        blocking(move || observe::flows(&maps, &lock(&shared.roster), &filter, order, limit))
             .await?
             .tried(|| "reading the flows".to_owned())
     }
@@ -382,6 +393,30 @@ impl Agent {
         Follower::new(self.shared.clone()).await
     }
 
+    /// What happens from now on, as far as it is wanted.
+    pub async fn monitor(&self, filter: Filter, wishes: Wishes) -> Result<Monitor, AgentError> {
+        Monitor::new(self.shared.clone(), filter, wishes).await
+    }
+
+    /// What would become of the first packet of a conversation. Nothing of it is left or counted anywhere.
+    pub async fn explain(&self, question: Question) -> Result<view::Explanation, Refusal> {
+        let ((maps, _), shared) = (self.open()?, self.shared.clone());
+        let (tables, limits) = (self.names.maps(), self.limits);
+        blocking(move || {
+            // A copy: nobody is to wait for the verifier.
+            let roster = lock(&shared.roster).clone();
+            let ground = explain::Ground {
+                maps: &maps,
+                tables,
+                config: *lock(&shared.facts),
+                limits,
+                roster: &roster,
+            };
+            explain::explain(&question, &ground)
+        })
+        .await?
+    }
+
     /// Who follows the drops, and what they were not told.
     pub async fn telling(&self) -> Result<view::Telling, AgentError> {
         let (maps, _) = self.open()?;
@@ -397,12 +432,21 @@ impl Agent {
 
     /// How the datapath is.
     pub async fn status(&self) -> Result<view::Status, AgentError> {
+        self.status_with(true).await
+    }
+
+    /// The same for those who ask often: of the tables only those that can fill up.
+    pub async fn figures(&self) -> Result<view::Status, AgentError> {
+        self.status_with(false).await
+    }
+
+    async fn status_with(&self, arrays: bool) -> Result<view::Status, AgentError> {
         let (maps, attacher) = self.open()?;
         let shared = self.shared.clone();
         let (epoch, tables, shares) = blocking(move || {
             let epoch = maps.EPOCH.get(&0)?.unwrap_or(0);
             let shares = observe::shares(&maps, &lock(&shared.roster))?;
-            Ok((epoch, observe::tables(&maps)?, shares))
+            Ok((epoch, observe::tables(&maps, arrays)?, shares))
         })
         .await?
         .tried(|| "reading the datapath's tables".to_owned())?;

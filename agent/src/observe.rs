@@ -15,16 +15,17 @@ use sluice_datapath_common::{
 
 use crate::{
     expire::{now, reverse},
+    follow::Filter,
     map::{
         handle::Table,
         pins::{Maps, Specification},
     },
-    roster::Roster,
+    roster::{Resident, Roster},
     view,
 };
 
 /// A family whose addresses can be told.
-trait Told: Family {
+pub trait Told: Family {
     /// An address as the standard library has it.
     fn told(address: Self::Address) -> IpAddr;
 }
@@ -41,13 +42,51 @@ impl Told for Ipv6 {
     }
 }
 
-/// All connections of all flow tables, the most recently used first.
-pub fn flows(maps: &Maps, roster: &Roster) -> io::Result<Vec<view::Flow>> {
-    let mut local: HashSet<IpAddr> = HashSet::new();
-    maps.LOCAL4
-        .each(|addresses, _| local.extend(addresses.iter().map(|address| Ipv4::told(*address))))?;
-    maps.LOCAL6
-        .each(|addresses, _| local.extend(addresses.iter().map(|address| Ipv6::told(*address))))?;
+/// What comes first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Order {
+    /// The most recently used.
+    #[default]
+    Idle,
+    /// What carried most bytes, both ways.
+    Bytes,
+    /// The same by packets.
+    Packets,
+    /// The youngest.
+    Age,
+}
+
+impl Order {
+    /// By its word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Some(match word {
+            "idle" => Self::Idle,
+            "bytes" => Self::Bytes,
+            "packets" => Self::Packets,
+            "age" => Self::Age,
+            _ => return None,
+        })
+    }
+
+    fn sort(self, flows: &mut [view::Flow]) {
+        flows.sort_by(|one, other| match self {
+            Self::Idle => one.idle.total_cmp(&other.idle),
+            Self::Bytes => (other.bytes + other.reply_bytes).cmp(&(one.bytes + one.reply_bytes)),
+            Self::Packets => (other.packets + other.reply_packets).cmp(&(one.packets + one.reply_packets)),
+            Self::Age => one.age.total_cmp(&other.age),
+        });
+    }
+}
+
+/// The connections of all flow tables that are wanted, in this order; no more than so many, if that is said.
+pub fn flows(
+    maps: &Maps,
+    roster: &Roster,
+    filter: &Filter,
+    order: Order,
+    limit: Option<usize>,
+) -> io::Result<Vec<view::Flow>> {
+    let local = host_addresses(maps)?;
     let is_host = |address: IpAddr| address.is_loopback() || local.contains(&address);
     let mut view = Vec::new();
     for table in [&maps.FLOWS4, &maps.OPENING4] {
@@ -56,8 +95,20 @@ pub fn flows(maps: &Maps, roster: &Roster) -> io::Result<Vec<view::Flow>> {
     for table in [&maps.FLOWS6, &maps.OPENING6] {
         add_flows(table, roster, &is_host, &mut view)?;
     }
-    view.sort_by(|one, other| one.idle.total_cmp(&other.idle));
+    view.retain(|flow| filter.wants_flow(flow));
+    order.sort(&mut view);
+    view.truncate(limit.unwrap_or(usize::MAX));
     Ok(view)
+}
+
+/// The host's own addresses.
+pub fn host_addresses(maps: &Maps) -> io::Result<HashSet<IpAddr>> {
+    let mut local: HashSet<IpAddr> = HashSet::new();
+    maps.LOCAL4
+        .each(|addresses, _| local.extend(addresses.iter().map(|address| Ipv4::told(*address))))?;
+    maps.LOCAL6
+        .each(|addresses, _| local.extend(addresses.iter().map(|address| Ipv6::told(*address))))?;
+    Ok(local)
 }
 
 /// What rules of documents have said so far, by their numbers.
@@ -123,14 +174,22 @@ fn join<F: Told>(
     is_host: &impl Fn(IpAddr) -> bool,
     now: u64,
 ) -> view::Flow {
-    let peer = |address: F::Address, port: u16, endpoint: u32| view::Peer {
-        address: F::told(address),
-        port: u16::from_be(port),
-        name: match endpoint {
-            0 if is_host(F::told(address)) => "host".to_owned(),
-            0 => String::new(),
-            number => roster.name(number),
-        },
+    let peer = |address: F::Address, port: u16, endpoint: u32| {
+        let resident = roster.resident(endpoint).filter(|_| endpoint != 0);
+        let of =
+            |field: fn(&Resident) -> &String| resident.map_or_else(String::new, |resident| field(resident).clone());
+        view::Peer {
+            address: F::told(address),
+            port: u16::from_be(port),
+            name: match endpoint {
+                0 if is_host(F::told(address)) => "host".to_owned(),
+                0 => String::new(),
+                number => roster.name(number),
+            },
+            container: of(|resident| &resident.container),
+            network: of(|resident| &resident.network),
+            labels: resident.map_or_else(BTreeMap::new, |resident| resident.labels.clone()),
+        }
     };
     let host_peer = |address: F::Address, port: u16| peer(address, port, 0);
     let rewrites = |flag: u8| flow.flags & flag != 0;
@@ -185,7 +244,8 @@ fn state(number: u8) -> &'static str {
         .map_or("unknown", |(_, word)| word)
 }
 
-fn towards(action: u8) -> &'static str {
+/// Where packets are taken, as a word.
+pub fn towards(action: u8) -> &'static str {
     match action {
         action if action == Action::Endpoint as u8 => "container",
         action if action == Action::Host as u8 => "host",
@@ -265,15 +325,15 @@ pub fn shares(maps: &Maps, roster: &Roster) -> io::Result<Vec<view::Share>> {
     Ok(shares)
 }
 
-/// How full each table is.
-pub fn tables(maps: &Maps) -> io::Result<Vec<view::Table>> {
+/// How full each table is; of arrays it is told only when that is wished.
+pub fn tables(maps: &Maps, arrays: bool) -> io::Result<Vec<view::Table>> {
     let table = |(map, entries, capacity): (&'static Specification, u64, u32)| view::Table {
         name: map.name.to_owned(),
         sentence: map.sentence.to_owned(),
         entries,
         capacity: u64::from(capacity),
     };
-    Ok(maps.fill()?.into_iter().map(table).collect())
+    Ok(maps.fill(arrays)?.into_iter().map(table).collect())
 }
 
 #[cfg(test)]
@@ -306,6 +366,31 @@ mod tests {
             ..Flow::default()
         };
         (key, flow)
+    }
+
+    #[test]
+    fn connections_come_in_the_order_that_is_asked_for() {
+        let (key, flow) = masqueraded();
+        let one = join(&key, &flow, None, &Roster::default(), &|_| false, 5_000_000_000);
+        let many = view::Flow {
+            reply_bytes: 9_000,
+            age: 9.0,
+            idle: 8.0,
+            ..one.clone()
+        };
+        let busy = view::Flow {
+            packets: 90,
+            idle: 0.5,
+            ..one.clone()
+        };
+        let first = |order: &str| {
+            let mut flows = vec![one.clone(), many.clone(), busy.clone()];
+            Order::of_word(order).unwrap().sort(&mut flows);
+            flows.remove(0)
+        };
+        assert_eq!((first("bytes"), first("packets")), (many.clone(), busy.clone()));
+        assert_eq!((first("idle"), first("age")), (busy.clone(), one.clone()));
+        assert_eq!(Order::of_word("size"), None);
     }
 
     #[test]

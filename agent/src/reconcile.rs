@@ -104,8 +104,13 @@ async fn expire_forever(shared: &Shared, limits: Limits) {
             continue;
         };
         let walked = maps.clone();
-        match blocking(move || expire::sweep(&walked, expire::now(), pace)).await {
-            Ok(Ok(swept)) => {
+        let mut ended = shared.meeting.follows_flows().then(follow::Ended::default);
+        let walk = move || expire::sweep(&walked, expire::now(), pace, ended.as_mut()).map(|swept| (swept, ended));
+        match blocking(walk).await {
+            Ok(Ok((swept, ended))) => {
+                if let Some(ended) = ended {
+                    follow::tell_ended(shared, &maps, ended);
+                }
                 pace = expire::pace(&swept, capacity as usize);
                 shared.measures.walk(swept.took, swept.masqueraded);
                 if let Some(sentence) = full(&maps, shared, &swept, capacity) {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use sluice_model::Endpoint;
+use sluice_policy::Policy;
 
 use crate::desired::Desired;
 
@@ -21,11 +22,15 @@ pub struct Resident {
     pub container: String,
     /// The name of the network.
     pub network: String,
+    /// The container's labels.
+    pub labels: BTreeMap<String, String>,
 }
 
-/// Residents by number and by address.
-#[derive(Default, Debug)]
+/// Residents by number and by address, and rules of documents by their numbers.
+#[derive(Clone, Default, Debug)]
 pub struct Roster {
+    policies: BTreeMap<String, Policy>,
+    rules: HashMap<u64, String>,
     present: BTreeMap<u32, Resident>,
     addresses: HashMap<IpAddr, u32>,
     gone: VecDeque<(u32, Resident)>,
@@ -41,7 +46,13 @@ impl Roster {
                 .networks
                 .get(endpoint.network.as_str())
                 .map_or_else(|| endpoint.network.to_string(), |network| network.name.clone()),
+            labels: endpoint.labels.clone(),
         };
+        if self.policies != desired.policies {
+            self.policies.clone_from(&desired.policies);
+            let origins = self.policies.values().flat_map(Policy::origins);
+            self.rules = origins.map(|(number, origin)| (number.0, origin.to_string())).collect();
+        }
         let endpoints = desired.endpoints.values();
         let present: BTreeMap<u32, Resident> = endpoints
             .clone()
@@ -78,6 +89,11 @@ impl Roster {
     /// Who bears the number, or bore it last.
     pub fn resident(&self, number: u32) -> Option<&Resident> {
         self.present.get(&number).or_else(|| self.last(number))
+    }
+
+    /// Where the rule of a document stands that has this number.
+    pub fn rule(&self, number: u64) -> Option<&String> {
+        self.rules.get(&number)
     }
 
     /// Who lives at an address.

@@ -1,11 +1,15 @@
 //! What the datapath shows to those who ask: plain words and numbers, no kernel types.
 
+mod explained;
 mod exposure;
+mod seen;
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
+pub use explained::{Explanation, Step};
 pub use exposure::{Clients, Disbelief, Exposure, Opening};
 use jiff::Timestamp;
+pub use seen::{Carried, Happening, Icmp, Lost, Outcome, Reason, Seen, Side};
 use serde::{Deserialize, Serialize};
 
 /// One side of a flow.
@@ -17,6 +21,15 @@ pub struct Peer {
     pub port: u16,
     /// The container's name, when it is one of ours; `host` for the host; empty for the world.
     pub name: String,
+    /// The container's id.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub container: String,
+    /// The name of its network.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub network: String,
+    /// The container's labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A connection, seen from who opened it.

@@ -28,7 +28,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use sluice_agent::view;
-use sluice_engine::{Carried, ClusterStatus, Engine};
+use sluice_engine::{Carried, ClusterStatus, Engine, PolicyVerdict};
 
 use crate::error::{Answer, ApiError};
 use carried::Totals;
@@ -39,6 +39,8 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 const PREFIX: &str = "sluice";
 /// So many endpoints are told one by one; the rest, those that carry least, as one without a name. Labels cost whoever keeps them.
 const ENDPOINTS: usize = 500;
+/// So many documents are told one by one, the rest as one without a name.
+const POLICIES: usize = 200;
 
 /// What the API measures of itself, shared by all its sockets.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub(crate) struct Figures {
     pub(crate) status: view::Status,
     pub(crate) drops: Vec<view::Drop>,
     pub(crate) carried: Vec<Carried>,
+    /// What documents have said.
+    pub(crate) verdicts: Vec<PolicyVerdict>,
     /// Containers by their state.
     pub(crate) containers: [(&'static str, usize); 3],
     /// None: this host is in no cluster.
@@ -95,9 +99,10 @@ impl Measures {
         let trouble = |error: sluice_agent::AgentError| ApiError::failed(error.to_string());
         let info = engine.info().await?;
         let figures = Figures {
-            status: agent.status().await.map_err(trouble)?,
+            status: agent.figures().await.map_err(trouble)?,
             drops: agent.drops().await.map_err(trouble)?,
             carried: engine.carried().await?,
+            verdicts: engine.policy_verdicts().await?,
             containers: [
                 ("running", info.running),
                 ("paused", info.paused),
@@ -129,6 +134,7 @@ impl Measures {
         enter_tables(&mut asked, &figures.status);
         enter_drops(&mut asked, figures);
         enter_carried(&mut asked, &figures.carried, &totals);
+        enter_verdicts(&mut asked, &figures.verdicts);
         if let Some(cluster) = &figures.cluster {
             enter_cluster(&mut asked, cluster);
         }
@@ -278,6 +284,35 @@ fn enter_carried(registry: &mut Registry, carried: &[Carried], totals: &Totals) 
     }
     for (name, traffic) in totals.networks() {
         add(&network, &vec![("network", name.to_owned())], traffic);
+    }
+}
+
+/// By document: rules may be many thousands.
+fn enter_verdicts(registry: &mut Registry, verdicts: &[PolicyVerdict]) {
+    let packets = counts(
+        registry,
+        "policy_packets",
+        "Packets that were judged by a document, by what it said; audited: it is against them, and only counts",
+    );
+    let bytes = counts(registry, "policy_bytes", "Their bytes");
+    let mut named = std::collections::BTreeSet::new();
+    for verdict in verdicts {
+        let is_named = named.len() < POLICIES || named.contains(&verdict.policy);
+        if is_named {
+            named.insert(&verdict.policy);
+        }
+        let policy = if is_named {
+            verdict.policy.clone()
+        } else {
+            String::new()
+        };
+        let labels = vec![
+            ("policy", policy),
+            ("direction", verdict.direction.to_string()),
+            ("verdict", verdict.verdict.to_owned()),
+        ];
+        packets.get_or_create(&labels).inc_by(verdict.count.packets);
+        bytes.get_or_create(&labels).inc_by(verdict.count.bytes);
     }
 }
 

@@ -55,9 +55,9 @@ macro_rules! for_each_map {
             RESOLVERS: HashMap<u64, Resolver>, 65_536, "Where the sockets of a network namespace (by its cookie) find the resolver when they ask at 127.0.0.11.";
             ASKING: Array<u32, Asking>, 65_536, "How much each endpoint number asks the resolver.";
             DROPS: LruPerCpuHashMap<DropKey, Counter>, 8_192, "Drops by reason, direction and endpoint.";
-            LISTENERS: Array<u32, u32>, 1, "How many follow the drops as they happen: for nobody nothing is written.";
-            EVENTS: RingBuf<(), DropEvent>, 262_144, "Drops as they happen, until they are read (bytes).";
-            EVENT_PACE: PerCpuArray<u32, EventPace>, 64, "How much was told of each reason to die, and how much was not.";
+            LISTENERS: Array<u32, u32>, 1, "What those who follow want to hear of (bits): for nobody nothing is written.";
+            EVENTS: RingBuf<(), DropEvent>, 262_144, "Drops as they happen, and conversations as they open and close, until they are read (bytes).";
+            EVENT_PACE: PerCpuArray<u32, EventPace>, 64, "How much was told of each reason to die, and of conversations, and how much was not.";
         }
     };
 }

@@ -17,6 +17,7 @@ use aya_ebpf::{
 use sluice_datapath_common::{
     DropReason, Family, Ipv4, Ipv4Address, Ipv6Address, checksum,
     endpoint::{Attachment, Endpoint, EndpointKey},
+    event::FlowEvent,
     flow::{Flow, FlowKey},
     fragment::{FragmentKey, FragmentPorts},
     network::{NETWORK_MASQUERADES, NETWORK_ROUTED, NETWORK_UNPROTECTED, Network},
@@ -77,6 +78,8 @@ pub trait Tables: Family {
     fn facts(quoted: bool) -> Option<&'static mut Facts<Self>>;
     /// This CPU's desk.
     fn desk() -> Option<&'static mut Desk<Self>>;
+    /// Where this CPU writes the event of a conversation.
+    fn told() -> Option<&'static mut FlowEvent<Self>>;
     /// The network's gateway address; `ANY`: none.
     fn gateway(network: &Network) -> Self::Address;
     /// Where the network's endpoints find the resolver; `ANY`: nowhere.
@@ -176,6 +179,12 @@ impl Tables for Ipv4 {
     fn desk() -> Option<&'static mut Desk<Self>> {
         // SAFETY: it is this CPU's own, and each program asks for it once at a time; integers only, so any bytes are a value.
         maps::DESK4.get_ptr_mut(0).map(|desk| unsafe { &mut *desk })
+    }
+
+    #[inline(always)]
+    fn told() -> Option<&'static mut FlowEvent<Self>> {
+        // SAFETY: it is this CPU's own, and a program tells of one conversation at a time; integers only, so any bytes are a value.
+        maps::TOLD_FLOW4.get_ptr_mut(0).map(|event| unsafe { &mut *event })
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ use sluice_datapath_common::{
     counter::Counter,
     drop::DropKey,
     endpoint::{Attachment, Endpoint, EndpointKey},
-    event::{DropEvent, EventPace},
+    event::{DropEvent, EventPace, FlowEvent},
     flow::{Flow, FlowKey},
     for_each_map,
     fragment::{FragmentKey, FragmentPorts, RING, RINGS},
@@ -124,6 +124,14 @@ pub static HELD: btf_maps::Array<Piece, { (RINGS * RING) as usize }> = btf_maps:
 #[btf_map]
 pub static TOLD: btf_maps::PerCpuArray<Telling, 1> = btf_maps::PerCpuArray::new();
 
+/// The same for a conversation that opens or closes.
+#[btf_map]
+pub static TOLD_FLOW4: btf_maps::PerCpuArray<FlowEvent<Ipv4>, 1> = btf_maps::PerCpuArray::new();
+
+/// As above, for IPv6.
+#[btf_map]
+pub static TOLD_FLOW6: btf_maps::PerCpuArray<FlowEvent<Ipv6>, 1> = btf_maps::PerCpuArray::new();
+
 /// What one CPU puts aside for the fragment at hand.
 #[btf_map]
 pub static ASIDE: btf_maps::PerCpuArray<Aside, 1> = btf_maps::PerCpuArray::new();
@@ -157,6 +165,10 @@ pub struct Desk<F: Family> {
     pub takes_closed: u16,
     /// What documents say of the conversation.
     pub said: Said<F>,
+    /// The number of the rule that has decided about it; 0: no document speaks of it.
+    pub rule: u64,
+    /// What that rule says; 0: nothing.
+    pub strictest: u32,
     /// Conversations that are to be ended, so many of `keys`.
     pub doomed: u32,
     /// Their keys.

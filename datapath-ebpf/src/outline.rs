@@ -16,7 +16,7 @@ use crate::{
         hold::{self, Sender},
         life, many, masquerade, open, overlay, reclaim, refuse, resolver, weigh,
     },
-    verdict,
+    verdict::{self, event},
 };
 
 /// What is answered for a null pointer, which nobody passes.
@@ -96,6 +96,8 @@ outline! {
     make_pair as make_pair4, make_pair6(frame: frame) = open::make_pair;
     copy_out as copy_out4, copy_out6(frame: frame) = flow::copy_out;
     walk as walk4, walk6() = reclaim::walk;
+    tell_opened as tell_opened4, tell_opened6() = event::of_opened;
+    tell_closed as tell_closed4, tell_closed6() = event::of_closed;
     judge_overlay as judge_overlay4, judge_overlay6() = overlay::judge;
     judge_direct as judge_direct4, judge_direct6() = overlay::judge_direct;
     open_overlay as open_overlay4, open_overlay6(frame: frame) = overlay::open;

@@ -14,6 +14,7 @@ pub(crate) mod container;
 pub mod error;
 pub mod event;
 mod events;
+mod explain;
 mod filter;
 pub(crate) mod image;
 mod info;
@@ -23,6 +24,7 @@ mod notice;
 mod policy;
 mod registry;
 mod sizes;
+mod standing;
 mod undo;
 mod usage;
 pub(crate) mod volume;
@@ -69,8 +71,9 @@ pub use network::{
     pools::AddressPool,
     remove::PruneNetworks,
 };
-pub use policy::{Applied, Asked, End, Judged, Opinion, PolicyView, RuleCount};
+pub use policy::{Applied, Asked, End, Judged, Opinion, PolicyVerdict, PolicyView, RuleCount};
 pub use registry::{PullImage, PushImage, Transfer};
+pub use standing::Standing;
 pub use usage::{DiskUsage, ImageUsage, UsageOf};
 pub use volume::{create::CreateVolume, inspect::VolumeView, prune::Pruned};
 

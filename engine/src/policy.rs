@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
 };
 
-use sluice_agent::view::Verdicts;
+use sluice_agent::view::{Count, Verdicts};
 use sluice_model::{Endpoint, Network, RemoteEndpoint};
 use sluice_policy::{
     Conversation, Direction, Facts, Number, Party, Policy, Verdict,
@@ -48,6 +48,19 @@ pub struct RuleCount {
     pub origin: Origin,
     /// How often.
     pub verdicts: Verdicts,
+}
+
+/// How often a document has said something on this host.
+#[derive(Clone, Debug)]
+pub struct PolicyVerdict {
+    /// The document's name.
+    pub policy: String,
+    /// At which end.
+    pub direction: Direction,
+    /// `allowed`, `denied`, `rejected` or, where it only counts what it is against, `audited`.
+    pub verdict: &'static str,
+    /// How often.
+    pub count: Count,
 }
 
 /// What applying documents changes.
@@ -123,6 +136,16 @@ impl Engine {
             .into_values()
             .map(|kept| view(kept, &residents, &verdicts))
             .collect())
+    }
+
+    /// What documents have said on this host, by document, end and verdict; what was never said is left out.
+    pub async fn policy_verdicts(&self) -> Result<Vec<PolicyVerdict>, EngineError> {
+        let kept = self.kept_policies().await?;
+        if kept.is_empty() {
+            return Ok(Vec::new());
+        }
+        let spoken = self.agent.verdicts().await?;
+        Ok(kept.values().flat_map(|kept| said(&kept.policy, &spoken)).collect())
     }
 
     /// One document.
@@ -364,6 +387,39 @@ fn view(kept: Kept, residents: &[Facts], verdicts: &BTreeMap<u64, Verdicts>) -> 
         selects,
         counts,
     }
+}
+
+/// What a document has said.
+fn said(policy: &Policy, spoken: &BTreeMap<u64, Verdicts>) -> Vec<PolicyVerdict> {
+    let mut sums: BTreeMap<(Direction, &'static str), Count> = BTreeMap::new();
+    for (number, origin) in policy.origins() {
+        let Some(verdicts) = spoken.get(&number.0) else {
+            continue;
+        };
+        let rule = origin
+            .place
+            .and_then(|place| policy.rules(origin.direction)?.nth(place))
+            .map_or(Verdict::Deny, |rule| rule.action);
+        let verdict = match rule {
+            Verdict::Allow => "allowed",
+            Verdict::Reject => "rejected",
+            Verdict::Deny => "denied",
+        };
+        for (verdict, count) in [(verdict, verdicts.done), ("audited", verdicts.audited)] {
+            if count.packets > 0 {
+                let sum = sums.entry((origin.direction, verdict)).or_default();
+                sum.packets += count.packets;
+                sum.bytes += count.bytes;
+            }
+        }
+    }
+    let each = sums.into_iter().map(|((direction, verdict), count)| PolicyVerdict {
+        policy: policy.name.as_str().to_owned(),
+        direction,
+        verdict,
+        count,
+    });
+    each.collect()
 }
 
 /// Who is where, to find those who are asked about.

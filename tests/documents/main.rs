@@ -25,7 +25,8 @@ fn every_reason_for_a_drop_stands_in_the_page_on_drops() {
          * `untold`: at most one per reason and second: `reason`, `number`, and how many drops were not told, `too_many` of them in a second, or `lost` because those \
          before had not been read.\n\
          * `missed`: this follower was too slow for so many `lines`.\n\n\
-         What was not told is in `sluice drops` and `sluice status` too (`GET /sluice/v1/drops/telling`).\n\n\
+         What was not told is in `sluice drops` and `sluice status` too (`GET /sluice/v1/drops/telling`). `sluice monitor` (docs/monitor.md) shows the same with filters, \
+         labels, rules of documents, packets for Wireshark, and conversations.\n\n\
          This page is written by a test (`UPDATE_DOCS=1 cargo test -p sluice-tests --test documents`).\n\n| | reason | what it means |\n|---|---|---|\n",
     );
     for reason in DropReason::ALL {

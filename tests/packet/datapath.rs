@@ -13,7 +13,7 @@ use sluice_datapath_common::config::Config;
 use sluice_datapath_common::counter::Counter;
 use sluice_datapath_common::drop::{Direction, DropKey, DropReason};
 use sluice_datapath_common::endpoint::{Endpoint, EndpointKey};
-use sluice_datapath_common::event::{DropEvent, EventPace, REASONS};
+use sluice_datapath_common::event::{DropEvent, EventPace, FRAME_BYTES, FlowEvent, REASONS};
 use sluice_datapath_common::flow::{Flow, FlowKey};
 use sluice_datapath_common::fragment::{FragmentKey, FragmentPorts, RING, RINGS};
 use sluice_datapath_common::overlay::{Host, Remote};
@@ -51,6 +51,24 @@ pub struct Outcome {
 pub const NO_PORT: u8 = 3;
 /// As above.
 pub const PROHIBITED: u8 = 13;
+
+/// A conversation that opened or closed, by what both families have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ToldFlow {
+    pub kind: u32,
+    /// The opener's and the other's.
+    pub ports: (u16, u16),
+    /// From the opener, and to it.
+    pub packets: (u64, u64),
+    pub rule: u64,
+}
+
+/// A record as what it is.
+fn value<T: Pod>(record: &[u8]) -> T {
+    assert_eq!(record.len(), size_of::<T>());
+    // SAFETY: so long, and any bytes are a value of a `Pod`.
+    unsafe { record.as_ptr().cast::<T>().read_unaligned() }
+}
 
 pub struct Datapath {
     ebpf: Ebpf,
@@ -358,14 +376,51 @@ impl Datapath {
 
     /// What was told of since the last time.
     pub fn told(&mut self) -> Vec<DropEvent> {
-        let mut ring: RingBuf<_> = self.map("EVENTS").try_into().unwrap();
-        let mut told = Vec::new();
-        while let Some(record) = ring.next() {
-            assert_eq!(record.len(), size_of::<DropEvent>());
-            // SAFETY: so long, and any bytes are an event.
-            told.push(unsafe { record.as_ptr().cast::<DropEvent>().read_unaligned() });
+        let records = self.records();
+        records.iter().map(|record| value(record)).collect()
+    }
+
+    /// The same, each with the beginning of its frame.
+    pub fn told_with_frames(&mut self) -> Vec<(DropEvent, Vec<u8>)> {
+        let records = self.records();
+        let each = records.iter().map(|record| {
+            let (event, frame) = record.split_at(size_of::<DropEvent>());
+            assert_eq!(frame.len(), FRAME_BYTES);
+            (value(event), frame.to_vec())
+        });
+        each.collect()
+    }
+
+    /// What was told of conversations since the last time.
+    pub fn told_flows(&mut self) -> Vec<ToldFlow> {
+        fn told<F: Family>(event: FlowEvent<F>) -> ToldFlow {
+            ToldFlow {
+                kind: event.kind,
+                ports: (
+                    u16::from_be(event.key.source_port),
+                    u16::from_be(event.key.destination_port),
+                ),
+                packets: (event.flow.packets, event.reply_packets),
+                rule: event.rule,
+            }
         }
-        told
+        let records = self.records();
+        let each = records
+            .iter()
+            .map(|record| match record.len() == size_of::<FlowEvent<Ipv4>>() {
+                true => told(value::<FlowEvent<Ipv4>>(record)),
+                false => told(value::<FlowEvent<Ipv6>>(record)),
+            });
+        each.collect()
+    }
+
+    fn records(&mut self) -> Vec<Vec<u8>> {
+        let mut ring: RingBuf<_> = self.map("EVENTS").try_into().unwrap();
+        let mut records = Vec::new();
+        while let Some(record) = ring.next() {
+            records.push(record.to_vec());
+        }
+        records
     }
 
     /// How many drops of a reason were not told of: too many of them, and lost.
@@ -378,7 +433,7 @@ impl Datapath {
 
     fn clear_events(&mut self) {
         self.listen(0);
-        let _ = self.told();
+        let _ = self.records();
         let mut paces: PerCpuArray<_, EventPace> = self.map("EVENT_PACE").try_into().unwrap();
         for reason in 0..REASONS as u32 {
             let used = paces.get(&reason, 0).unwrap();

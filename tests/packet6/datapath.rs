@@ -18,7 +18,7 @@ use sluice_datapath_common::uplink::Uplink;
 use sluice_datapath_common::{Ipv4, Ipv4Address, Ipv6, Ipv6Address};
 
 use crate::frame::Frame;
-pub use crate::programs::{Outcome, Verdict};
+pub use crate::programs::{Outcome, ToldFlow, Verdict};
 use crate::{programs, translate, twin};
 
 /// The prefix of a twin is longer by so many bits.

@@ -52,6 +52,8 @@ mod impostors;
 mod judgement;
 #[path = "../packet/life.rs"]
 mod life;
+#[path = "../packet/monitor.rs"]
+mod monitor;
 #[path = "../packet/neighbours.rs"]
 mod neighbours;
 #[path = "../packet/nic.rs"]

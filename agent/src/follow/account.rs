@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io};
 
 use jiff::Timestamp;
-use sluice_datapath_common::event::EventPace;
+use sluice_datapath_common::event::{CLOSED, EventPace, OPENED};
 
 use crate::{map::pins::Maps, observe::reason_words, view::Untold};
 
@@ -48,7 +48,11 @@ fn untold(reason: u32, too_many: u64, lost: u64) -> Untold {
     let number = u8::try_from(reason).unwrap_or_default();
     Untold {
         time: Timestamp::now(),
-        reason: reason_words(number).0,
+        reason: match number {
+            OPENED => "open".to_owned(),
+            CLOSED => "close".to_owned(),
+            reason => reason_words(reason).0,
+        },
         number,
         too_many,
         lost,

@@ -1,22 +1,57 @@
 //! An event of the ring, in words.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
+use aya::Pod;
+use base64::Engine as _;
 use jiff::{SignedDuration, Timestamp};
-use sluice_datapath_common::event::DropEvent;
+use sluice_datapath_common::{
+    DropReason, Ipv4, Ipv6,
+    event::{DropEvent, FRAME_BYTES, FlowEvent, OPENED},
+    flow::{FLOW_REWRITES_DESTINATION, FLOW_REWRITES_SOURCE},
+};
 
+use super::ended::{GONE, IDLE};
 use crate::{
     expire::now,
     kernel::netlink::device_name,
-    observe::{direction_word, protocol, reason_words},
-    roster::Roster,
-    view::DropTold,
+    observe::{Told, direction_word, protocol, reason_words, towards},
+    roster::{Resident, Roster},
+    view::{Carried, DropTold, Happening, Icmp, Outcome, Reason, Seen, Side},
 };
 
-/// The event of a record. The kernel rounds its length up to eight bytes, which an event's is.
-pub fn event(record: &[u8]) -> Option<DropEvent> {
-    // SAFETY: so long, and any bytes are an event (`plain_old_data!`).
-    (record.len() == size_of::<DropEvent>()).then(|| unsafe { record.as_ptr().cast::<DropEvent>().read_unaligned() })
+/// What a record of the ring is.
+pub enum Record {
+    /// A packet died; how its frame begins, if that was asked for.
+    Drop(DropEvent, Vec<u8>),
+    /// A conversation opened or closed.
+    Flow4(Box<FlowEvent<Ipv4>>),
+    /// As above.
+    Flow6(Box<FlowEvent<Ipv6>>),
+}
+
+/// What a record is, by its length, which tells them apart. The kernel rounds it up to eight bytes, which all of them are.
+pub fn read(record: &[u8]) -> Option<Record> {
+    const DROP: usize = size_of::<DropEvent>();
+    const SHOWN: usize = DROP + FRAME_BYTES;
+    const FLOW4: usize = size_of::<FlowEvent<Ipv4>>();
+    const FLOW6: usize = size_of::<FlowEvent<Ipv6>>();
+    Some(match record.len() {
+        DROP => Record::Drop(value(record)?, Vec::new()),
+        SHOWN => {
+            let event: DropEvent = value(record)?;
+            let there = (event.length as usize).min(FRAME_BYTES);
+            Record::Drop(event, record.get(DROP..DROP + there)?.to_vec())
+        }
+        FLOW4 => Record::Flow4(Box::new(value(record)?)),
+        FLOW6 => Record::Flow6(Box::new(value(record)?)),
+        _ => return None,
+    })
+}
+
+fn value<T: Pod>(record: &[u8]) -> Option<T> {
+    // SAFETY: so long, and any bytes are a value of a `Pod`.
+    (record.len() >= size_of::<T>()).then(|| unsafe { record.as_ptr().cast::<T>().read_unaligned() })
 }
 
 /// Now, on two clocks.
@@ -95,6 +130,142 @@ pub fn tell(event: &DropEvent, roster: &Roster, clock: Clock) -> DropTold {
     }
 }
 
+/// A family whose conversations are told.
+pub trait Recorded: Told {
+    /// The event, of whichever family.
+    fn record(event: FlowEvent<Self>) -> Record;
+}
+
+impl Recorded for Ipv4 {
+    fn record(event: FlowEvent<Self>) -> Record {
+        Record::Flow4(Box::new(event))
+    }
+}
+
+impl Recorded for Ipv6 {
+    fn record(event: FlowEvent<Self>) -> Record {
+        Record::Flow6(Box::new(event))
+    }
+}
+
+/// A conversation that opened or closed, with names. `host`: the host's addresses.
+pub fn see_flow<F: Told>(event: &FlowEvent<F>, roster: &Roster, host: &HashSet<IpAddr>, clock: Clock) -> Seen {
+    let (key, flow) = (&event.key, &event.flow);
+    let is_icmp = key.protocol == F::ICMP;
+    let end = |address: F::Address, port: u16, endpoint: u32| {
+        let address = F::told(address);
+        let port = Some(u16::from_be(port)).filter(|port| *port != 0 && !is_icmp);
+        let resident = roster.resident(endpoint).or_else(|| roster.at(address));
+        side(Some(address), port, resident).map(|side| match side.name.is_empty() && host.contains(&address) {
+            true => Side {
+                name: "host".to_owned(),
+                ..side
+            },
+            false => side,
+        })
+    };
+    let rewrites = |flag: u8| flow.flags & flag != 0;
+    let (source, destination) = (flow.source_endpoint, flow.destination_endpoint);
+    let is_end = event.kind != u32::from(OPENED);
+    Seen {
+        verdict: (!is_end).then_some(Outcome::Forwarded),
+        source: end(key.source, key.source_port, source),
+        destination: match rewrites(FLOW_REWRITES_DESTINATION) {
+            true => end(key.destination, key.destination_port, 0),
+            false => end(key.destination, key.destination_port, destination),
+        },
+        protocol: Some(protocol(key.protocol)),
+        icmp: is_icmp.then(|| Icmp {
+            kind: None,
+            code: None,
+            id: Some(u16::from_be(key.source_port)),
+        }),
+        policy: roster.rule(event.rule).cloned(),
+        translated_source: match rewrites(FLOW_REWRITES_SOURCE) {
+            true => end(flow.source, flow.source_port, 0),
+            false => None,
+        },
+        translated_destination: match rewrites(FLOW_REWRITES_DESTINATION) {
+            true => end(flow.destination, flow.destination_port, destination),
+            false => None,
+        },
+        towards: Some(towards(flow.action).to_owned()),
+        carried: is_end.then(|| Carried {
+            packets: flow.packets,
+            bytes: flow.bytes,
+            reply_packets: event.reply_packets,
+            reply_bytes: event.reply_bytes,
+            age: event.time.saturating_sub(flow.opened) as f64 / 1e9,
+            end: match event.kind {
+                IDLE => "idle",
+                GONE => "container",
+                _ => "closed",
+            }
+            .to_owned(),
+        }),
+        ..Seen::of(
+            clock.when(event.time),
+            if is_end { Happening::Close } else { Happening::Open },
+        )
+    }
+}
+
+/// The same drop for those who see more: with its ends, the rule that refused it and how its frame begins.
+pub fn see(event: &DropEvent, told: &DropTold, frame: &[u8], roster: &Roster) -> Seen {
+    let by_number = roster.resident(event.endpoint);
+    let at = |address: Option<IpAddr>| address.and_then(|address| roster.at(address));
+    // Who speaks at a veth is known by that, whatever address it claims.
+    let source = by_number.or_else(|| at(told.source));
+    let not_empty = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let verdict = match DropReason::from_number(event.reason) {
+        Some(DropReason::PolicyDenied) => Outcome::Denied,
+        Some(DropReason::PolicyRejected) => Outcome::Rejected,
+        _ => Outcome::Dropped,
+    };
+    Seen {
+        verdict: Some(verdict),
+        source: side(told.source, told.source_port, source),
+        destination: side(told.destination, told.destination_port, at(told.destination)),
+        protocol: not_empty(&told.protocol),
+        icmp: told.icmp_type.map(|kind| Icmp {
+            kind: Some(kind),
+            code: told.icmp_code,
+            id: told.icmp_id,
+        }),
+        drop_reason: Some(Reason {
+            name: told.reason.clone(),
+            number: told.number,
+            sentence: told.sentence.clone(),
+        }),
+        policy: roster.rule(event.rule).cloned(),
+        point: Some(told.direction.clone()),
+        device: not_empty(&told.device),
+        ether_type: Some(told.ether_type),
+        length: Some(told.length),
+        frame: (!frame.is_empty()).then(|| base64::engine::general_purpose::STANDARD.encode(frame)),
+        ..Seen::of(told.time, Happening::Drop)
+    }
+}
+
+/// An end, if anything is known of it.
+pub fn side(address: Option<IpAddr>, port: Option<u16>, resident: Option<&Resident>) -> Option<Side> {
+    if address.is_none() && resident.is_none() {
+        return None;
+    }
+    let resident = resident.cloned();
+    let (name, container, network, labels) = resident.map_or_else(Default::default, |resident| {
+        (resident.name, resident.container, resident.network, resident.labels)
+    });
+    Some(Side {
+        address,
+        port,
+        name,
+        container,
+        network,
+        labels,
+    })
+}
+
 /// The address as the standard library has it.
 fn address(family: u8, words: [u32; 4]) -> Option<IpAddr> {
     let mut bytes = [0; 16];
@@ -113,7 +284,7 @@ mod tests {
     use sluice_datapath_common::{DropReason, drop::Direction};
 
     use super::*;
-    use crate::{desired::Desired, fixture, view::Told};
+    use crate::{desired::Desired, fixture, view};
 
     fn event() -> DropEvent {
         DropEvent {
@@ -213,13 +384,33 @@ mod tests {
             (told.source, told.destination, told.protocol.as_str()),
             (None, None, "")
         );
-        let line = serde_json::to_value(Told::Drop(Box::new(told))).unwrap();
+        let line = serde_json::to_value(view::Told::Drop(Box::new(told))).unwrap();
         assert_eq!((&line["kind"], &line["ether_type"]), (&"drop".into(), &0x88cc.into()));
     }
 
     #[test]
     fn a_record_of_another_length_is_no_event() {
-        assert_eq!(super::event(&[0; 64]), Some(DropEvent::default()));
-        assert_eq!(super::event(&[0; 72]), None);
+        assert!(
+            matches!(read(&[0; 72]), Some(Record::Drop(event, frame)) if event == DropEvent::default() && frame.is_empty())
+        );
+        assert!(matches!(read(&[0; 160]), Some(Record::Flow4(_))) && matches!(read(&[0; 224]), Some(Record::Flow6(_))));
+        assert!(read(&[0; 64]).is_none());
+    }
+
+    #[test]
+    fn of_a_short_frame_only_what_it_has_is_shown() {
+        let event = DropEvent { length: 60, ..event() };
+        // SAFETY: it has no padding.
+        let bytes: [u8; size_of::<DropEvent>()] = unsafe { std::mem::transmute(event) };
+        let record = [&bytes[..], &[7; FRAME_BYTES]].concat();
+        let Some(Record::Drop(read, frame)) = read(&record) else {
+            panic!("not a drop")
+        };
+        assert_eq!((read, frame.len()), (event, 60));
+        let seen = see(&event, &tell(&event, &roster(), clock()), &frame, &roster());
+        assert_eq!(seen.verdict, Some(Outcome::Dropped));
+        let source = seen.source.unwrap();
+        assert_eq!((source.name.as_str(), source.port), ("web7", Some(40_000)));
+        assert_eq!(seen.frame.map(|text| text.len()), Some(80));
     }
 }

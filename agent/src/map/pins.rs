@@ -82,14 +82,18 @@ macro_rules! declare {
                 Ok(Self { $($name: open(directory, specifications.next(), limits)?,)+ })
             }
 
-            /// Each map's name, sentence, entries and capacity.
-            pub fn fill(&self) -> io::Result<Vec<(&'static Specification, u64, u32)>> {
+            /// Each map's name, sentence, entries and capacity. Without `arrays` those are left out: all their slots are there, so that none of them ever
+            /// fills up, and they are walked through whole to see which are in use.
+            pub fn fill(&self, arrays: bool) -> io::Result<Vec<(&'static Specification, u64, u32)>> {
                 let mut specifications = SPECIFICATIONS.iter();
                 let mut fill = Vec::new();
                 $(if let Some(specification) = specifications.next() {
-                    // An array's slots are all there; those in use are not all zeros.
-                    let in_use = if matches!(specification.kind, number::Array | number::PerCpuArray) { self.$name.count_set()? } else { self.$name.count()? };
-                    fill.push((specification, in_use, bpf::map_info(self.$name.map())?.max_entries));
+                    let is_array = matches!(specification.kind, number::Array | number::PerCpuArray);
+                    if arrays || !is_array {
+                        // An array's slots are all there; those in use are not all zeros.
+                        let in_use = if is_array { self.$name.count_set()? } else { self.$name.count()? };
+                        fill.push((specification, in_use, bpf::map_info(self.$name.map())?.max_entries));
+                    }
                 })+
                 Ok(fill)
             }

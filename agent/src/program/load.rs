@@ -109,7 +109,7 @@ fn load(object: &[u8], config: &Config, names: &Names, directory: &Path, limits:
 }
 
 /// The verifier gives up with EAGAIN when a signal comes in between; then it is asked again.
-fn load_program(name: &str, program: &mut Program) -> Result<(), AgentError> {
+pub fn load_program(name: &str, program: &mut Program) -> Result<(), AgentError> {
     const ATTEMPTS: usize = 10;
     for attempt in 1.. {
         let outcome = match program {
@@ -150,7 +150,7 @@ fn last_lines(log: &str) -> String {
 }
 
 /// An error and what it came of: aya's errors tell the half of it each.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -48,6 +48,7 @@ impl Session {
             Kernel::open(&opening, offers)
         })
         .await??;
+        *lock(&shared.facts) = kernel.facts;
         *lock(&shared.open) = Some((kernel.maps.clone(), kernel.attacher.clone()));
         let (mut pages, revision) = store.pages(key::ROOT).await?;
         let changes = store.watch(key::ROOT, revision).await?;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sluice_datapath_common::config::Config;
 use tokio::{
     sync::{Notify, watch},
     task,
@@ -20,6 +21,8 @@ pub struct Shared {
     pub roster: Mutex<Roster>,
     /// The open tables and programs.
     pub open: Mutex<Option<(Arc<Maps>, Arc<Attacher>)>>,
+    /// What the programs were loaded with.
+    pub facts: Mutex<Config>,
     /// Flows of endpoints that are gone are left.
     pub endpoints_gone: Notify,
     /// Those who follow the drops.
@@ -41,6 +44,7 @@ impl Shared {
             progress: watch::Sender::new(Progress::default()),
             roster: Mutex::default(),
             open: Mutex::new(None),
+            facts: Mutex::default(),
             endpoints_gone: Notify::new(),
             meeting: follow::Meeting::default(),
             offers: Arc::default(),

@@ -29,7 +29,7 @@ fn two_endpoints_and_the_host_reach_each_other() {
         assert!(host.pings(2, "172.31.0.1".parse().unwrap()), "endpoint to gateway");
         assert!(host.pings(1, "192.0.2.1".parse().unwrap()), "endpoint to host");
         assert!(attempt(&format!("ping -c 1 -W 1 {}", address(1))).0, "host to endpoint");
-        let flows = agent.flows().await.unwrap();
+        let flows = agent.flows(Default::default(), Default::default(), None).await.unwrap();
         let between = flows
             .iter()
             .find(|flow| flow.from.name == "web1" && flow.to.name == "web2")
@@ -126,13 +126,25 @@ fn flows_of_an_endpoint_that_goes_are_deleted() {
         let agent = host.agent().await;
         host.populate(&agent, &[1, 2]).await;
         assert!(host.pings(1, address(2)));
-        assert!(!agent.flows().await.unwrap().is_empty());
+        assert!(
+            !agent
+                .flows(Default::default(), Default::default(), None)
+                .await
+                .unwrap()
+                .is_empty()
+        );
         let revision = host.commit(host.delete(1)).await;
         agent.settled(revision, &[]).await.unwrap();
         eventually(
             "flows of the gone endpoint are gone",
             Duration::from_secs(1),
-            async || agent.flows().await.unwrap().is_empty(),
+            async || {
+                agent
+                    .flows(Default::default(), Default::default(), None)
+                    .await
+                    .unwrap()
+                    .is_empty()
+            },
         )
         .await;
         agent.stop().await;

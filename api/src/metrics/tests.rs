@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, path::PathBuf};
 
-use sluice_engine::{Direction, Traffic};
+use sluice_engine::{Direction, PolicyVerdict, Traffic};
 use sluice_model::Host;
 
 use super::*;
@@ -66,6 +66,12 @@ fn figures() -> Figures {
                 sent: direction,
             },
         }],
+        verdicts: vec![PolicyVerdict {
+            policy: "db".to_owned(),
+            direction: sluice_policy::Direction::Ingress,
+            verdict: "denied",
+            count: view::Count { packets: 3, bytes: 180 },
+        }],
         containers: [("running", 2), ("paused", 0), ("stopped", 1)],
         cluster: Some(ClusterStatus {
             host: None,
@@ -102,6 +108,7 @@ fn drops_are_told_by_reason_and_direction_whosever_they_were() {
     has("sluice_containers{state=\"running\"} 2");
     has("sluice_endpoint_sent_bytes_total{container=\"web\",network=\"bridge\"} 1000");
     has("sluice_network_received_packets_total{network=\"bridge\"} 10");
+    has("sluice_policy_packets_total{policy=\"db\",direction=\"ingress\",verdict=\"denied\"} 3");
     has("sluice_cluster_lease_held 1");
     has("sluice_untold_drops_total{reason=\"no_route\",why=\"too_many\"} 3");
     has("sluice_api_seconds_count{method=\"GET\",path=\"/info\"} 1");
@@ -130,6 +137,24 @@ fn of_more_endpoints_than_can_be_kept_apart_the_least_are_told_as_one() {
     let rest: u64 = (0..20).sum();
     let line = format!("sluice_endpoint_sent_bytes_total{{container=\"\",network=\"\"}} {rest}");
     assert!(text.contains(&line), "{text}");
+}
+
+#[test]
+fn of_more_documents_than_can_be_kept_apart_the_last_are_told_as_one() {
+    let mut figures = figures();
+    let one = figures.verdicts[0].clone();
+    let number = |number: usize| PolicyVerdict {
+        policy: format!("policy{number:04}"),
+        ..one.clone()
+    };
+    figures.verdicts = (0..POLICIES + 5).map(number).collect();
+    let text = text(&figures);
+    let told = text
+        .lines()
+        .filter(|line| line.starts_with("sluice_policy_packets_total{"));
+    assert_eq!(told.count(), POLICIES + 1);
+    let rest = "sluice_policy_packets_total{policy=\"\",direction=\"ingress\",verdict=\"denied\"} 15";
+    assert!(text.contains(rest), "{text}");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use axum::{
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
 };
 use serde_json::Value;
-use sluice_engine::Asked;
+use sluice_agent::view::Explanation;
+use sluice_engine::{Asked, Standing};
 use sluice_policy::{Policy, Traffic, document, traffic};
 
 use crate::{
@@ -25,6 +26,11 @@ const TYPES: [&str; 2] = ["application/yaml", "application/json"];
 /// `GET /sluice/v1/policies`
 pub(crate) async fn list(state: State) -> Answer<Json<Vec<Value>>> {
     Ok(Json(state.policies().await?.iter().map(policy::document).collect()))
+}
+
+/// `GET /sluice/v1/standing-rules`
+pub(crate) async fn standing(state: State) -> Json<Vec<Standing>> {
+    Json(state.standing_rules())
 }
 
 /// `GET /sluice/v1/policies/{name}`
@@ -70,23 +76,32 @@ pub(crate) async fn remove(state: State, Name(name): Name) -> Answer<StatusCode>
 
 /// `POST /sluice/v1/judge?from=&to=&traffic=`
 pub(crate) async fn test(state: State, query: Query, headers: HeaderMap, body: Body) -> Answer<Json<Value>> {
-    let wanted = |name: &str| {
-        let text = query.text(name).map(str::to_owned);
-        text.ok_or_else(|| ApiError::invalid(format!("who speaks to whom is to be said: {name} is missing")))
-    };
-    let (from, to) = (wanted("from")?, wanted("to")?);
-    let (protocol, port) = conversation(query.text("traffic").unwrap_or("tcp"))?;
+    let asked = asked(&query)?;
     let policies = match headers.contains_key(CONTENT_TYPE) {
         true => read(&headers, body).await?,
         false => Vec::new(),
     };
-    let asked = Asked {
-        from,
-        to,
+    Ok(Json(policy::judged(&state.test_policies(policies, &asked).await?)))
+}
+
+/// `GET /sluice/v1/explain?from=&to=&traffic=`
+pub(crate) async fn explain(state: State, query: Query) -> Answer<Json<Explanation>> {
+    Ok(Json(state.explain(&asked(&query)?).await?))
+}
+
+/// The conversation that is asked about.
+fn asked(query: &Query) -> Result<Asked, ApiError> {
+    let wanted = |name: &str| {
+        let text = query.text(name).map(str::to_owned);
+        text.ok_or_else(|| ApiError::invalid(format!("who speaks to whom is to be said: {name} is missing")))
+    };
+    let (protocol, port) = conversation(query.text("traffic").unwrap_or("tcp"))?;
+    Ok(Asked {
+        from: wanted("from")?,
+        to: wanted("to")?,
         protocol,
         port,
-    };
-    Ok(Json(policy::judged(&state.test_policies(policies, &asked).await?)))
+    })
 }
 
 /// One conversation of such traffic: of a protocol without ports, or of which none was said, the port is 0.

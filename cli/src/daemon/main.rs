@@ -5,6 +5,7 @@
 mod allocator;
 mod cleanup;
 mod cluster;
+mod flow_log;
 mod instance;
 mod limits;
 mod log;

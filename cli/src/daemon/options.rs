@@ -48,6 +48,22 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) metrics_addr: Option<SocketAddr>,
 
+    /// Keep drops and conversations in this file, a line of JSON each as `sluice monitor --flows --json` shows them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) flow_log: Option<PathBuf>,
+
+    /// Only those, as container=web or event=drop: what `sluice monitor` has options for; may be said more than once
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) flow_log_filter: Vec<String>,
+
+    /// How large the file becomes before it is turned over, megabytes [default: 100]
+    #[arg(long, value_name = "MEGABYTES")]
+    pub(crate) flow_log_max_size: Option<u64>,
+
+    /// How many files are kept [default: 5]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) flow_log_max_files: Option<u32>,
+
     /// Where images, containers and records are kept [default: /var/lib/sluice]
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) data_root: Option<PathBuf>,
@@ -234,6 +250,10 @@ impl Options {
             host: if self.host.is_empty() { below.host } else { self.host },
             allow_insecure_tcp: self.allow_insecure_tcp.or(below.allow_insecure_tcp),
             metrics_addr: self.metrics_addr.or(below.metrics_addr),
+            flow_log: self.flow_log.or(below.flow_log),
+            flow_log_filter: list(self.flow_log_filter, below.flow_log_filter),
+            flow_log_max_size: self.flow_log_max_size.or(below.flow_log_max_size),
+            flow_log_max_files: self.flow_log_max_files.or(below.flow_log_max_files),
             data_root: self.data_root.or(below.data_root),
             exec_root: self.exec_root.or(below.exec_root),
             pidfile: self.pidfile.or(below.pidfile),

@@ -17,7 +17,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{Trouble, instance, pidfile::Pidfile, rest, settings::Settings, sockets::Sockets, supervisor, value::Host};
+use crate::{
+    Trouble, flow_log, instance, pidfile::Pidfile, rest, settings::Settings, sockets::Sockets, supervisor, value::Host,
+};
 
 /// Runs until it is told to end.
 pub(crate) async fn serve(settings: Settings) -> Result<(), Trouble> {
@@ -51,6 +53,9 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), Trouble> {
         let router = sluice_api::metrics_router(engine.clone(), measures.clone());
         serving.spawn(sluice_api::serve(socket, router));
         tracing::info!(%address, "figures for Prometheus at /metrics");
+    }
+    if let Some(log) = settings.flow_log {
+        flow_log::keep(log, engine.clone()).await?;
     }
     supervisor::tell(supervisor::READY);
     tracing::info!(

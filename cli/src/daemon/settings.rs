@@ -11,6 +11,7 @@ use sluice_image::RegistryOptions;
 
 use crate::{
     Trouble, cluster,
+    flow_log::FlowLog,
     options::{Flags, Options},
     remap,
     value::{Host, LogLevel},
@@ -29,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) hosts: Vec<Host>,
     /// Where figures alone are told.
     pub(crate) metrics_addr: Option<SocketAddr>,
+    /// What is kept of drops and conversations; none: nothing.
+    pub(crate) flow_log: Option<FlowLog>,
     pub(crate) pidfile: PathBuf,
     pub(crate) log_level: LogLevel,
     pub(crate) instance: String,
@@ -52,6 +55,7 @@ impl Settings {
         let bridge = bridge(&options)?;
         let registries = registries(&mut options)?;
         let cluster = cluster::options(&options)?;
+        let flow_log = FlowLog::of(&options)?;
         let instance = options
             .instance
             .map_or_else(|| "default".to_owned(), |instance| instance.0);
@@ -103,6 +107,7 @@ impl Settings {
             registries,
             hosts,
             metrics_addr: options.metrics_addr,
+            flow_log,
             pidfile: options.pidfile.unwrap_or_else(|| exec_root.join("sluiced.pid")),
             log_level,
             says_iptables: options.iptables.is_some() || options.ip6tables.is_some(),

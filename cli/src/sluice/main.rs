@@ -10,6 +10,7 @@ mod keys;
 mod listing;
 mod measure;
 mod output;
+mod pcapng;
 mod publish;
 mod query;
 mod session;
@@ -19,8 +20,9 @@ mod terminal;
 
 use clap::{Parser, Subcommand};
 use command::{
-    archive, attach, build, builder, cleanup, cluster, copy, create, datapath, drops, events, exec, exposure, files,
-    image, inspect, life, logs, network, policy, port, prune, ps, registry, run, start, stats, system, update, volume,
+    archive, attach, build, builder, cleanup, cluster, copy, create, datapath, drops, events, exec, explain, exposure,
+    files, flows, image, inspect, life, logs, monitor, network, policy, port, prune, ps, registry, run, start, stats,
+    system, update, volume,
 };
 use daemon::{Address, Daemon};
 use failure::Failure;
@@ -80,7 +82,7 @@ enum Command {
     Exec(exec::Exec),
     /// List the published ports of a container
     Port(port::Port),
-    /// List the processes of a container
+    /// List the processes of a container; without one, show live what all carry and what of it dies
     Top(life::Top),
     /// Print what containers use, every second
     Stats(stats::Stats),
@@ -149,9 +151,13 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::Policy),
     /// List the connections in the flow table
-    Flows(datapath::Flows),
+    Flows(flows::Flows),
     /// List dropped packets by reason
     Drops(drops::Drops),
+    /// Say what would become of a packet, and why, by the real programs and without sending one
+    Explain(explain::Explain),
+    /// Show drops as they happen, and conversations as they open and close
+    Monitor(Box<monitor::Monitor>),
     /// List what of this host's containers is reached from where, and what the host's firewall believes of it
     Exposure(exposure::Exposure),
     /// Remove everything a stopped daemon left in the kernel
@@ -237,6 +243,8 @@ fn answer(arguments: Sluice) -> Result<(), Failure> {
             Command::Policy(policy) => policy.answer(&daemon).await,
             Command::Flows(flows) => flows.answer(&daemon).await,
             Command::Drops(drops) => drops.answer(&daemon).await,
+            Command::Explain(explain) => explain.answer(&daemon).await,
+            Command::Monitor(monitor) => monitor.answer(&daemon).await,
             Command::Exposure(exposure) => exposure.answer(&daemon).await,
             Command::Cleanup(cleanup) => cleanup.answer(arguments.host.is_some(), &daemon).await,
         }

@@ -12,6 +12,7 @@ use aya_ebpf::{
 use sluice_datapath_common::{
     DropReason, Family, Ipv6, Ipv6Address, checksum,
     endpoint::{Attachment, Endpoint, EndpointKey},
+    event::FlowEvent,
     flow::{Flow, FlowKey},
     fragment::{FragmentKey, FragmentPorts},
     network::{NETWORK_MASQUERADES6, NETWORK_ROUTED6, NETWORK_UNPROTECTED6, Network},
@@ -58,6 +59,12 @@ impl Tables for Ipv6 {
     fn desk() -> Option<&'static mut Desk<Self>> {
         // SAFETY: it is this CPU's own, and each program asks for it once at a time; integers only, so any bytes are a value.
         maps::DESK6.get_ptr_mut(0).map(|desk| unsafe { &mut *desk })
+    }
+
+    #[inline(always)]
+    fn told() -> Option<&'static mut FlowEvent<Self>> {
+        // SAFETY: it is this CPU's own, and a program tells of one conversation at a time; integers only, so any bytes are a value.
+        maps::TOLD_FLOW6.get_ptr_mut(0).map(|event| unsafe { &mut *event })
     }
 
     #[inline(always)]

@@ -127,7 +127,7 @@ pub fn reverse_of<F: Family>(key: &FlowKey<F>, flow: Entry<F>) -> FlowKey<F> {
 
 /// Writes the key of the entry of the other direction to where it will be needed. What was there is a key too, so its padding is zero.
 #[inline(always)]
-fn write_reverse<F: Family>(reverse: &mut FlowKey<F>, key: &FlowKey<F>, flow: Entry<F>) {
+pub fn write_reverse<F: Family>(reverse: &mut FlowKey<F>, key: &FlowKey<F>, flow: Entry<F>) {
     // SAFETY: see `reverse_of`.
     let flow = unsafe { flow.as_ref() };
     reverse.source = flow.destination;

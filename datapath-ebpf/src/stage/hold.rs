@@ -586,7 +586,7 @@ fn length_of_part(length: u32, offset: u32) -> Option<u32> {
 /// The number, if it is from 1 to `most`. Compared less one, as the compiler would do anyhow: made by adding one, it is not zero to the verifier
 /// either. And the compiler is made to forget what it knows of it (volatile), or it would leave the comparison away.
 #[inline(always)]
-fn known_to_verifier(number: u32, most: u32) -> Option<u32> {
+pub fn known_to_verifier(number: u32, most: u32) -> Option<u32> {
     let less_one = number.wrapping_sub(1);
     // SAFETY: a read of a value on the stack.
     let less_one = unsafe { core::ptr::read_volatile(&raw const less_one) };

@@ -15,6 +15,7 @@ use crate::{
     family::Layer3,
     maps,
     packet::{ACK, FIN, RST, SCTP, SYN, TCP},
+    verdict::event,
 };
 
 /// `EEXIST`
@@ -58,7 +59,11 @@ fn track<F: Layer3>(key: &FlowKey<F>, tcp_flags: u8) {
     } else {
         return;
     };
+    let is_end = event::is_end(state, next);
     move_on(key, flow, other, next);
+    if is_end {
+        F::tell_closed();
+    }
 }
 
 /// Has the other side of a half open conversation spoken? Of what has no SYN, this packet is the answer.

@@ -9,6 +9,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use sluice_datapath_common::{
     DropReason,
     checksum::{add, difference},
+    event::LISTEN_FLOWS,
     flow::{
         FLOW_IS_REPLY, FLOW_MASQUERADES, FLOW_PUBLISHED, FLOW_REWRITES_DESTINATION, FLOW_REWRITES_SOURCE, Flow,
         FlowKey, State,
@@ -27,6 +28,7 @@ use crate::{
     key::is_same,
     maps::{self, Desk},
     packet::{ACK, FIN, Frame, Packet, RST, SCTP, SYN, TCP},
+    verdict::event,
 };
 
 /// Opens the conversation of the desk as planned, unless its packet may not open one.
@@ -61,9 +63,13 @@ fn try_to_open<F: Layer3>(frame: Frame) -> Number {
     }
 }
 
-/// The entry of a conversation that was opened just now, for its first packet, which is counted already.
+/// The entry of a conversation that was opened just now, for its first packet, which is counted already. Whoever follows conversations is told here, where
+/// little lies on the stack.
 #[inline(always)]
 pub fn opened<F: Layer3>(_packet: &Packet<F>) -> Result<Entry<F>, DropReason> {
+    if event::listen_to(LISTEN_FLOWS) {
+        F::tell_opened();
+    }
     let desk = F::desk().ok_or(DropReason::FlowTableFull)?;
     Ok(NonNull::from(&mut desk.flow))
 }

@@ -41,12 +41,14 @@ const OURS: Number = 0;
 /// Weighs the conversation that lies on the desk, as it is planned. `Ours`: nobody is against it. Out of line for its stack.
 #[inline(always)]
 pub fn weigh<F: Layer3>(frame: Frame) -> Number {
-    if maps::settings().is_none_or(|settings| settings.policies == 0) {
-        return OURS;
-    }
     let Some(desk) = F::desk() else {
         return DropReason::PolicyDenied as Number;
     };
+    desk.rule = 0;
+    desk.strictest = 0;
+    if maps::settings().is_none_or(|settings| settings.policies == 0) {
+        return OURS;
+    }
     let (opener, other) = (desk.plan.back.endpoint, desk.plan.there.endpoint);
     // What somebody says to itself is nobody's business; of those who are none of ours nothing is said.
     if opener == other {
@@ -243,6 +245,10 @@ fn count<F: Layer3>(bytes: u64) -> u32 {
     } = desk.said.judgement;
     if said != 0 {
         note(rule, u32::from(said), bytes);
+    }
+    if u32::from(said) > desk.strictest {
+        desk.strictest = u32::from(said);
+        desk.rule = rule;
     }
     if audited >= REJECT && said < REJECT {
         note(audited_rule, u32::from(audited) | AUDITED, bytes);

@@ -1,24 +1,33 @@
-//! Tells of a drop as it happens, to whoever listens. While nobody does, that is one look into an array.
+//! Tells of a drop as it happens, and of a conversation as it opens and closes, to whoever listens. While nobody does, that is one look into an array.
 //!
 //! The headers are read once more, by the kernel's helper, which reads whatever there is of a packet: this one may have died because it could not be
 //! read, or before it was.
 
 use aya_ebpf::helpers::{bpf_ringbuf_output, bpf_skb_load_bytes};
 use sluice_datapath_common::{
-    Family, Ipv4, Ipv6,
-    event::{DropEvent, EVENTS_PER_SECOND, SECOND},
+    DropReason, Family, Ipv4, Ipv6,
+    event::{
+        CLOSED, DropEvent, EVENTS_PER_SECOND, FLOWS_PER_SECOND, FRAME_BYTES, FlowEvent, LISTEN_DROPS, LISTEN_FLOWS,
+        LISTEN_FRAMES, OPENED, SECOND,
+    },
+    flow::{FLOW_IS_REPLY, FlowKey, State},
 };
 
 use crate::{
+    family::Layer3,
     maps::{EVENT_PACE, EVENTS, LISTENERS, TOLD},
     packet::{ETHER_ARP, ETHERNET, Frame, SCTP, TCP, UDP, UDP_LITE},
-    stage::flow,
+    stage::{
+        flow::{self, Entry},
+        hold::known_to_verifier,
+    },
 };
 
-/// An event, and the header that is being read for it.
+/// An event with the beginning of its frame, and the header that is being read for it.
 #[repr(C)]
 pub struct Telling {
     event: DropEvent,
+    frame: [u8; FRAME_BYTES],
     header: Header,
 }
 
@@ -43,7 +52,28 @@ pub fn of_packet(frame: Frame, endpoint: u32, direction: u8, reason: u8) {
         ETHER_ARP => read_arp(frame, telling),
         _ => {}
     }
-    end(telling);
+    if listen_to(LISTEN_FRAMES) && show(frame, telling) {
+        put(telling, (size_of::<DropEvent>() + FRAME_BYTES) as u64, reason);
+    } else {
+        put(telling, size_of::<DropEvent>() as u64, reason);
+    }
+}
+
+/// Does anybody want to hear of this?
+#[inline(always)]
+pub fn listen_to(what: u32) -> bool {
+    LISTENERS.get(0).is_some_and(|listeners| listeners & what != 0)
+}
+
+/// Writes down how the frame begins. What is behind its end is left of an earlier one, and not looked at.
+#[inline(always)]
+fn show(frame: Frame, telling: &mut Telling) -> bool {
+    let most = FRAME_BYTES as u32;
+    match known_to_verifier(frame.len().min(most), most) {
+        // SAFETY: the frame is the program's context, and so much fits.
+        Some(length) => unsafe { bpf_skb_load_bytes(frame.context(), 0, (&raw mut telling.frame).cast(), length) == 0 },
+        None => false,
+    }
 }
 
 /// Tells of the end of a packet of which there is but a copy: the first bytes of its IP header, which may be followed by an extension header.
@@ -75,16 +105,117 @@ pub fn of_copy(copy: *const [u32; 11], endpoint: u32, direction: u8, reason: u8,
         event.destination[0] = word(4);
         event.protocol = bytes(word(2))[1];
     }
-    end(telling);
+    put(telling, size_of::<DropEvent>() as u64, reason);
+}
+
+/// Tells of the conversation that lies on the desk, opened by this packet just now.
+#[inline(always)]
+pub fn of_opened<F: Layer3>() -> u32 {
+    if let Some(desk) = F::desk()
+        // A packet that came second to another CPU's follows what that one has opened and told.
+        && desk.flow.packets == 1
+        && may_tell(OPENED, FLOWS_PER_SECOND)
+        && let Some(event) = F::told()
+    {
+        event.reply_packets = 0;
+        event.reply_bytes = 0;
+        event.rule = desk.rule;
+        // SAFETY: both are entries in maps.
+        unsafe { flow::copy(&raw const desk.flow, &raw mut event.flow) };
+        event.key = desk.key;
+        end_of_flow(event, OPENED);
+    }
+    0
+}
+
+/// Tells of the conversation of the packet in hand, which that one has closed.
+#[inline(always)]
+pub fn of_closed<F: Layer3>() -> u32 {
+    let (Some(facts), Some(desk)) = (F::facts(false), F::desk()) else {
+        return 0;
+    };
+    let Some(flow) = flow::find(&facts.key) else { return 0 };
+    flow::write_reverse(&mut desk.reverse, &facts.key, flow);
+    let Some(other) = flow::find(&desk.reverse) else {
+        return 0;
+    };
+    // SAFETY: an entry's slot stays readable until the program ends.
+    let is_openers = unsafe { flow.as_ref() }.flags & FLOW_IS_REPLY == 0;
+    let told = match is_openers {
+        true => write_closed(&facts.key, flow, other),
+        false => write_closed(&desk.reverse, other, flow),
+    };
+    let Some(event) = F::told() else { return 0 };
+    if told != 0 {
+        // It closes the conversation before it is counted.
+        let bytes = u64::from(facts.above) + u64::from(facts.length);
+        if is_openers {
+            event.flow.packets += 1;
+            event.flow.bytes += bytes;
+        } else {
+            event.reply_packets += 1;
+            event.reply_bytes += bytes;
+        }
+        end_of_flow(event, CLOSED);
+    }
+    0
+}
+
+/// Writes down both halves of a conversation that closes. 0: it is not to be told. Out of line: the verifier need not walk it once for each side.
+#[inline(never)]
+fn write_closed<F: Layer3>(key: &FlowKey<F>, flow: Entry<F>, other: Entry<F>) -> u32 {
+    if may_tell(CLOSED, FLOWS_PER_SECOND)
+        && let Some(event) = F::told()
+    {
+        // SAFETY: an entry's slot stays readable until the program ends; both ends of the copy are entries in maps.
+        unsafe {
+            event.reply_packets = other.as_ref().packets;
+            event.reply_bytes = other.as_ref().bytes;
+            flow::copy(flow.as_ptr(), &raw mut event.flow);
+        }
+        event.rule = 0;
+        event.key = *key;
+        return 1;
+    }
+    0
+}
+
+/// Has this state been told of as the end of a conversation, if anybody listens?
+#[inline(always)]
+pub fn is_end(before: u8, next: State) -> bool {
+    next as u8 == State::Closed as u8 && before != State::Closed as u8 && listen_to(LISTEN_FLOWS)
+}
+
+#[inline(always)]
+fn end_of_flow<F: Layer3>(event: &mut FlowEvent<F>, kind: u8) {
+    event.time = flow::now();
+    event.kind = u32::from(kind);
+    write((&raw const *event).cast(), size_of::<FlowEvent<F>>() as u64, kind);
 }
 
 /// An event to be filled in, if it may be told: somebody listens, and not too much was told of this reason yet.
 #[inline(always)]
 fn begin(endpoint: u32, direction: u8, reason: u8, length: u32) -> Option<&'static mut Telling> {
-    if LISTENERS.get(0).is_none_or(|listeners| *listeners == 0) {
+    if !listen_to(LISTEN_DROPS) || !may_tell(reason, EVENTS_PER_SECOND) {
         return None;
     }
-    let pace = EVENT_PACE.get_ptr_mut(u32::from(reason))?;
+    // SAFETY: it is this CPU's own, and a program tells of one drop at a time; integers only, so any bytes are a value.
+    let telling = TOLD.get_ptr_mut(0).map(|telling| unsafe { &mut *telling })?;
+    clear(&mut telling.event);
+    telling.event.time = flow::now();
+    telling.event.endpoint = endpoint;
+    telling.event.length = length;
+    telling.event.reason = reason;
+    telling.event.direction = direction;
+    Some(telling)
+}
+
+/// Was not too much told of it in this second yet? Counts it.
+#[inline(always)]
+fn may_tell(what: u8, most: u32) -> bool {
+    let Some(pace) = EVENT_PACE.get_ptr_mut(u32::from(what)) else {
+        return false;
+    };
     let now = flow::now();
     // SAFETY: the slot of this CPU: nobody else writes to it while the program runs.
     unsafe {
@@ -92,21 +223,13 @@ fn begin(endpoint: u32, direction: u8, reason: u8, length: u32) -> Option<&'stat
             (*pace).since = now;
             (*pace).told = 0;
         }
-        if (*pace).told >= EVENTS_PER_SECOND {
+        if (*pace).told >= most {
             (*pace).too_many += 1;
-            return None;
+            return false;
         }
         (*pace).told += 1;
     }
-    // SAFETY: it is this CPU's own, and a program tells of one drop at a time; integers only, so any bytes are a value.
-    let telling = TOLD.get_ptr_mut(0).map(|telling| unsafe { &mut *telling })?;
-    clear(&mut telling.event);
-    telling.event.time = now;
-    telling.event.endpoint = endpoint;
-    telling.event.length = length;
-    telling.event.reason = reason;
-    telling.event.direction = direction;
-    Some(telling)
+    true
 }
 
 /// Nothing is known of it. By words: `memset` is a function here, with a stack of its own.
@@ -122,24 +245,32 @@ fn clear(event: &mut DropEvent) {
     }
 }
 
-/// Puts the event where it will be read.
+/// Puts the event of a drop where it will be read.
 #[inline(always)]
-fn end(telling: &mut Telling) {
-    let event = &raw mut telling.event;
-    // SAFETY: the event has the size that is said, and is copied. The reader is woken if it has read all before.
-    let told = unsafe {
-        bpf_ringbuf_output(
-            (&raw const EVENTS).cast_mut().cast(),
-            event.cast(),
-            size_of::<DropEvent>() as u64,
-            0,
-        )
-    };
+fn put(telling: &Telling, size: u64, reason: u8) {
+    write((&raw const *telling).cast(), size, reason);
+}
+
+/// Puts a record of so many bytes where it will be read.
+#[inline(always)]
+fn write(record: *const u8, size: u64, what: u8) {
+    // SAFETY: the record lies in a map, has the size that is said, and is copied. The reader is woken if it has read all before.
+    let told = unsafe { bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), record.cast_mut().cast(), size, 0) };
     if told != 0
-        && let Some(pace) = EVENT_PACE.get_ptr_mut(u32::from(telling.event.reason))
+        && let Some(pace) = EVENT_PACE.get_ptr_mut(u32::from(what))
     {
-        // SAFETY: see `begin`.
+        // SAFETY: see `may_tell`.
         unsafe { (*pace).lost += 1 };
+    }
+}
+
+/// The number of the rule that refused the packet in hand.
+#[inline(always)]
+fn rule_of<F: Layer3>(reason: u8) -> u64 {
+    if reason == DropReason::PolicyDenied as u8 || reason == DropReason::PolicyRejected as u8 {
+        F::desk().map_or(0, |desk| desk.rule)
+    } else {
+        0
     }
 }
 
@@ -152,6 +283,7 @@ fn read_ipv4(frame: Frame, telling: &mut Telling) {
     }
     let (event, header) = (&mut telling.event, &telling.header);
     event.family = Ipv4::AF;
+    event.rule = rule_of::<Ipv4>(event.reason);
     event.source[0] = header[3];
     event.destination[0] = header[4];
     event.protocol = bytes(header[2])[1];
@@ -171,6 +303,7 @@ fn read_ipv6(frame: Frame, telling: &mut Telling) {
     }
     let (event, header) = (&mut telling.event, &telling.header);
     event.family = Ipv6::AF;
+    event.rule = rule_of::<Ipv6>(event.reason);
     event.source = [header[2], header[3], header[4], header[5]];
     event.destination = [header[6], header[7], header[8], header[9]];
     event.protocol = bytes(header[1])[2];

@@ -89,7 +89,8 @@ pub struct Rename {
 /// `sluice top`
 #[derive(Args)]
 pub struct Top {
-    container: String,
+    /// Its processes; without one, all endpoints live: what they carry and what of it dies
+    container: Option<String>,
     /// Options of ps
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     options: Vec<String>,
@@ -176,6 +177,9 @@ impl Rename {
 
 impl Top {
     pub async fn answer(&self, daemon: &Daemon) -> Result<(), Failure> {
+        let Some(container) = &self.container else {
+            return super::top::show(daemon).await;
+        };
         let options = self.options.join(" ");
         let query = if options.is_empty() {
             String::new()
@@ -183,7 +187,7 @@ impl Top {
             query(&[("ps_args", &options)])
         };
         let list = daemon
-            .get(&format!("/containers/{}/top{query}", segment(&self.container)))
+            .get(&format!("/containers/{}/top{query}", segment(container)))
             .await?;
         let line = |cells: &Value| -> Vec<String> {
             let cells = cells.as_array().into_iter().flatten();

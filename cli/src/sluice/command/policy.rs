@@ -51,7 +51,11 @@ pub struct Apply {
 #[derive(Args)]
 pub struct Get {
     /// Its name
+    #[arg(conflicts_with = "all")]
     name: Option<String>,
+    /// Also what networks, links and published ports say, and the entries of the datapath that it is
+    #[arg(short, long)]
+    all: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -126,6 +130,16 @@ impl Get {
             None => POLICIES.to_owned(),
         };
         let found = daemon.get(&path).await?;
+        if self.all {
+            let standing = daemon.get("/sluice/v1/standing-rules").await?;
+            return match self.json {
+                true => print(&format!(
+                    "{}\n",
+                    serde_json::json!({ "standing": standing, "policies": found })
+                )),
+                false => print(&format!("{}\n{}", rules(&standing), list(&found))),
+            };
+        }
         match (&self.name, self.json) {
             (_, true) => print(&format!("{found}\n")),
             (None, false) => print(&list(&found)),
@@ -230,6 +244,17 @@ fn text(value: &Value) -> String {
         Value::Null => "-".to_owned(),
         other => other.to_string(),
     }
+}
+
+/// What is judged before policies.
+fn rules(standing: &Value) -> String {
+    let heads = ["SAID BY", "VERDICT", "FROM", "TO", "TRAFFIC", "REASON", "ENTRY"];
+    let mut lines = vec![heads.map(str::to_owned).to_vec()];
+    for rule in standing.as_array().into_iter().flatten() {
+        let cells = ["origin", "verdict", "from", "to", "traffic", "reason", "entry"];
+        lines.push(cells.map(|cell| text(&rule[cell])).to_vec());
+    }
+    table::align(&lines)
 }
 
 fn list(found: &Value) -> String {
