@@ -283,6 +283,9 @@ fn a_registry_that_dies_in_the_middle_is_asked_again() {
 
 #[test]
 fn a_guarded_registry_wants_a_certificate_and_a_login() {
+    if Engine::under_test() == Engine::Docker {
+        return lab::skipped("the stock engine's certificates are in /etc, which belongs to the machine");
+    }
     let lab = Lab::new();
     let Some(registry) = registry(&lab, Guard::Tls) else {
         return;
@@ -291,9 +294,6 @@ fn a_guarded_registry_wants_a_certificate_and_a_login() {
     let server = registry.name("");
     let server = server.trim_end_matches('/');
     let daemon = start(&lab, &format!("--registry-certs {}", certificates.display()));
-    if !daemon.is_ours() {
-        return; // its certificates are in /etc, which belongs to the machine
-    }
     let name = registry.name("secret/box:1");
     let config = lab.host.directory().join("docker-config");
     let docker = |line: &str| {

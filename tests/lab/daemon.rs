@@ -25,7 +25,7 @@ impl Engine {
     }
 
     /// Ours, unless `SLUICE_LAB_ENGINE=docker` asks for the other: a test of Docker's behaviour that the stock engine fails is a wrong test.
-    fn under_test() -> Self {
+    pub fn under_test() -> Self {
         if std::env::var_os("SLUICE_LAB_ENGINE").is_some_and(|name| name == "docker") {
             Self::Docker
         } else {
