@@ -148,9 +148,8 @@ fn each_host_is_reached_by_the_underlay_that_it_tells_and_the_narrowest_says_how
         // whole, and not in pieces
         docker.ok(&format!("exec {from} ping -c 1 -W 5 -s 1322 {to}"));
     }
-    for way in ["10.89.1.1", "10.89.1.2"] {
-        eventually("it is seen on the second link, both ways", 30, || {
-            heard.said().contains(&format!("> {way}.4789: VXLAN"))
-        });
-    }
+    // back it may go by the first, which the other likes best
+    eventually("it is seen on the second link", 30, || {
+        heard.said().contains("> 10.89.1.2.4789: VXLAN")
+    });
 }
