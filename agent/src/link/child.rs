@@ -44,7 +44,9 @@ pub struct Child {
     pub made_of: MadeOf,
 }
 
-/// Makes the device in its sandbox, furnishes it, and names it last: what a crash leaves half-made bears no alias and is made anew.
+/// Makes the device in its sandbox, furnishes it, and gives it its alias last: what a crash leaves half-made bears none and is made anew.
+///
+/// It gets its name there: before Linux 6.15 a device could not be made for another namespace by a name that one of ours has, and `eth0` is one.
 pub fn make(netlink: &mut Netlink, wish: &Wish, parent: &Parent) -> io::Result<()> {
     let sandbox = netns::open(&wish.sandbox)?;
     let on = ifindex(&parent.device)
@@ -52,7 +54,7 @@ pub fn make(netlink: &mut Netlink, wish: &Wish, parent: &Parent) -> io::Result<(
     let new = || -> io::Result<RouteNetlinkMessage> {
         let (kind, data) = kind(parent.hold)?;
         let mut message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind)
-            .name(wish.interface.clone())
+            .name(wish.host_end.clone())
             .link(on)
             .setns_by_fd(sandbox.as_raw_fd())
             .set_info_data(data);
@@ -67,12 +69,13 @@ pub fn make(netlink: &mut Netlink, wish: &Wish, parent: &Parent) -> io::Result<(
     match netlink.carry_out_one(new()?, NLM_F_CREATE | NLM_F_EXCL) {
         // a draft of an earlier life
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
-            remove_from(&wish.sandbox, &wish.interface)?;
+            remove_from(&wish.sandbox, &wish.host_end)?;
             netlink.carry_out_one(new()?, NLM_F_CREATE | NLM_F_EXCL)?;
         }
         outcome => outcome?,
     }
     netns::within(&sandbox, || {
+        rename_here(wish)?;
         veth::furnish_here(wish)?;
         name_here(wish)
     })
@@ -82,6 +85,23 @@ pub fn make(netlink: &mut Netlink, wish: &Wish, parent: &Parent) -> io::Result<(
 pub fn turn(wish: &Wish) -> io::Result<()> {
     veth::turn(wish)?;
     netns::within(&netns::open(&wish.sandbox)?, || name_here(wish))
+}
+
+fn rename_here(wish: &Wish) -> io::Result<()> {
+    let rename = || -> io::Result<()> {
+        let name = LinkUnspec::new_with_index(ifindex(&wish.host_end)?)
+            .name(wish.interface.clone())
+            .build();
+        Netlink::open()?.carry_out_one(RouteNetlinkMessage::SetLink(name), 0)
+    };
+    match rename() {
+        // a draft of an earlier life that had got so far
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            veth::remove(&mut Netlink::open()?, ifindex(&wish.interface)?)?;
+            rename()
+        }
+        outcome => outcome,
+    }
 }
 
 fn name_here(wish: &Wish) -> io::Result<()> {
