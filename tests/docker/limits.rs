@@ -111,11 +111,11 @@ fn limits_are_changed_while_it_runs() {
         .run("update -m 512m box")
         .fails(1, "Memory limit should be smaller than already set memoryswap limit");
     docker.ok(
-        "update -m 96m --memory-swap 128m --memory-reservation 48m --pids-limit 77 -c 256 --cpus 1.5 --cpuset-cpus 1 box",
+        "update -m 96m --memory-swap 128m --memory-reservation 48m --pids-limit 77 -c 256 --cpus 0.75 --cpuset-cpus 0 box",
     );
     let shown = "{{with .HostConfig}}{{.Memory}}/{{.MemorySwap}}/{{.MemoryReservation}}/{{.PidsLimit}}/{{.CpuShares}}/\
                  {{.NanoCpus}}/{{.CpusetCpus}}{{end}}";
-    let wanted = "100663296/134217728/50331648/77/256/1500000000/1";
+    let wanted = "100663296/134217728/50331648/77/256/750000000/0";
     assert_eq!(docker.inspect("box", shown), wanted);
     let inside = |command: &str| docker.words(&["exec", "box", "sh", "-c", command]).ok();
     let memory = limit("memory/memory.limit_in_bytes", "memory.max");
@@ -123,10 +123,10 @@ fn limits_are_changed_while_it_runs() {
     assert_eq!(inside(&limit("pids/pids.max", "pids.max")), "77");
     let reserved = limit("memory/memory.soft_limit_in_bytes", "memory.low");
     assert_eq!(inside(&reserved), "50331648");
-    assert_eq!(inside(&limit("cpuset/cpuset.cpus", "cpuset.cpus")), "1");
+    assert_eq!(inside(&limit("cpuset/cpuset.cpus", "cpuset.cpus")), "0");
     let quota = limit("cpu/cpu.cfs_quota_us", "cpu.max");
-    let halves = ["150000", "150000 100000"];
-    assert!(halves.contains(&inside(&quota).as_str()), "{}", inside(&quota));
+    let quarters = ["75000", "75000 100000"];
+    assert!(quarters.contains(&inside(&quota).as_str()), "{}", inside(&quota));
     docker.ok("restart -t 0 box");
     assert_eq!(inside(&memory), "100663296");
     docker.ok("rm -f box");

@@ -12,6 +12,8 @@ use crate::allocator;
 
 /// When nothing has happened for so long, it is at rest. Whoever asks again sooner meets all that is needed still there.
 const QUIET: Duration = Duration::from_secs(2);
+/// When nothing has happened for so long after that, it is asleep: it may do without its code. Whoever types commands is answered by one that is awake.
+const ASLEEP: Duration = Duration::from_secs(20);
 /// Where something always happens (a health check each second), what is free is given back so often.
 const BUSY: Duration = Duration::from_secs(60);
 
@@ -23,8 +25,14 @@ pub(crate) async fn give_back_at_rest(engine: Arc<Engine>) {
     loop {
         rest(&mut events).await;
         allocator::give_back();
-        sluice_runtime::forget_pages();
-        if events.recv().await.is_none() {
+        let heard = match timeout(ASLEEP, events.recv()).await {
+            Ok(heard) => heard,
+            Err(_) => {
+                sluice_runtime::forget_pages();
+                events.recv().await
+            }
+        };
+        if heard.is_none() {
             return;
         }
     }
